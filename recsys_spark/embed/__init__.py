@@ -1,0 +1,1 @@
+"""Fifth stage: vectors for items and users, only where inputs changed."""

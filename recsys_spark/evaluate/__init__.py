@@ -1,0 +1,1 @@
+"""Seventh stage: holdouts, metrics with intervals, and the gate to champion."""

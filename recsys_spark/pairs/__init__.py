@@ -1,0 +1,1 @@
+"""Third stage: positives, negatives and user sequences for contrastive training."""

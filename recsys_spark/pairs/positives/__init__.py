@@ -1,0 +1,1 @@
+"""The four sources of positive pairs: behaviour, collaborative, knowledge graph, text."""

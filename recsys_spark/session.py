@@ -1,0 +1,76 @@
+"""The one SparkSession builder: Delta, UTC, Arrow and quiet defaults, the same for every entry point."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from recsys_spark.config.serving import SparkSettings
+from recsys_spark.errors import MachineError
+
+DELTA_PACKAGE = "io.delta:delta-spark_2.13:4.0.1"
+_DEFAULTS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.execution.arrow.maxBytesPerBatch": "2147483647",  # else its size is computed anew for every row
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.adaptive.enabled": "true",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.parquet.enableVectorizedReader": "true",
+}
+_LOCAL = {
+    "spark.databricks.delta.snapshotPartitions": "2",  # the default of 50 costs every read of a small table 50 tasks
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.ui.enabled": "false",
+}
+
+
+def build_session(settings: SparkSettings, app_name: str = "recsys-spark") -> SparkSession:
+    """The session for this process; under spark-submit, what it was given wins.
+
+    Raises:
+        MachineError: Delta's classes are absent, which happens under spark-submit without conf/spark.conf.
+    """
+    submitted = "SPARK_ENV_LOADED" in os.environ and "PYSPARK_GATEWAY_PORT" in os.environ
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder: Any = SparkSession.builder.appName(app_name)
+    options = dict(_DEFAULTS)
+    master = settings.master or (None if submitted else "local[*]")
+    if master is not None:
+        builder = builder.master(master)
+    if master is not None and master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        options |= _LOCAL
+    if not submitted:
+        options |= {"spark.jars.packages": DELTA_PACKAGE, "spark.driver.memory": settings.driver_memory}
+    if settings.shuffle_partitions is not None:
+        options["spark.sql.shuffle.partitions"] = str(settings.shuffle_partitions)
+    for key, value in (options | settings.options).items():
+        builder = builder.config(key, value)
+    spark: SparkSession = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    _check_delta(spark)
+    if settings.shuffle_partitions is None and spark.sparkContext.master.startswith("local"):
+        spark.conf.set("spark.sql.shuffle.partitions", str(2 * spark.sparkContext.defaultParallelism))
+    return spark
+
+
+def _check_delta(spark: SparkSession) -> None:
+    try:
+        spark._jvm.java.lang.Class.forName(  # type: ignore[union-attr]
+            "io.delta.sql.DeltaSparkSessionExtension",
+            True,
+            spark._jvm.java.lang.Thread.currentThread().getContextClassLoader(),  # type: ignore[union-attr]
+        )
+    except Exception:
+        raise MachineError(
+            "Spark session",
+            "Delta's classes are not loaded",
+            f"package {DELTA_PACKAGE}",
+            "start with spark-submit --properties-file conf/spark.conf ...",
+        ) from None

@@ -1,0 +1,93 @@
+"""One writer per namespace: a lock file that expires, or falls when its holder on this host is dead."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from recsys_spark.errors import LockError
+from recsys_spark.tables.store import Store
+
+LIFETIME_SECONDS = 6 * 3600.0
+
+
+def _stale(held: dict[str, Any]) -> bool:
+    if held.get("expires_at", 0.0) < time.time():
+        return True
+    if held.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(held["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return _started(int(held["pid"])) != held.get("started")
+
+
+def _started(pid: int) -> str:
+    """Start time of a process, so that a reused pid is not taken for the holder (empty where /proc is absent)."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+@contextmanager
+def namespace_lock(store: Store, namespace: str, lifetime_seconds: float = LIFETIME_SECONDS) -> Iterator[None]:
+    """Hold the namespace while the block runs. Works on any Hadoop file system whose create is atomic.
+
+    Raises:
+        LockError: another live writer holds it.
+    """
+    jvm: Any = store.spark._jvm
+    path = jvm.org.apache.hadoop.fs.Path(f"{store.root}/_locks/{namespace.replace('/', '__')}.json")
+    files = path.getFileSystem(store.spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+    files.mkdirs(path.getParent())
+    mine = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": _started(os.getpid()),
+        "expires_at": time.time() + lifetime_seconds,
+    }
+    _take(jvm, files, path, mine, namespace)
+    try:
+        yield
+    finally:
+        files.delete(path, False)
+
+
+def _take(jvm: Any, files: Any, path: Any, mine: dict[str, Any], namespace: str) -> None:
+    for _ in range(2):
+        try:
+            stream = files.create(path, False)
+        except Exception as error:  # py4j wraps FileAlreadyExistsException
+            held = _read(jvm, files, path)
+            if held is not None and not _stale(held):
+                who = f"held by process {held.get('pid')} on {held.get('host')}"
+                raise LockError(f"namespace '{namespace}'", who, "one writer", "wait for it, or stop it") from error
+            files.delete(path, False)
+            continue
+        stream.write(bytearray(json.dumps(mine).encode()))
+        stream.close()
+        return
+    raise LockError(f"namespace '{namespace}'", "taken by another writer just now", "one writer", "wait for it")
+
+
+def _read(jvm: Any, files: Any, path: Any) -> dict[str, Any] | None:
+    """Content of the lock; None when it is unreadable, as after a kill in the middle of its write."""
+    try:
+        stream = files.open(path)
+        try:
+            held = json.loads(jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+        finally:
+            stream.close()
+    except Exception:  # gone, empty or half-written
+        return None
+    return held if isinstance(held, dict) else None

@@ -1,0 +1,146 @@
+"""One run of one stage: its fingerprint, whether it is already done, and the row it leaves in ``runs``."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from recsys_spark.config.base import Settings
+from recsys_spark.log import get_logger
+from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.store import Commit, Store, Written
+
+log = get_logger(__name__)
+
+
+@functools.cache
+def code_version() -> str:
+    """Hash of the package's own source: another code, another fingerprint."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def fingerprint(stage: str, settings: object, inputs: Mapping[str, str]) -> str:
+    """Identity of a stage's result: stage, settings, contents of its inputs, code version."""
+    if isinstance(settings, Settings):
+        settings = settings.model_dump(mode="json")
+    document = json.dumps([stage, settings, dict(inputs), code_version()], sort_keys=True, default=str)
+    return hashlib.sha256(document.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What a stage is about to do.
+
+    Args:
+        stage: its name, one word.
+        settings: the settings (or dict of them) that its result depends on.
+        inputs: name -> content hash (or version) of everything it reads.
+        outputs: the tables it writes.
+        standing: given the facts of an earlier equal run, whether what it left outside the tables (files) still stands.
+    """
+
+    stage: str
+    settings: object
+    inputs: Mapping[str, str]
+    outputs: tuple[str, ...]
+    standing: Callable[[dict[str, Any]], bool] = lambda facts: True
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a stage did; ``facts`` are figures for the report (JSON values only)."""
+
+    stage: str
+    namespace: str
+    fingerprint: str
+    status: str  # "done", or "skipped" where an equal run stands
+    seconds: float
+    written: dict[str, Written] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+Body = Callable[[Commit], tuple[list[Written], dict[str, Any]]]
+
+
+def run_stage(store: Store, namespace: str, run_id: str, as_of: datetime, plan: StagePlan, body: Body) -> StageReport:
+    """Run ``body`` unless a finished run with the same fingerprint still has its outputs in place.
+
+    A run killed half-way leaves no row in ``runs``, so it is done again; what it had committed is found equal
+    and not committed twice.
+    """
+    commit = Commit(run_id, plan.stage, fingerprint(plan.stage, plan.settings, plan.inputs))
+    earlier = find_run(store, namespace, plan.stage, commit.fingerprint)
+    if earlier is not None and _stands(store, namespace, plan, earlier):
+        log.info(f"{plan.stage}: nothing to do", namespace=namespace, fingerprint=commit.fingerprint)
+        return StageReport(plan.stage, namespace, commit.fingerprint, "skipped", 0.0, facts=json.loads(earlier["facts"] or "{}"))
+    log.info(f"{plan.stage}: start", namespace=namespace, fingerprint=commit.fingerprint)
+    start = time.monotonic()
+    written, facts = body(commit)
+    seconds = time.monotonic() - start
+    outputs = {t: store.content(t, namespace) for t in plan.outputs}
+    _record(store, namespace, as_of, plan, commit, outputs, written, seconds, facts)
+    rows = {w.table: w.rows for w in written}
+    log.info(f"{plan.stage}: done", namespace=namespace, seconds=round(seconds, 1), **rows)
+    return StageReport(plan.stage, namespace, commit.fingerprint, "done", seconds, {w.table: w for w in written}, facts)
+
+
+def _stands(store: Store, namespace: str, plan: StagePlan, earlier: dict[str, Any]) -> bool:
+    tables = all(store.content(t, namespace) == earlier["outputs"].get(t) for t in plan.outputs)
+    return tables and plan.standing(json.loads(earlier["facts"] or "{}"))
+
+
+def find_run(store: Store, namespace: str, stage: str, wanted: str | None = None) -> dict[str, Any] | None:
+    """Newest finished run of a stage (with a given fingerprint), or None."""
+    if not store.exists("runs", namespace):
+        return None
+    rows = store.read("runs", namespace).where((F.col("stage") == stage) & (F.col("status") == "done"))
+    if wanted is not None:
+        rows = rows.where(F.col("fingerprint") == wanted)
+    newest = rows.orderBy(F.desc("finished_at")).first()
+    return None if newest is None else newest.asDict()
+
+
+def _record(
+    store: Store,
+    namespace: str,
+    as_of: datetime,
+    plan: StagePlan,
+    commit: Commit,
+    outputs: dict[str, str],
+    written: list[Written],
+    seconds: float,
+    facts: dict[str, Any],
+) -> None:
+    row = (
+        commit.run_id,
+        plan.stage,
+        commit.fingerprint,
+        dict(plan.inputs),
+        outputs,
+        {w.table: w.rows for w in written},
+        seconds,
+        "done",
+        as_of,
+        datetime.now(UTC),
+        json.dumps(facts, sort_keys=True, default=str),
+    )
+    store.append("runs", namespace, store.spark.createDataFrame([row], contract("runs").schema), commit)
+
+
+def rebuild_runs(store: Store, namespace: str, tables: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The log of runs as the tables' own commits tell it, newest first: (run_id, stage, fingerprint, table, version)."""
+    found = [entry for table in tables for entry in store.commits(table, namespace)]
+    return sorted(found, key=lambda entry: (entry.get("table", ""), -int(entry["version"])))

@@ -1,0 +1,1 @@
+"""Fourth stage: Petastorm feed, data-parallel loop, checkpoints; no Spark but for the launcher."""

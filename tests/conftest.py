@@ -1,0 +1,37 @@
+"""Shared fixtures: one Spark session for the whole test run, and stores in fresh folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys_spark.config.serving import SparkSettings
+from recsys_spark.session import build_session
+from recsys_spark.tables.store import Commit, Store
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    """A small local session that all Spark tests share."""
+    session = build_session(SparkSettings(master="local[2]", driver_memory="2g", shuffle_partitions=2), "tests")
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def store(spark: SparkSession, tmp_path: Path) -> Store:
+    """An empty store in a fresh folder."""
+    return Store(spark, str(tmp_path / "warehouse"))
+
+
+@pytest.fixture
+def commit() -> Commit:
+    return Commit("run", "test", "fingerprint")
