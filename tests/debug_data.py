@@ -1,0 +1,92 @@
+"""The debug fixture: a seeded log of 200 users and 150 items with topics, written as CSV files."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+TOPICS = ("garden", "kitchen", "cycling", "music", "camping")
+WORDS = {
+    "garden": ["rake", "seed", "hose", "spade", "pot", "soil"],
+    "kitchen": ["pan", "knife", "whisk", "oven", "bowl", "grater"],
+    "cycling": ["helmet", "pedal", "saddle", "chain", "tyre", "bell"],
+    "music": ["guitar", "string", "drum", "tuner", "amp", "reed"],
+    "camping": ["tent", "stove", "lantern", "mat", "rope", "flask"],
+}
+START_SECONDS = 1_700_000_000  # 2023-11-14
+AS_OF = "2024-02-01T00:00:00Z"
+
+
+def write_debug_data(folder: Path, num_users: int = 200, num_items: int = 150, seed: int = 7) -> Path:
+    """Write events.csv (user, item, rating, time in epoch seconds), items.csv (item, title, topic) and graph.csv.
+
+    Users prefer one topic and popular items in it; each has 8 to 30 events, one to six hours apart.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    topic_of = rng.integers(0, len(TOPICS), num_items)
+    popularity = 1.0 / (1.0 + np.arange(num_items)) ** 0.6
+    rng.shuffle(popularity)
+    rows = []
+    for user in range(num_users):
+        favourite = rng.integers(0, len(TOPICS))
+        chance = popularity * np.where(topic_of == favourite, 8.0, 1.0)
+        items = rng.choice(num_items, size=int(rng.integers(8, 31)), replace=False, p=chance / chance.sum())
+        time = START_SECONDS + int(rng.integers(0, 40 * 86_400))
+        for item in items:
+            time += int(rng.integers(3_600, 6 * 3_600))
+            rating = int(rng.integers(3, 6)) if topic_of[item] == favourite else int(rng.integers(1, 6))
+            rows.append((f"u{user}", f"i{item}", rating, time))
+    rng.shuffle(rows)
+    titles = [(f"i{i}", _title(TOPICS[t], rng), TOPICS[t]) for i, t in enumerate(topic_of)]
+    graph = [(f"i{i}", "topic", TOPICS[t]) for i, t in enumerate(topic_of)]
+    _write(folder / "events.csv", ("user", "item", "rating", "time"), rows)
+    _write(folder / "items.csv", ("item", "title", "topic"), titles)
+    _write(folder / "graph.csv", ("head", "relation", "tail"), graph)
+    return folder
+
+
+def _title(topic: str, rng: np.random.Generator) -> str:
+    return " ".join(str(word) for word in rng.choice(WORDS[topic], size=2, replace=False)) + f" {int(rng.integers(1, 100))}"
+
+
+def _write(path: Path, header: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def debug_config(data: Path, warehouse: Path, **overrides: object) -> dict[str, object]:
+    """A configuration for the fixture: a tiny text model, few epochs, leave-one-out evaluation."""
+    return {
+        "name": "debug",
+        "as_of": AS_OF,
+        "warehouse": str(warehouse),
+        "ingest": {
+            "events": {
+                "path": str(data / "events.csv"),
+                "columns": {"user_id": "user", "item_id": "item", "value": "rating", "ts": "time"},
+                "time_format": "epoch_seconds",
+                "event_type": "rating",
+                "dislike_at_most": 1.0,
+            },
+            "items": {
+                "path": str(data / "items.csv"),
+                "columns": {"item_id": "item", "title": "title", "category": "topic"},
+                "template": "{title}. {topic}",
+            },
+            "knowledge_graph": {
+                "path": str(data / "graph.csv"),
+                "columns": {"head": "head", "relation": "relation", "tail": "tail"},
+            },
+        },
+        "pairs": {"max_history": 20, "num_files": 4},
+        "encoder": {"text_model": "tiny", "dimension": 16, "user_layers": 1, "max_history": 20, "max_tokens": 16},
+        "train": {"epochs": 3, "batch_size": 32, "pair_batch_size": 64, "learning_rate": 0.01, "checkpoint_every_steps": 5},
+        "recommend": {"k": 10, "neighbours_k": 10},
+        "evaluate": {"split": "leave_one_out", "bootstrap_samples": 200},
+        "spark": {"master": "local[2]", "driver_memory": "2g", "shuffle_partitions": 2},
+    } | overrides
