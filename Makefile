@@ -1,0 +1,42 @@
+# Two commands: make demo, make test. Everything lands in .venv and work/.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint types imports check bench java clean
+
+demo: java $(STAMP)
+	$(BIN)/recsys-spark demo
+
+test: java $(STAMP)
+	$(BIN)/python -m pytest
+
+check: lint types imports
+
+lint: $(STAMP)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+bench: java $(STAMP)
+	$(BIN)/python -m benchmarks $(ROW)
+
+java:
+	@version=$$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -1); \
+	if [ "$$version" != 17 ] && [ "$$version" != 21 ]; then \
+	  echo "recsys-spark needs Java 17; found: $${version:-none}. Install it: apt-get install openjdk-17-jre-headless (Debian, Ubuntu) or brew install openjdk@17 (macOS)." >&2; \
+	  exit 9; fi
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "recsys-spark needs Python 3.11; found no $(PYTHON). Install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 9; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf work

@@ -1,0 +1,183 @@
+"""Entry point of ``recsys-spark``: the commands and how they hang together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys_spark import process
+from recsys_spark.config import load_config
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="TOML configuration")]
+AsOfOption = Annotated[str | None, typer.Option("--as-of", help="overrides the file's as_of, e.g. 2026-11-22T00:00:00Z")]
+NamespaceOption = Annotated[str | None, typer.Option("--namespace", help="live or eval; default: the stage's first in a night")]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Batch recommendations on Spark.")
+show = typer.Typer(no_args_is_help=True, help="Show published lists of one user or item.")
+models = typer.Typer(no_args_is_help=True, help="Model versions and their aliases.")
+benchmark = typer.Typer(no_args_is_help=True, help="Published protocols; each ends with one JSON line.")
+app.add_typer(show, name="show")
+app.add_typer(models, name="models")
+app.add_typer(benchmark, name="benchmark")
+
+STAGES = ("ingest", "cooccurrence", "pairs", "train", "embed", "recommend", "evaluate", "publish")
+
+
+@app.command()
+def run(config: ConfigOption, as_of: AsOfOption = None) -> None:
+    """Run a whole night.
+
+    Example: recsys-spark run --config conf/demo.toml
+    """
+    settings = load_config(config, as_of)
+    from recsys_spark.cli.work import night
+
+    night(settings)
+
+
+@app.command()
+def demo(config: ConfigOption = Path("conf/demo.toml")) -> None:
+    """MovieLens-100K from raw log to published recommendations.
+
+    Example: recsys-spark demo
+    """
+    from recsys_spark.cli.doctor import require_java
+    from recsys_spark.cli.work import demo as run_demo
+
+    require_java()
+    run_demo(load_config(config))
+
+
+def _stage_command(stage: str) -> None:
+    def command(config: ConfigOption, namespace: NamespaceOption = None, as_of: AsOfOption = None) -> None:
+        settings = load_config(config, as_of)
+        from recsys_spark.cli.work import step
+
+        step(settings, stage, namespace)
+
+    command.__doc__ = f"Run the stage '{stage}' alone.\n\nExample: recsys-spark {stage} --config conf/demo.toml"
+    app.command(stage)(command)
+
+
+for _stage in STAGES:
+    _stage_command(_stage)
+
+
+@show.command("user")
+def show_user(user_id: str, config: ConfigOption, k: int = 10) -> None:
+    """The published list of one user, with titles and reasons.
+
+    Example: recsys-spark show user 196 --config conf/demo.toml
+    """
+    from recsys_spark.cli.work import show_user as work
+
+    work(load_config(config), user_id, k)
+
+
+@show.command("item")
+def show_item(item_id: str, config: ConfigOption, k: int = 10) -> None:
+    """The published neighbours of one item.
+
+    Example: recsys-spark show item 50 --config conf/demo.toml
+    """
+    from recsys_spark.cli.work import show_item as work
+
+    work(load_config(config), item_id, k)
+
+
+@models.command("list")
+def models_list(config: ConfigOption) -> None:
+    """Versions of the registered model, with aliases.
+
+    Example: recsys-spark models list --config conf/demo.toml
+    """
+    from recsys_spark.cli.model_commands import list_versions
+
+    list_versions(load_config(config))
+
+
+@models.command("promote")
+def models_promote(version: str, config: ConfigOption) -> None:
+    """Make a version the champion.
+
+    Example: recsys-spark models promote 3 --config conf/demo.toml
+    """
+    from recsys_spark.cli.model_commands import promote
+
+    promote(load_config(config), version)
+
+
+@models.command("rollback")
+def models_rollback(config: ConfigOption) -> None:
+    """Make the version that the champion replaced the champion again.
+
+    Example: recsys-spark models rollback --config conf/demo.toml
+    """
+    from recsys_spark.cli.model_commands import rollback as work
+
+    work(load_config(config))
+
+
+@app.command()
+def rollback(config: ConfigOption, to: Annotated[str, typer.Option("--to", help="as_of of the night to return to")]) -> None:
+    """Point readers and the champion alias at an earlier night; nothing is recomputed.
+
+    Example: recsys-spark rollback --to 2026-11-21T00:00:00Z --config conf/mine.toml
+    """
+    settings = load_config(config, to)
+    from recsys_spark.cli.work import rollback as work
+
+    work(settings)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: Java, Python, packages, memory, disk.
+
+    Example: recsys-spark doctor
+    """
+    from recsys_spark.cli.doctor import check_machine
+
+    check_machine()
+
+
+@app.command()
+def contracts() -> None:
+    """Print the contracts of all tables.
+
+    Example: recsys-spark contracts
+    """
+    from recsys_spark.tables.contracts import describe
+
+    typer.echo(describe())
+
+
+@app.command()
+def sql(config: ConfigOption) -> None:
+    """Print the SQL that readers join the published tables with.
+
+    Example: recsys-spark sql --config conf/demo.toml
+    """
+    from recsys_spark.recommend.sql import views_sql
+
+    typer.echo(views_sql(load_config(config).warehouse))
+
+
+@benchmark.command("ml100k-sar")
+def benchmark_sar(data: Annotated[Path | None, typer.Option("--data", help="folder with ml-100k.inter")] = None) -> None:
+    """Protocol proof: the SAR row of the recommenders-team table, to six decimals.
+
+    Example: recsys-spark benchmark ml100k-sar
+    """
+    from recsys_spark.cli.work import benchmark_sar as work
+
+    work(data)
+
+
+def main() -> None:
+    """Run the command line; our errors end as one line and their exit code."""
+    process.start()
+    with process.errors_as_lines():
+        app()

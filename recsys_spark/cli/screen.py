@@ -1,0 +1,109 @@
+"""What a night looks like on a terminal: metric table, lists with reasons, and where everything lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from rich.console import Console
+from rich.table import Table
+
+from recsys_spark.errors import InputError
+from recsys_spark.night import Night
+from recsys_spark.publish.stage import LIVE, current
+from recsys_spark.tables.store import Store
+
+console = Console()
+SHOWN = (("ndcg", 10), ("recall", 10), ("hit_rate", 10), ("mrr", 10))
+
+
+def night_summary(night: Night, report: Path) -> None:
+    """Metrics of every system on the same users, and the verdict of the gate."""
+    rows = night.store.read("metrics", night.eval_namespace).where("segment = 'all'").collect()
+    found = {(r["system"], r["name"], r["k"]): r for r in rows}
+    table = Table("system", *[f"{name}@{k}" for name, k in SHOWN], title="held-out metrics, 95% interval over users")
+    for system in dict.fromkeys(r["system"] for r in rows):
+        table.add_row(system, *[_figure(found.get((system, name, k))) for name, k in SHOWN])
+    console.print(table)
+    console.print(f"gate: {night.gate().reason}")
+    console.print(f"report: {report}")
+
+
+def _figure(row: Any) -> str:
+    if row is None:
+        return ""
+    interval = "" if row["low"] is None else f" [{row['low']:.4f}, {row['high']:.4f}]"
+    return f"{row['value']:.4f}{interval}"
+
+
+def _published(store: Store, table: str) -> DataFrame:
+    """Rows of the night that readers see.
+
+    Raises:
+        InputError: no night has been published.
+    """
+    now = current(store)
+    if now is None:
+        raise InputError("published", "no night yet", do="run 'recsys-spark run --config ...' first")
+    return store.read(table, LIVE).where((F.col("run_id") == now["run_id"]) & (F.col("as_of") == F.lit(now["as_of"])))
+
+
+def _titles(store: Store) -> DataFrame:
+    return store.read("items", LIVE).select("item_id", F.coalesce("title", "item_id").alias("title"))
+
+
+def user_list(store: Store, user_id: str, k: int) -> None:
+    """One user's published list with titles and reasons; for an unknown user the fallback list."""
+    rows = _published(store, "recommendations").where((F.col("user_id") == user_id) & (F.col("rank") <= k))
+    found = rows.join(_titles(store), "item_id").orderBy("rank").collect()
+    if not found:
+        console.print(f"user '{user_id}' has no list of their own; the fallback list:")
+        fallback = _published(store, "fallback_recommendations").where(F.col("context") == "").where(F.col("rank") <= k)
+        found = fallback.join(_titles(store), "item_id").orderBy("rank").collect()
+    table = Table("rank", "item", "title", "score", "because", title=f"recommendations for user {user_id}")
+    for row in found:
+        why = _reasons(row["reasons"]) if "reasons" in row.asDict() else "popular"
+        table.add_row(str(row["rank"]), row["item_id"], row["title"], f"{row['score']:.3f}", why)
+    console.print(table)
+
+
+def item_list(store: Store, item_id: str, k: int) -> None:
+    """One item's published neighbours.
+
+    Raises:
+        InputError: no neighbours were published for this id.
+    """
+    rows = _published(store, "item_neighbours").where((F.col("item_id") == item_id) & (F.col("rank") <= k)).drop("item_id")
+    found = rows.join(_titles(store).withColumnRenamed("item_id", "neighbour_id"), "neighbour_id").orderBy("rank").collect()
+    if not found:
+        raise InputError(f"item '{item_id}'", "no published neighbours", "an item_id of the items table")
+    table = Table("rank", "item", "title", "score", "because", title=f"similar to item {item_id} ({_title(store, item_id)})")
+    for row in found:
+        table.add_row(str(row["rank"]), row["neighbour_id"], row["title"], f"{row['score']:.3f}", _reasons(row["reasons"]))
+    console.print(table)
+
+
+def _title(store: Store, item_id: str) -> str:
+    row = _titles(store).where(F.col("item_id") == item_id).first()
+    return row["title"] if row else item_id
+
+
+def _reasons(reasons: Any) -> str:
+    return "; ".join(f"{r['text']} ({r['contribution']:.0%})" for r in reasons)
+
+
+def samples(night: Night) -> tuple[str, str]:
+    """A user with a list and the most popular item, to show."""
+    user = _published(night.store, "recommendations").orderBy("user_id").first()
+    item = night.live.events("history").groupBy("item_id").count().orderBy(F.desc("count"), "item_id").first()
+    return (user["user_id"] if user else "", item["item_id"] if item else "")
+
+
+def places(night: Night, report: Path) -> None:
+    """Where the tables, the model and the report are."""
+    config = night.config
+    console.print(f"tables:  {Path(config.warehouse).absolute()}")
+    console.print(f"model:   models:/{config.model_name}@champion at {config.tracking_uri}")
+    console.print(f"report:  {report.absolute()}")

@@ -1,0 +1,94 @@
+"""What the commands do once their arguments are read; importing this brings in Spark and torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from recsys_spark.cli import screen
+from recsys_spark.cli.doctor import require_java
+from recsys_spark.config import Config
+from recsys_spark.demo_data import ml100k_folder
+from recsys_spark.night import CHAMPION, Night, run_night, run_step
+from recsys_spark.publish import stage as publish
+from recsys_spark.registry import Registry
+from recsys_spark.session import build_session
+from recsys_spark.tables.lock import namespace_lock
+from recsys_spark.tables.store import Store
+
+
+@contextmanager
+def _session(config: Config) -> Iterator[SparkSession]:
+    require_java()
+    spark = build_session(config.spark, f"recsys-spark {config.name}")
+    try:
+        yield spark
+    finally:
+        spark.stop()
+
+
+def night(config: Config) -> None:
+    """A whole night, then its metrics on the screen."""
+    with _session(config) as spark:
+        report = run_night(config, spark)
+        screen.night_summary(Night(config, spark), report)
+
+
+def demo(config: Config) -> None:
+    """Fetch MovieLens-100K, run the night, show what came out."""
+    ml100k_folder()
+    with _session(config) as spark:
+        report = run_night(config, spark)
+        done = Night(config, spark)
+        screen.night_summary(done, report)
+        user_id, item_id = screen.samples(done)
+        screen.user_list(done.store, user_id, 10)
+        screen.item_list(done.store, item_id, 10)
+        screen.places(done, report)
+
+
+def step(config: Config, stage: str, namespace: str | None) -> None:
+    """One stage alone."""
+    with _session(config) as spark:
+        run_step(config, spark, stage, namespace)
+
+
+def show_user(config: Config, user_id: str, k: int) -> None:
+    """The published list of one user."""
+    with _session(config) as spark:
+        screen.user_list(Store(spark, config.warehouse), user_id, k)
+
+
+def show_item(config: Config, item_id: str, k: int) -> None:
+    """The published neighbours of one item."""
+    with _session(config) as spark:
+        screen.item_list(Store(spark, config.warehouse), item_id, k)
+
+
+def rollback(config: Config) -> None:
+    """Back to the night of ``config.as_of``: the pointer first, then the alias."""
+    with _session(config) as spark:
+        store = Store(spark, config.warehouse)
+        with namespace_lock(store, "live"):
+            night = publish.rollback(store, config.as_of)
+            if night["model_version"] is not None:
+                registry = Registry(config.tracking_uri, config.registry.experiment)
+                registry.set_alias(config.model_name, CHAMPION, night["model_version"])
+        print(f"readers see the night of {config.as_of.isoformat()}, run {night['run_id']}")
+
+
+def benchmark_sar(data: Path | None) -> None:
+    """The protocol proof; its last line is JSON."""
+    from recsys_spark.benchmark.ml100k_sar import run_sar
+    from recsys_spark.config.serving import SparkSettings
+
+    require_java()
+    spark = build_session(SparkSettings(), "recsys-spark benchmark")
+    try:
+        print(json.dumps(run_sar(data or ml100k_folder(), spark)))
+    finally:
+        spark.stop()

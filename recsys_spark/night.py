@@ -1,0 +1,256 @@
+"""A night: the order of the stages, which namespace and cutoff each sees, and what passes from one to the next."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from recsys_spark.config import Config
+from recsys_spark.context import Context
+from recsys_spark.cooccurrence import stage as cooccurrence
+from recsys_spark.embed import stage as embed
+from recsys_spark.embed.text_vectors import text_vectors
+from recsys_spark.errors import MissingTableError
+from recsys_spark.evaluate import stage as evaluate
+from recsys_spark.evaluate.gate import GateDecision
+from recsys_spark.evaluate.split import cutoff_for
+from recsys_spark.ingest import stage as ingest
+from recsys_spark.log import get_logger
+from recsys_spark.pairs import stage as pairs
+from recsys_spark.publish import stage as publish
+from recsys_spark.recommend import stage as recommend
+from recsys_spark.recommend.stage import ModelRef
+from recsys_spark.register import stage as register
+from recsys_spark.registry import ModelVersion, Registry
+from recsys_spark.report import stage as report
+from recsys_spark.tables.lock import namespace_lock
+from recsys_spark.tables.runs import StageReport, code_version, find_run
+from recsys_spark.tables.store import Store
+from recsys_spark.tables.visible import InstantCutoff
+from recsys_spark.training import stage as train
+
+log = get_logger(__name__)
+CHAMPION = "champion"
+BASELINES: dict[str, dict[str, float]] = {"cooccurrence": {"cooccurrence": 1.0}, "popularity": {"popularity": 1.0}}
+
+
+class Night:
+    """One run of everything for one ``as_of``. Each step can also run alone, in another process, in this order."""
+
+    def __init__(self, config: Config, spark: SparkSession) -> None:
+        self.config, self.spark = config, spark
+        self.store = Store(spark, config.warehouse)
+
+    # -- what the steps share ---------------------------------------------------------------------------------
+
+    @cached_property
+    def run_id(self) -> str:
+        """Same settings, code and visible inputs: the same id. It names the namespace ``eval/<run_id>``."""
+        live = self._context("live", "unknown")
+        settings = self.config.model_dump(mode="json", exclude={"spark", "warehouse"})
+        parts = [settings, code_version(), live.events_content("history"), live.items_content(), live.users_content()]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{self.config.as_of:%Y%m%dT%H%M%S}-{digest}"
+
+    @property
+    def eval_namespace(self) -> str:
+        return f"eval/{self.run_id}"
+
+    @cached_property
+    def live(self) -> Context:
+        return self._context("live", self.run_id)
+
+    @cached_property
+    def evaluation(self) -> Context:
+        cutoff = cutoff_for(self.config, self.store, self.eval_namespace)
+        return Context(self.spark, self.store, self.config, self.eval_namespace, cutoff, self.run_id)
+
+    def context(self, namespace: str) -> Context:
+        """``live`` or ``eval``."""
+        return self.live if namespace == "live" else self.evaluation
+
+    def _context(self, namespace: str, run_id: str) -> Context:
+        as_of = self.config.as_of
+        return Context(self.spark, self.store, self.config, namespace, InstantCutoff(as_of, as_of, as_of), run_id)
+
+    @cached_property
+    def registry(self) -> Registry:
+        return Registry(self.config.tracking_uri, self.config.registry.experiment)
+
+    def facts(self, stage: str, namespace: str | None = None) -> dict[str, Any]:
+        """What the newest finished run of ``stage`` reported.
+
+        Raises:
+            MissingTableError: that stage has not run.
+        """
+        where = namespace or self.eval_namespace
+        row = find_run(self.store, where, stage)
+        if row is None:
+            raise MissingTableError(f"stage '{stage}'", f"has not run in {where}", do=f"run 'recsys-spark {stage}' first")
+        found: dict[str, Any] = json.loads(row["facts"] or "{}")
+        return found
+
+    # -- the steps --------------------------------------------------------------------------------------------
+
+    def ingest(self, namespace: str = "live") -> StageReport:
+        return ingest.run(self.config, self._context("live", f"ingest-{self.config.as_of:%Y%m%dT%H%M%S}"))
+
+    def cooccurrence(self, namespace: str) -> StageReport:
+        return cooccurrence.run(self.config, self.context(namespace))
+
+    def pairs(self, namespace: str = "eval") -> StageReport:
+        return pairs.run(self.config, self.evaluation)
+
+    def train(self, namespace: str = "eval") -> StageReport:
+        trained = train.run(self.config, self.evaluation, text_vectors)
+        register.run(self.config, self.evaluation, Path(trained.facts["model_dir"]), trained.facts)
+        return trained
+
+    def embed(self, namespace: str) -> StageReport | None:
+        model = self._model(namespace)
+        if model is None:
+            return None
+        return embed.run(self.config, self.context(namespace), model, self._model_dir(model))
+
+    def recommend(self, namespace: str) -> StageReport:
+        if namespace == "live":
+            model = self._model("live")
+            weights = self._weights(model) if model else BASELINES["cooccurrence"]
+            return recommend.run(self.config, self.live, _ref(model), weights)
+        targets = self._targets()
+        challenger = self._model("eval")
+        done = recommend.run(self.config, self.evaluation, _ref(challenger), self._weights(challenger), targets=targets)
+        for name, weights in BASELINES.items():
+            self._baseline(name, None, weights, targets)
+        champion = self._comparable_champion(challenger)
+        if champion is not None:
+            self._champion(champion, targets)
+        return done
+
+    def evaluate(self, namespace: str = "eval") -> StageReport:
+        """Metrics, the gate, and on a pass the champion alias."""
+        systems = {"fused": self.eval_namespace} | {name: f"{self.eval_namespace}/{name}" for name in BASELINES}
+        challenger = self._model("eval")
+        champion = self._comparable_champion(challenger)
+        if champion is not None:
+            systems[CHAMPION] = f"{self.eval_namespace}/{CHAMPION}"
+        done = evaluate.run(self.config, self.evaluation, systems)
+        decision = self.gate()
+        if decision.passed and challenger is not None:
+            self._promote(challenger, champion)
+        return done
+
+    def publish(self, namespace: str = "live") -> Path:
+        """The one commit that makes the night visible, then the report."""
+        model = self._model("live")
+        publish.run(self.config, self.live, model.version if model else None, self.gate().reason)
+        return report.write_report(self.config, self.live, self.eval_namespace, self.gate())
+
+    def gate(self) -> GateDecision:
+        return evaluate.decide(self.config, self.evaluation)
+
+    # -- models -----------------------------------------------------------------------------------------------
+
+    def _model(self, namespace: str) -> ModelVersion | None:
+        """In eval the challenger of this run; in live the champion, or None where none has passed the gate yet."""
+        name = self.config.model_name
+        if namespace == "eval":
+            return self.registry.resolve(name, str(self.facts("register")["model_version"]))
+        versions = self.registry.versions(name)
+        return next((v for v in versions if CHAMPION in v.aliases), None)
+
+    def _model_dir(self, model: ModelVersion) -> Path:
+        return self.registry.download(model, self.config.work_dir / "downloads" / f"{model.model_name}-{model.version}")
+
+    def _weights(self, model: ModelVersion | None) -> dict[str, float]:
+        if self.config.recommend.weights:
+            return self.config.recommend.weights
+        if model is None:
+            return BASELINES["cooccurrence"]
+        fusion = json.loads((self._model_dir(model) / "fusion.json").read_text())
+        weights: dict[str, float] = fusion["segments"]["all"]
+        return weights
+
+    def _comparable_champion(self, challenger: ModelVersion | None) -> ModelVersion | None:
+        """The champion the challenger meets; after its own promotion still the one it replaced, so that reruns agree."""
+        champion = self._model("live")
+        if champion is None or challenger is None:
+            return None
+        if champion.version == challenger.version:
+            replaced = champion.tags.get("replaced", "")
+            return self.registry.resolve(self.config.model_name, replaced) if replaced else None
+        return champion
+
+    def _promote(self, challenger: ModelVersion, champion: ModelVersion | None) -> None:
+        if CHAMPION in challenger.aliases:
+            return
+        self.registry.set_tag(challenger, "replaced", str(champion.version) if champion else "")
+        self.registry.set_alias(self.config.model_name, CHAMPION, challenger.version)
+        log.info("promoted", model=self.config.model_name, version=challenger.version)
+
+    # -- the other systems of the comparison ------------------------------------------------------------------
+
+    def _targets(self) -> DataFrame:
+        return self.evaluation.events("test").where("label != -1").select("user_id", "user_idx", "item_idx").distinct()
+
+    def _nested(self, name: str) -> Context:
+        return Context(
+            self.spark, self.store, self.config, f"{self.eval_namespace}/{name}", self.evaluation.cutoff, self.run_id,
+            self.evaluation._kept,
+        )
+
+    def _baseline(self, name: str, model: ModelVersion | None, weights: dict[str, float], targets: DataFrame) -> None:
+        recommend.run(self.config, self._nested(name), _ref(model), weights, upstream=self.eval_namespace, targets=targets)
+
+    def _champion(self, champion: ModelVersion, targets: DataFrame) -> None:
+        embed.run(self.config, self._nested(CHAMPION), champion, self._model_dir(champion))
+        weights = self._weights(champion)
+        recommend.run(self.config, self._nested(CHAMPION), _ref(champion), weights, upstream=self.eval_namespace, targets=targets)
+
+
+def _ref(model: ModelVersion | None) -> ModelRef | None:
+    return None if model is None else ModelRef(model.model_name, model.version)
+
+
+STEPS: tuple[tuple[str, str], ...] = (
+    ("ingest", "live"),
+    ("cooccurrence", "eval"),
+    ("pairs", "eval"),
+    ("train", "eval"),
+    ("embed", "eval"),
+    ("recommend", "eval"),
+    ("evaluate", "eval"),
+    ("cooccurrence", "live"),
+    ("embed", "live"),
+    ("recommend", "live"),
+    ("publish", "live"),
+)
+
+
+def run_step(config: Config, spark: SparkSession, stage: str, namespace: str | None) -> Any:
+    """One step of a night, under the lock of its warehouse; ``namespace`` defaults to the step's first."""
+    night = Night(config, spark)
+    where = namespace or next(n for s, n in STEPS if s == stage)
+    with namespace_lock(night.store, "live"):
+        step: Callable[[str], Any] = getattr(night, stage)
+        return step(where)
+
+
+def run_night(config: Config, spark: SparkSession, after_step: Callable[[str, str], None] | None = None) -> Path:
+    """All steps in order; returns the path of the report. ``after_step`` is told each (stage, namespace) when done."""
+    night = Night(config, spark)
+    outcome: Any = None
+    with namespace_lock(night.store, "live"):
+        for number, (stage, namespace) in enumerate(STEPS, 1):
+            log.info(f"step {number} of {len(STEPS)}", stage=stage, namespace=namespace)
+            outcome = getattr(night, stage)(namespace)
+            if after_step is not None:
+                after_step(stage, namespace)
+    path: Path = outcome
+    return path

@@ -1,0 +1,48 @@
+"""How a process of ours starts and ends: quiet libraries, death with its parent, errors as one line."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+
+from recsys_spark.errors import RecsysError
+from recsys_spark.log import configure
+
+_PR_SET_PDEATHSIG = 1
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def start() -> None:
+    """Set up logging and mute library noise; call first in every entry point."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    configure(os.environ.get("RECSYS_SPARK_LOG", "INFO"), json=os.environ.get("RECSYS_SPARK_LOG_FORMAT") == "json")
+
+
+def die_with_parent() -> None:
+    """On Linux, end when the process that started us ends: a scheduler's time-out kills only the JVM."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def errors_as_lines() -> Iterator[None]:
+    """Turn our errors into one line on stderr and their exit code; anything else keeps its traceback."""
+    try:
+        yield
+    except RecsysError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,99 @@
+"""Choose the fusion weights with the trained encoder, then log one model version and call it the challenger."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Config
+from recsys_spark.context import Context
+from recsys_spark.embed.encode import item_vectors, user_vectors
+from recsys_spark.histories import histories
+from recsys_spark.log import get_logger
+from recsys_spark.recommend.fusion_fit import FusionFit, fit_weights
+from recsys_spark.registry import ModelVersion, Registry
+from recsys_spark.tables.runs import StagePlan, StageReport, fingerprint
+from recsys_spark.tables.store import Commit, Written
+from recsys_spark.tables.visible import InstantCutoff
+
+log = get_logger(__name__)
+CHALLENGER = "challenger"
+
+
+def run(config: Config, context: Context, model_dir: Path, training: dict[str, Any]) -> StageReport:
+    """Register the model in ``model_dir`` as challenger; its version is ``facts["model_version"]``.
+
+    A rerun finds the version by its fingerprint: killed between logging and recording, it is not logged twice.
+    """
+    registry = Registry(config.tracking_uri, config.registry.experiment)
+    settings = {
+        "recommend": config.recommend.model_dump(mode="json", include={"partners", "history_items", "history_decay"}),
+        "registry": config.registry.model_dump(mode="json"),
+        "max_fusion_users": config.evaluate.max_fusion_users,
+        "model_name": config.model_name,
+        "seed": config.seed,
+    }
+    inputs = {
+        "model": model_dir.name,
+        "cooccurrence": context.content("cooccurrence"),
+        "validation": context.events_content("validation"),
+        "items": context.items_content(),
+    }
+    plan = StagePlan("register", settings, inputs, (), lambda facts: _stands(registry, config.model_name, facts))
+
+    def body(_: Commit) -> tuple[list[Written], dict[str, Any]]:
+        fit = _fusion(config, context, model_dir)
+        (model_dir / "fusion.json").write_text(json.dumps({"segments": {"all": fit.weights}}, indent=1))
+        tags = _tags(config, context, fingerprint("register", settings, inputs))
+        metrics = {"validation_recall": float(training.get("validation_recall") or 0.0)}
+        version = registry.log_version(config.model_name, model_dir, tags, metrics, _params(config))
+        registry.set_alias(config.model_name, CHALLENGER, version)
+        table = [[weights, round(ndcg, 6)] for weights, ndcg in sorted(fit.table, key=lambda row: -row[1])[:10]]
+        return [], {"model_version": version, "model_name": config.model_name, "weights": fit.weights, "tried": table}
+
+    return context.run_stage(plan, body)
+
+
+def _fusion(config: Config, context: Context, model_dir: Path) -> FusionFit:
+    """Weights on validation users, whose vectors come from fit histories only."""
+    items = item_vectors(context, model_dir, context.items())
+    past = histories(context.events("fit"), config.encoder.max_history)
+    targets = context.events("validation").select("user_idx").distinct()
+    users = user_vectors(context, model_dir, past.join(targets, "user_idx", "left_semi"), items)
+    fit = fit_weights(config, context, items.select("item_idx", "vector"), users.select("user_idx", "vector"))
+    log.info("fusion weights chosen on validation", **fit.weights)
+    return fit
+
+
+def _stands(registry: Registry, model_name: str, facts: dict[str, Any]) -> bool:
+    return any(v.version == facts.get("model_version") for v in registry.versions(model_name))
+
+
+def trained_until(context: Context) -> datetime:
+    """The instant that nothing fitted goes beyond: the start of the validation, or the end of a holdout by events."""
+    return context.cutoff.fit_until if isinstance(context.cutoff, InstantCutoff) else context.cutoff.end
+
+
+def _tags(config: Config, context: Context, identity: str) -> dict[str, str]:
+    last = context.events("fit").agg(F.max("ts")).first()
+    return {
+        "fingerprint": identity,
+        "run_id": context.run_id,
+        "namespace": context.namespace,
+        "split": config.evaluate.split,
+        "trained_until": trained_until(context).isoformat(),
+        "last_fit_event": str(last[0]) if last else "",
+    }
+
+
+def _params(config: Config) -> dict[str, Any]:
+    return {**config.encoder.model_dump(mode="json"), **config.train.model_dump(mode="json", exclude={"work_dir"})}
+
+
+def resolve(config: Config, reference: str) -> ModelVersion:
+    """The model version behind an alias or number (see ``Registry.resolve``)."""
+    return Registry(config.tracking_uri, config.registry.experiment).resolve(config.model_name, reference)
