@@ -1,0 +1,63 @@
+"""The encoder: item tower and user tower in one space, with the temperature their scores are learned at."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from recsys_spark.config.learning import EncoderSettings
+from recsys_spark.encoder.item_tower import ItemTower
+from recsys_spark.encoder.user_tower import UserTower
+from recsys_spark.errors import ConfigError
+
+MIN_TEMPERATURE = 0.01  # a learned temperature stops here, as in CLIP (Radford et al. 2021)
+
+
+class Encoder(nn.Module):
+    """Legend: N items, B users, L history length, T text vector length, D = ``settings.dimension``.
+
+    The text model is not part of it: its vectors come in, from a cache or from a ``TextEncoder``.
+
+    Raises:
+        ConfigError: the dimension is not a multiple of the number of heads.
+    """
+
+    def __init__(
+        self,
+        settings: EncoderSettings,
+        text_dim: int,
+        num_known_items: int,
+        temperature: float = 0.07,
+        learn_temperature: bool = False,
+    ) -> None:
+        super().__init__()
+        if settings.dimension % settings.user_heads:
+            found = f"dimension {settings.dimension}, user_heads {settings.user_heads}"
+            raise ConfigError("[encoder]", found, "a dimension that is a multiple of user_heads", "change one of them")
+        self.settings, self.text_dim, self.num_known_items = settings, text_dim, num_known_items
+        self.item_tower = ItemTower(text_dim, settings.dimension, num_known_items, settings.use_item_id, settings.item_id_dropout)
+        self.user_tower = UserTower(
+            settings.dimension, settings.user_layers, settings.user_heads, settings.max_history, settings.dropout
+        )
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=learn_temperature)
+
+    @property
+    def temperature(self) -> Tensor:
+        """Scalar that scores are divided by in the losses; has a gradient where it is learned."""
+        return self.log_temperature.exp().clamp(min=MIN_TEMPERATURE)
+
+    def item_vectors(self, text_vectors: Tensor, id_rows: Tensor) -> Tensor:
+        """Item vectors [N, D] of unit length from text vectors [N, T] and id rows int64 [N] (-1: unknown)."""
+        vectors: Tensor = self.item_tower(text_vectors, id_rows)
+        return vectors
+
+    def user_states(self, history_vectors: Tensor, is_item: Tensor) -> Tensor:
+        """States [B, L, D] of unit length; position l has seen items 0..l. Padding (``is_item`` False) gives zeros."""
+        states: Tensor = self.user_tower(history_vectors, is_item)
+        return states
+
+    def user_vectors(self, history_vectors: Tensor, is_item: Tensor) -> Tensor:
+        """User vectors [B, D]: the state of the last position. Histories are padded on the left."""
+        return self.user_states(history_vectors, is_item)[:, -1]

@@ -1,0 +1,179 @@
+"""A model folder: everything needed to encode items and users, as JSON and safetensors, and nothing that runs code."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from recsys_spark.config.learning import EncoderSettings
+from recsys_spark.encoder.item_tower import UNKNOWN
+from recsys_spark.encoder.model import Encoder
+from recsys_spark.encoder.text_encoder import TextEncoder
+from recsys_spark.errors import RegistryError
+
+FORMAT = 1
+ENCODER_JSON, WEIGHTS, KNOWN_ITEMS, TEXT_MODEL = "encoder.json", "weights.safetensors", "known_items.json", "text_model"
+FUSION_JSON, RECIPE_JSON = "fusion.json", "recipe.json"
+Fusion = dict[str, dict[str, float]]
+
+
+def save_model(
+    folder: str | Path,
+    encoder: Encoder,
+    text_encoder: TextEncoder,
+    known_item_ids: Sequence[str],
+    temperature: float,
+    recipe: dict[str, Any],
+) -> Path:
+    """Write the model folder; a folder that is there is replaced as a whole, so a half-written one is never found.
+
+    Args:
+        known_item_ids: item_id of each row of the id embedding, in order.
+        temperature: the one the model was trained at, in the end.
+        recipe: what made it: the config and facts, JSON values only.
+    """
+    target = Path(folder)
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    description = {
+        "format": FORMAT,
+        "settings": encoder.settings.model_dump(mode="json"),
+        "text_dim": encoder.text_dim,
+        "num_known_items": encoder.num_known_items,
+        "temperature": float(temperature),
+        "tokenizer_sha": text_encoder.tokenizer_sha,
+    }
+    _write_json(partial / ENCODER_JSON, description)
+    _write_json(partial / KNOWN_ITEMS, list(known_item_ids))
+    _write_json(partial / RECIPE_JSON, recipe)
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in encoder.state_dict().items()}
+    save_file(weights, partial / WEIGHTS)
+    text_encoder.save(partial / TEXT_MODEL)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    return target
+
+
+def save_fusion(folder: str | Path, segments: Fusion) -> None:
+    """Add the fusion weights (segment -> partner -> weight) to a model folder."""
+    _write_json(Path(folder) / FUSION_JSON, {"segments": segments})
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A loaded model folder. ``known_items``: item_id -> row of the id embedding; ``fusion``: segment -> weights."""
+
+    folder: Path
+    encoder: Encoder
+    known_items: dict[str, int]
+    fusion: Fusion
+    settings: EncoderSettings
+    temperature: float
+    recipe: dict[str, Any]
+
+    @functools.cached_property
+    def text(self) -> TextEncoder:
+        """The text encoder, loaded when first asked for: with cached text vectors it is never needed."""
+        return TextEncoder.load(self.folder / TEXT_MODEL, self.settings.max_tokens, self.settings.dtype)
+
+    def id_rows(self, item_ids: Sequence[str | None]) -> NDArray[np.int64]:
+        """Rows of the id embedding int64 [n]; -1 for an id that training did not see, or None."""
+        return np.array([UNKNOWN if i is None else self.known_items.get(i, UNKNOWN) for i in item_ids], dtype=np.int64)
+
+    def encode_items(self, texts: Sequence[str], item_ids: Sequence[str | None] | None = None) -> NDArray[np.float32]:
+        """Item vectors float32 [n, D] of unit length from texts and, where known, item ids."""
+        rows = self.id_rows([None] * len(texts) if item_ids is None else item_ids)
+        return self.encode_text_vectors(self.text.encode(texts), rows)
+
+    @torch.inference_mode()
+    def encode_text_vectors(self, text_vectors: NDArray[np.float32], id_rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Item vectors float32 [n, D] from text vectors [n, T] and id rows [n]."""
+        vectors = self.encoder.item_vectors(torch.tensor(text_vectors, dtype=torch.float32), torch.tensor(id_rows))
+        return np.asarray(vectors.numpy(), dtype=np.float32)
+
+    @torch.inference_mode()
+    def encode_users(self, history_vectors: NDArray[np.float32], is_item: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """User vectors float32 [B, D] from left-padded histories of item vectors [B, L, D] and their mask [B, L]."""
+        if history_vectors.shape[0] == 0 or history_vectors.shape[1] == 0:
+            return np.zeros((history_vectors.shape[0], self.settings.dimension), dtype=np.float32)
+        vectors = self.encoder.user_vectors(
+            torch.tensor(history_vectors, dtype=torch.float32), torch.tensor(is_item, dtype=torch.bool)
+        )
+        return np.asarray(vectors.numpy(), dtype=np.float32)
+
+
+def load_model(folder: str | Path) -> PackagedModel:
+    """Load a model folder, in evaluation mode, on the CPU.
+
+    Raises:
+        RegistryError: a file is absent, the format is unknown, or the tokenizer is not the one it was trained with.
+    """
+    root = Path(folder)
+    description = _read_json(root / ENCODER_JSON)
+    if description.get("format") != FORMAT:
+        found = f"format {description.get('format')!r}"
+        raise RegistryError(f"model {root}", found, f"format {FORMAT}", "use the version of the package that wrote it")
+    check_tokenizer(root, str(description.get("tokenizer_sha")))
+    try:
+        settings = EncoderSettings.model_validate(description["settings"])
+    except ValidationError as error:
+        raise RegistryError(f"model {root}", f"settings: {error.errors()[0]['msg']}", f"those of format {FORMAT}") from None
+    encoder = Encoder(settings, int(description["text_dim"]), int(description["num_known_items"]))
+    _load_weights(encoder, root)
+    fusion = _read_json(root / FUSION_JSON)["segments"] if (root / FUSION_JSON).exists() else {}
+    recipe = _read_json(root / RECIPE_JSON) if (root / RECIPE_JSON).exists() else {}
+    known = {str(item_id): row for row, item_id in enumerate(_read_json(root / KNOWN_ITEMS))}
+    return PackagedModel(root, encoder.eval(), known, fusion, settings, float(description["temperature"]), recipe)
+
+
+def check_tokenizer(folder: Path, expected_sha: str) -> None:
+    """Refuse a tokenizer other than the one the model was trained with.
+
+    Raises:
+        RegistryError: tokenizer.json is absent or differs.
+    """
+    path = folder / TEXT_MODEL / "tokenizer.json"
+    if not path.exists():
+        raise RegistryError(f"model {folder}", "no text_model/tokenizer.json", "the tokenizer it was trained with", _AGAIN)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected_sha:
+        raise RegistryError(f"model {folder}", f"tokenizer {found[:12]}", f"tokenizer {expected_sha[:12]}", _AGAIN)
+
+
+_AGAIN = "the folder was changed after training: download the model version again"
+
+
+def _load_weights(encoder: Encoder, root: Path) -> None:
+    try:
+        encoder.load_state_dict(load_file(root / WEIGHTS))
+    except FileNotFoundError:
+        raise RegistryError(f"model {root}", f"no {WEIGHTS}", "a complete model folder", _AGAIN) from None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RegistryError(f"model {root}", f"weights do not fit the settings: {reason}", do=_AGAIN) from None
+
+
+def _write_json(path: Path, document: Any) -> None:
+    path.write_text(json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, default=str), encoding="utf-8")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RegistryError(f"model {path.parent}", f"no {path.name}", "a complete model folder", _AGAIN) from None
+    except ValueError as error:
+        raise RegistryError(f"model {path.parent}", f"{path.name} is no JSON: {error}", do=_AGAIN) from None
