@@ -29,7 +29,10 @@ class InstantCutoff:
 
 @dataclass(frozen=True)
 class HoldoutCutoff:
-    """Cuts by a table ``holdout(event_id, role)``, roles ``validation`` and ``test``, and by time at ``end``."""
+    """Cuts by a table ``holdout(event_id, role)`` and by time at ``end``.
+
+    Roles: ``validation``, ``test``, and ``hidden``, which nothing sees.
+    """
 
     holdout: DataFrame
     end: datetime
@@ -53,7 +56,7 @@ def visible(events: DataFrame, cutoff: Cutoff, rows: Rows = "fit") -> DataFrame:
     before = events.where(F.col("ts") < _instant(cutoff.end))
     if rows in ("validation", "test"):
         return before.join(cutoff.holdout.where(F.col("role") == rows).select("event_id"), "event_id", "left_semi")
-    hidden = cutoff.holdout if rows == "fit" else cutoff.holdout.where("role = 'test'")
+    hidden = cutoff.holdout if rows == "fit" else cutoff.holdout.where("role <> 'validation'")
     return before.join(hidden.select("event_id"), "event_id", "left_anti")
 
 

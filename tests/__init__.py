@@ -1,0 +1,1 @@
+"""All tests: unit (no Spark), property, spark, distributed, golden, e2e."""

@@ -1,0 +1,124 @@
+"""Stage runs: done once per fingerprint, done again after a kill, and one writer at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys_spark.errors import LockError
+from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.lock import namespace_lock
+from recsys_spark.tables.runs import Body, StagePlan, fingerprint, rebuild_runs, run_stage
+from recsys_spark.tables.store import Commit, Store, Written
+
+AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def _body(spark: SparkSession, store: Store, calls: list[str], weight: float = 1.0) -> Body:
+    def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
+        calls.append(commit.fingerprint)
+        frame = spark.createDataFrame([(1, 2, weight, "behaviour", "train")], contract("pairs").schema)
+        return [store.replace("pairs", "live", frame, commit)], {"figure": 7}
+
+    return body
+
+
+def _run(store: Store, plan: StagePlan, body: Body) -> tuple[str, dict[str, Any]]:
+    report = run_stage(store, "live", "run", AS_OF, plan, body)
+    return report.status, report.facts
+
+
+def test_a_stage_runs_once_per_fingerprint(spark: SparkSession, store: Store) -> None:
+    calls: list[str] = []
+    plan = StagePlan("pairs", {"a": 1}, {"events": "x"}, ("pairs",))
+    assert _run(store, plan, _body(spark, store, calls)) == ("done", {"figure": 7})
+    assert _run(store, plan, _body(spark, store, calls)) == ("skipped", {"figure": 7})
+    other = StagePlan("pairs", {"a": 1}, {"events": "y"}, ("pairs",))
+    assert _run(store, other, _body(spark, store, calls))[0] == "done"
+    assert len(calls) == 2
+    assert store.version("pairs", "live") == 0  # the second run found the same content
+
+
+def test_a_changed_output_or_a_lost_file_runs_again(spark: SparkSession, store: Store) -> None:
+    calls: list[str] = []
+    plan = StagePlan("pairs", {}, {}, ("pairs",))
+    _run(store, plan, _body(spark, store, calls))
+    _run(store, StagePlan("other", {}, {}, ("pairs",)), _body(spark, store, calls, weight=2.0))
+    assert _run(store, plan, _body(spark, store, calls))[0] == "done"
+    lost = StagePlan("pairs", {}, {}, ("pairs",), standing=lambda facts: facts["figure"] != 7)
+    assert _run(store, lost, _body(spark, store, calls))[0] == "done"
+
+
+def test_a_body_that_dies_leaves_no_run(spark: SparkSession, store: Store) -> None:
+    calls: list[str] = []
+
+    def dies(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
+        _body(spark, store, calls)(commit)
+        raise RuntimeError("killed")
+
+    plan = StagePlan("pairs", {}, {}, ("pairs",))
+    with pytest.raises(RuntimeError):
+        _run(store, plan, dies)
+    assert _run(store, plan, _body(spark, store, calls))[0] == "done"
+    assert store.version("pairs", "live") == 0
+    told = rebuild_runs(store, "live", ("pairs",))
+    assert [(e["stage"], e["run_id"], e["table"], e["version"]) for e in told] == [("pairs", "run", "pairs", 0)]
+
+
+def test_fingerprint_depends_on_each_part() -> None:
+    base = fingerprint("s", {"a": 1}, {"i": "x"})
+    assert (
+        len(
+            {
+                base,
+                fingerprint("t", {"a": 1}, {"i": "x"}),
+                fingerprint("s", {"a": 2}, {"i": "x"}),
+                fingerprint("s", {"a": 1}, {"i": "y"}),
+            }
+        )
+        == 4
+    )
+    assert base == fingerprint("s", {"a": 1}, {"i": "x"})
+
+
+def _lock_file(store: Store) -> Path:
+    return Path(store.root) / "_locks" / "live.json"
+
+
+def test_one_writer_at_a_time(store: Store) -> None:
+    with namespace_lock(store, "live"):
+        with pytest.raises(LockError, match=f"process {os.getpid()}"), namespace_lock(store, "live"):
+            pass
+        with namespace_lock(store, "eval/x"):
+            pass
+    assert not _lock_file(store).exists()
+
+
+def test_a_dead_or_expired_holder_does_not_block(store: Store) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    holders = [
+        json.dumps({"pid": int(dead.stdout), "host": socket.gethostname(), "started": "1", "expires_at": 9e12}),
+        json.dumps({"pid": 1, "host": "elsewhere", "started": "1", "expires_at": 1.0}),
+        "",
+    ]
+    for content in holders:
+        _lock_file(store).parent.mkdir(parents=True, exist_ok=True)
+        _lock_file(store).write_text(content)
+        with namespace_lock(store, "live"):
+            assert json.loads(_lock_file(store).read_text())["pid"] == os.getpid()
+
+
+def test_a_live_holder_elsewhere_blocks(store: Store) -> None:
+    _lock_file(store).parent.mkdir(parents=True, exist_ok=True)
+    _lock_file(store).write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": "1", "expires_at": 9e12}))
+    with pytest.raises(LockError, match="on elsewhere"), namespace_lock(store, "live"):
+        pass

@@ -1,0 +1,98 @@
+"""Settings: strict keys with the nearest known one named, and every shipped config loads."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys_spark.config import load_config, parse_config
+from recsys_spark.errors import ConfigError
+from tests.debug_data import debug_config
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = sorted((ROOT / "conf").rglob("*.toml"))
+
+
+def _with(path: str, value: object) -> dict[str, Any]:
+    config: dict[str, Any] = debug_config(Path("data"), Path("warehouse"))
+    *parents, key = path.split(".")
+    place = config
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    place[key] = value
+    return config
+
+
+def test_there_are_shipped_configs() -> None:
+    assert SHIPPED
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
+def test_every_shipped_config_loads_and_starts_with_its_command(path: Path) -> None:
+    load_config(path)
+    assert "recsys-spark run --config" in path.read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("trian", {}, "did you mean 'train'?"),
+        ("train.epoch", 3, "did you mean 'epochs'?"),
+        ("ingest.events.colums", {}, "did you mean 'columns'?"),
+        ("pairs.text.min_similarty", 0.2, "did you mean 'min_similarity'?"),
+    ],
+)
+def test_unknown_key_names_the_nearest(key: str, value: object, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(_with(key, value))
+    assert f"unknown key '{key.split('.')[-1]}'" in str(caught.value)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("train.epochs", "many", "'epochs' is 'many'"),
+        ("train.epochs", 0, "'epochs' is 0"),
+        ("cooccurrence.rank_by", "cosin", "'rank_by' is 'cosin'"),
+        ("name", "a/b", "'name' is 'a/b'"),
+    ],
+)
+def test_wrong_value_is_shown(key: str, value: object, found: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(_with(key, value))
+    assert found in str(caught.value)
+
+
+def test_missing_key_is_named() -> None:
+    config = debug_config(Path("data"), Path("warehouse"))
+    del config["as_of"]
+    with pytest.raises(ConfigError, match="key 'as_of' is missing"):
+        parse_config(config)
+
+
+def test_event_columns_must_map_ids() -> None:
+    with pytest.raises(ConfigError, match="columns must map 'item_id'"):
+        parse_config(_with("ingest.events.columns", {"user_id": "user", "ts": "time"}))
+
+
+def test_as_of_is_utc(tmp_path: Path) -> None:
+    assert parse_config(_with("as_of", "2024-01-01T02:00:00+02:00")).as_of == datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def test_as_of_override() -> None:
+    assert load_config(SHIPPED[0], "2001-02-03").as_of == datetime(2001, 2, 3, tzinfo=UTC)
+    with pytest.raises(ConfigError, match="ISO date"):
+        load_config(SHIPPED[0], "yesterday")
+
+
+def test_absent_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = ")
+    with pytest.raises(ConfigError, match="not TOML"):
+        load_config(broken)
