@@ -26,17 +26,18 @@ class CooccurrenceSettings(Settings):
 class BehaviourPositives(Settings):
     enabled: bool = True
     measure: Measure = "cosine"
-    top_n: int = 20
+    top_n: int = Field(20, ge=1)
     share: float = Field(1.0, ge=0)  # weight of this source in the mix
 
 
 class CollaborativePositives(Settings):
     enabled: bool = True
-    factors: int = 32
-    iterations: int = 8
-    regularisation: float = 0.05
-    confidence: float = 20.0  # alpha of implicit ALS
-    top_n: int = 10
+    factors: int = Field(32, ge=1)
+    iterations: int = Field(8, ge=1)
+    regularisation: float = Field(0.05, ge=0)
+    confidence: float = Field(20.0, ge=0)  # alpha of implicit ALS
+    blocks: int = Field(8, ge=1)  # of users and of items; fixed, as the factors' last digits depend on it
+    top_n: int = Field(10, ge=1)
     share: float = Field(0.5, ge=0)
 
 
@@ -44,15 +45,15 @@ class KnowledgeGraphPositives(Settings):
     enabled: bool = True
     relations: list[str] = []  # empty: all
     max_entity_items: int = 200  # an entity on more items than this is a hub and is left out
-    top_n: int = 10
+    top_n: int = Field(10, ge=1)
     share: float = Field(0.3, ge=0)
 
 
 class TextPositives(Settings):
     enabled: bool = True
-    min_similarity: float = 0.3  # cosine of TF-IDF
-    max_term_items_share: float = 0.2  # a word on more than this share of items is left out
-    top_n: int = 10
+    min_similarity: float = Field(0.3, ge=0, le=1)  # cosine of TF-IDF
+    max_term_items_share: float = Field(0.2, ge=0, le=1)  # a word on more than this share of items is left out
+    top_n: int = Field(10, ge=1)
     share: float = Field(0.3, ge=0)
 
 

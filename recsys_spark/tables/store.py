@@ -126,7 +126,8 @@ class Store:
         spec = contract(table)
         with _kept(conform(frame, spec)) as rows:
             checked = check(rows, spec)
-            if self._already_holds(spec, namespace, rows, checked, where):
+            held = self._already_holds(spec, namespace, rows, checked, where)
+            if held and self._dealt(table, namespace, checked.rows, num_files):
                 return Written(table, self.version(table, namespace), checked.rows, self.content(table, namespace), False)
             out = rows if num_files is None else _equal_files(rows, num_files)
             facts = (
@@ -193,6 +194,10 @@ class Store:
         if content_hash(present) == new.content:
             return True
         return bool(spec.key) and frames_equal(rows, present, spec.key)
+
+    def _dealt(self, table: str, namespace: str, rows: int, num_files: int | None) -> bool:
+        """Whether the rows lie in as many files as wanted; fewer rows than files make one file each."""
+        return num_files is None or len(self.files(table, namespace)) == min(num_files, rows)
 
     def _pruned(self, spec: Contract, namespace: str, rows: DataFrame) -> DataFrame:
         present = self.read(spec.name, namespace)

@@ -1,0 +1,106 @@
+"""Third stage: reads events, items, co-occurrence and knowledge graph; writes pairs, negatives and the training tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.sql import DataFrame
+
+from recsys_spark.config import Config
+from recsys_spark.context import Context
+from recsys_spark.errors import ConfigError
+from recsys_spark.pairs.examples import SOURCES, mixed, overlap, with_provenance
+from recsys_spark.pairs.negatives import dislikes
+from recsys_spark.pairs.positives.behaviour import behaviour
+from recsys_spark.pairs.positives.collaborative import collaborative
+from recsys_spark.pairs.positives.knowledge_graph import knowledge_graph
+from recsys_spark.pairs.positives.text import text
+from recsys_spark.pairs.sequences import training_sequences, validation_sequences
+from recsys_spark.tables.runs import StagePlan, StageReport
+from recsys_spark.tables.store import Commit, Written
+
+OUTPUTS = ("pairs", "negatives", "training_pairs", "training_sequences", "validation_sequences")
+
+
+def run(config: Config, context: Context) -> StageReport:
+    """Write the tables of ``OUTPUTS``; nothing is learned from events beyond the cutoff's ``fit``.
+
+    Facts: pairs per source, per two sources and per split, training pairs, sequences, dislikes.
+
+    Raises:
+        MissingTableError: behaviour is enabled and the co-occurrence stage has not run in this namespace.
+        ConfigError: behaviour ranks by a measure that co-occurrence does not compute.
+    """
+    _check(config)
+    settings = {"pairs": config.pairs.model_dump(mode="json"), "seed": config.seed}
+
+    def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
+        written = [*_write_pairs(config, context, commit), *_write_sequences(config, context, commit)]
+        rows = {f"num_{w.table}": w.rows for w in written}
+        return written, {**overlap(context.read("pairs")), **rows}
+
+    return context.run_stage(StagePlan("pairs", settings, _inputs(config, context), OUTPUTS), body)
+
+
+def _check(config: Config) -> None:
+    wanted, known = config.pairs.behaviour, config.cooccurrence.measures
+    if wanted.enabled and wanted.measure not in known:
+        found = f"measure '{wanted.measure}' is not computed"
+        raise ConfigError("[pairs.behaviour]", found, f"one of {', '.join(known)}", "or add it to cooccurrence.measures")
+
+
+def _inputs(config: Config, context: Context) -> dict[str, str]:
+    """Contents of what the enabled sources read; a disabled source's input does not matter."""
+    inputs = {
+        "events fit": context.events_content("fit"),
+        "events validation": context.events_content("validation"),
+        "items": context.items_content(),
+    }
+    if config.pairs.behaviour.enabled:
+        inputs["cooccurrence"] = context.content("cooccurrence")
+    if config.pairs.knowledge_graph.enabled:
+        inputs["knowledge_graph"] = context.content("knowledge_graph")
+    return inputs
+
+
+def _write_pairs(config: Config, context: Context, commit: Commit) -> list[Written]:
+    settings, namespace = config.pairs, context.namespace
+    items = context.items().select("item_id", "item_idx", "text").persist()
+    try:
+        found = with_provenance(_positives(config, context, items), config.seed, settings.validation_share)
+        pairs = context.store.replace("pairs", namespace, found, commit)
+    finally:
+        items.unpersist()
+    shares = {source: float(getattr(settings, source).share) for source in SOURCES}
+    mix = mixed(context.read("pairs"), shares)
+    negatives = dislikes(context.events("fit"), config.seed, settings.validation_share)
+    return [
+        pairs,
+        context.store.replace("training_pairs", namespace, mix, commit, num_files=settings.num_files),
+        context.store.replace("negatives", namespace, negatives, commit),
+    ]
+
+
+def _positives(config: Config, context: Context, items: DataFrame) -> dict[str, DataFrame]:
+    """Rows of the enabled sources; a frame without rows stands in when none is."""
+    settings, found = config.pairs, {}
+    if settings.behaviour.enabled:
+        found["behaviour"] = behaviour(context.read("cooccurrence"), items, settings.behaviour)
+    if settings.collaborative.enabled:
+        found["collaborative"] = collaborative(context.events("fit"), settings.collaborative, config.seed)
+    if settings.knowledge_graph.enabled:
+        triples = context.store.read_or_empty("knowledge_graph", context.namespace)
+        found["knowledge_graph"] = knowledge_graph(triples, items, settings.knowledge_graph)
+    if settings.text.enabled:
+        found["text"] = text(items, settings.text)
+    return found or {"behaviour": context.store.read_or_empty("pairs", context.namespace).limit(0)}
+
+
+def _write_sequences(config: Config, context: Context, commit: Commit) -> list[Written]:
+    settings, store = config.pairs, context.store
+    fit, validation = context.events("fit"), context.events("validation")
+    frames = {
+        "training_sequences": training_sequences(fit, settings.max_history),
+        "validation_sequences": validation_sequences(fit, validation, settings.max_history),
+    }
+    return [store.replace(name, context.namespace, frame, commit, num_files=settings.num_files) for name, frame in frames.items()]
