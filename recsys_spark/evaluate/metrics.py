@@ -35,7 +35,7 @@ def _top(hits_UK: Bools, relevant_U: Ints, k: int) -> Bools:
         raise InputError("metrics", "a user without a relevant item", "users with at least one", "leave the others out")
     if (hits_UK.sum(axis=1) > relevant_U).any():
         raise InputError("metrics", "more hits than relevant items of a user", "each relevant item at most once in a list")
-    return hits_UK[:, :k].astype(bool)
+    return np.asarray(hits_UK[:, :k], dtype=np.bool_)
 
 
 def recall(hits_UK: Bools, relevant_U: Ints, k: int) -> Floats:
@@ -55,7 +55,7 @@ def f1(hits_UK: Bools, relevant_U: Ints, k: int) -> Floats:
 
 def hit_rate(hits_UK: Bools, relevant_U: Ints, k: int) -> Floats:
     """1 where any of the first k is relevant, else 0 (Deshpande and Karypis, 2004)."""
-    return _top(hits_UK, relevant_U, k).any(axis=1).astype(np.float64)
+    return np.asarray(_top(hits_UK, relevant_U, k).any(axis=1), dtype=np.float64)
 
 
 def ndcg(hits_UK: Bools, relevant_U: Ints, k: int) -> Floats:
@@ -65,7 +65,7 @@ def ndcg(hits_UK: Bools, relevant_U: Ints, k: int) -> Floats:
     """
     top = _top(hits_UK, relevant_U, k)
     discounts_K = 1.0 / np.log2(np.arange(2, k + 2))
-    ideal_U = np.cumsum(discounts_K)[np.minimum(relevant_U, k) - 1]
+    ideal_U = np.asarray(np.cumsum(discounts_K))[np.minimum(relevant_U, k) - 1]
     return np.asarray(top @ discounts_K[: top.shape[1]] / ideal_U, dtype=np.float64)
 
 
@@ -99,7 +99,7 @@ RANKING: dict[str, Callable[[Bools, Ints, int], Floats]] = {
 }
 
 
-def auc(user_M: Ints, rank_M: Ints, num_candidates_U: Ints, num_users: int | None = None) -> Floats:
+def auc(user_M: Ints, rank_M: Ints, num_candidates_U: Ints) -> Floats:
     """Chance that a relevant candidate is ranked above an irrelevant one, exact, from full ranks without ties.
 
     With m ranked targets of a user at ranks r among N candidates (the targets among them), the irrelevant
@@ -109,12 +109,11 @@ def auc(user_M: Ints, rank_M: Ints, num_candidates_U: Ints, num_users: int | Non
         user_M: row of the user of each target, 0..U-1.
         rank_M: rank of each target, from 1; 0 where the target is no candidate, which counts as below all.
         num_candidates_U: ranked candidates of each user.
-        num_users: U, when it cannot be read from ``num_candidates_U``.
 
     Returns:
         [U]; 0 for a user with targets but no ranked one, NaN where there is no target or nothing irrelevant.
     """
-    size = len(num_candidates_U) if num_users is None else num_users
+    size = len(num_candidates_U)
     ranked = np.asarray(rank_M) > 0
     targets_U = np.bincount(user_M, minlength=size).astype(np.float64)
     ranked_U = np.bincount(user_M, weights=ranked, minlength=size)

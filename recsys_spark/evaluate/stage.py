@@ -1,0 +1,138 @@
+"""The evaluate stage: reads lists of several systems and the held-out targets, writes table metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Config
+from recsys_spark.context import Context
+from recsys_spark.errors import InputError, MissingTableError
+from recsys_spark.evaluate import figures, frames
+from recsys_spark.evaluate.segments import item_segments
+from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.runs import StagePlan, StageReport, find_run
+from recsys_spark.tables.store import Commit, Written
+
+MAX_DIVERSITY_USERS = 2_000
+
+
+def run(config: Config, context: Context, systems: dict[str, str]) -> StageReport:
+    """Score each system on the same users; the first one is compared with each other one.
+
+    Args:
+        config: the configuration; ks beyond the length of the lists are left out (and named in the facts).
+        context: of the namespace that table metrics is written to; its cutoff says what the test events are.
+        systems: system name ('fused', 'cooccurrence', 'popularity', 'champion') -> namespace of its lists.
+
+    Raises:
+        InputError: no systems, or no test event.
+        MissingTableError: a system has no lists.
+    """
+    if not systems:
+        raise InputError("evaluate", "no systems to measure", "at least one namespace with recommendations")
+    inputs = {
+        f"{table} of {name}": context.store.content(table, space)
+        for name, space in systems.items()
+        for table in ("recommendations", "target_ranks")
+    }
+    inputs |= {"fit": context.events_content("fit"), "test": context.events_content("test"), "items": context.items_content()}
+    settings = {
+        "evaluate": config.evaluate.model_dump(mode="json"),
+        "gate_k": config.gate.k,
+        "seed": config.seed,
+        "systems": list(systems),
+        "cutoff": context.cutoff.describe(),
+        "k": config.recommend.k,
+        "split_attributes": _separator(config),
+    }
+    plan = StagePlan("evaluate", settings, inputs, ("metrics",))
+    return context.run_stage(plan, lambda commit: _measure(config, context, systems, commit))
+
+
+def _separator(config: Config) -> str | None:
+    return config.ingest.items.split_attributes if config.ingest.items else None
+
+
+def _measure(config: Config, context: Context, systems: dict[str, str], commit: Commit) -> tuple[list[Written], dict[str, Any]]:
+    found = {name: _system(context, space) for name, space in systems.items()}
+    lists = {name: frames_of for name, (frames_of, _) in found.items()}
+    versions = {name: version for name, (_, version) in found.items()}
+    every_k = sorted({*config.evaluate.ks, config.gate.k})
+    ks = [k for k in every_k if k <= config.recommend.k]
+    if not ks:
+        raise InputError("evaluate.ks", f"{every_k}", f"a k within recommend.k = {config.recommend.k}")
+    wanted = frames.targets(context.events("test")).persist()
+    try:
+        rows, facts = _rows(config, context, lists, wanted, ks)
+    finally:
+        wanted.unpersist()
+    facts |= {"ks_left_out": [k for k in every_k if k not in ks], "cutoff": context.cutoff.describe(), "model_versions": versions}
+    written = context.store.replace("metrics", context.namespace, _frame(context, rows, versions), commit)
+    return [written], facts | {
+        "main": [r for r in rows if r["segment"] == figures.ALL and r["k"] in (config.gate.k, figures.AUC_K)]
+    }
+
+
+def _rows(
+    config: Config, context: Context, lists: dict[str, frames.SystemFrames], wanted: DataFrame, ks: list[int]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    settings, names = config.evaluate, list(lists)
+    items = context.items()
+    segments = item_segments(context.events("fit"), items, settings.head_share, settings.tail_share).persist()
+    columns = _collected(frames.ranked_targets(wanted, lists, segments, context.events("history")))
+    if not len(columns["user_idx"]):
+        raise InputError(
+            "evaluate", "no test event", "held-out events before as_of", "see evaluate.split and evaluate.holdout_days"
+        )
+    targets = figures.from_columns(names, columns)
+    draws = figures.Draws(settings.bootstrap_samples, settings.confidence, config.seed)
+    users = wanted.select("user_id").distinct()
+    catalogue = segments.join(items.where("available").select("item_idx"), "item_idx", "left_semi")
+    counts = _collected(frames.item_counts(catalogue, lists, users, ks))
+    sample = frames.sampled_categories(lists, users, items, MAX_DIVERSITY_USERS, config.seed).where(F.col("rank") <= max(ks))
+    sampled = [tuple(row) for row in sample.collect()]
+    segments.unpersist()
+    rows = figures.ranking_rows(targets, ks, draws)
+    rows += figures.list_rows(names, ks, counts, targets.num_users)
+    rows += figures.diversity_rows(names, ks, sampled, _separator(config))
+    facts = {"num_users": targets.num_users, "num_targets": len(targets.user_M), "catalogue_items": len(counts["num_events"])}
+    return rows, facts
+
+
+def _collected(frame: DataFrame) -> dict[str, NDArray[np.int64]]:
+    """Integer columns through Arrow."""
+    table = frame.toArrow()
+    return {name: table.column(name).to_numpy().astype(np.int64) for name in table.column_names}
+
+
+def _system(context: Context, namespace: str) -> tuple[frames.SystemFrames, int | None]:
+    """Lists of this as_of (of the newest run, where reruns left several) and the model version they carry.
+
+    Raises:
+        MissingTableError: there are none.
+    """
+    as_of = F.timestamp_micros(F.lit(round(context.as_of.timestamp() * 1_000_000)))
+    lists = context.store.read("recommendations", namespace).where(F.col("as_of") == as_of)
+    runs = {
+        row["run_id"]: row["version"] for row in lists.groupBy("run_id").agg(F.max("model_version").alias("version")).collect()
+    }
+    if not runs:
+        raise MissingTableError(
+            f"recommendations in '{namespace}'", f"no list of {context.as_of.isoformat()}", do="run recommend first"
+        )
+    newest = find_run(context.store, namespace, "recommend") if len(runs) > 1 else None
+    run_id = newest["run_id"] if newest is not None and newest["run_id"] in runs else max(runs)
+    full = context.store.read("target_ranks", namespace) if context.store.exists("target_ranks", namespace) else None
+    return frames.SystemFrames(lists.where(F.col("run_id") == run_id).select("user_id", "item_id", "rank"), full), runs[run_id]
+
+
+def _frame(context: Context, rows: list[dict[str, Any]], versions: dict[str, int | None]) -> DataFrame:
+    schema = contract("metrics").schema
+    cutoff = context.cutoff.describe()
+    full = [{**row, "model_version": versions.get(row["system"].split(" - ")[0]), "cutoff": cutoff} for row in rows]
+    return context.spark.createDataFrame([tuple(row[name] for name in schema.names) for row in full], schema)
