@@ -1,0 +1,74 @@
+"""All stages by spark-submit on a real standalone cluster of two workers; its lists equal the in-process night's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys_spark.night import STEPS
+from recsys_spark.tables.store import Store
+from tests.debug_data import debug_config
+from tests.e2e.conftest import Done
+
+ROOT = Path(__file__).resolve().parents[2]
+SUBMIT = Path(sys.executable).parent / "spark-submit"
+ENV = os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+
+
+def toml(value: Any) -> str:
+    """``value`` as an inline TOML value (what these settings hold: dicts, lists, strings, numbers, booleans)."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(toml(item) for item in value) + "]"
+    return json.dumps(value)
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("cluster")
+    scripts = ROOT / "deploy" / "spark"
+    start = [str(scripts / "start-cluster.sh"), str(folder), "1", "2g"]
+    started = subprocess.run(start, env=ENV, capture_output=True, text=True, timeout=120, check=False)
+    assert started.returncode == 0, started.stderr
+    yield (folder / "master-url").read_text().strip()
+    subprocess.run([str(scripts / "stop-cluster.sh"), str(folder)], env=ENV, timeout=60, check=True)
+
+
+def _submit(master: str, stage: str, namespace: str, config: Path) -> None:
+    command = [
+        *(str(SUBMIT), "--properties-file", str(ROOT / "conf" / "spark.conf"), "--master", master),
+        *("--driver-memory", "2g", "--executor-memory", "1g", "--total-executor-cores", "2"),
+        *("--conf", "spark.driver.host=127.0.0.1", "--conf", "spark.driver.bindAddress=127.0.0.1"),
+        *("--conf", "spark.databricks.delta.snapshotPartitions=2"),
+        *(str(ROOT / "jobs" / f"{stage}.py"), "--config", str(config), "--namespace", namespace),
+    ]
+    done = subprocess.run(command, env=ENV, cwd=config.parent, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, f"{stage} in {namespace}:\n{done.stderr[-4000:]}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_night_by_spark_submit_on_two_workers(spark: SparkSession, done: Done, master: str, tmp_path: Path) -> None:
+    settings = debug_config(done.data, tmp_path / "warehouse")
+    settings["spark"] = {"shuffle_partitions": 2}
+    settings["train"] = {**settings["train"], "ranks": 2, "local_ranks": False}  # type: ignore[dict-item]
+    config = tmp_path / "cluster.toml"
+    config.write_text("\n".join(f"{key} = {toml(value)}" for key, value in settings.items()))
+    for stage, namespace in STEPS:
+        _submit(master, stage, namespace, config)
+    store = Store(spark, str(tmp_path / "warehouse"))
+    for table in ("events", "items", "cooccurrence"):
+        assert store.content(table, "live") == done.store.content(table, "live"), table
+    ours = store.read("recommendations", "live")
+    assert ours.count() == done.store.read("recommendations", "live").count()
+    assert store.read("published", "live").count() == 1
+    assert list(tmp_path.glob("reports/*.html"))

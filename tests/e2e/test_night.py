@@ -1,0 +1,134 @@
+"""A night end to end: lists for everyone, reasons for every row, reruns that do nothing, a rollback."""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+from recsys_spark.recommend.sql import register_views
+
+from recsys_spark.errors import MissingTableError
+from recsys_spark.night import CHAMPION, STEPS, run_night
+from recsys_spark.publish import stage as publish
+from recsys_spark.registry import Registry
+from tests.debug_data import debug_config
+from tests.e2e.conftest import Done, run, versions
+
+
+def test_everyone_gets_k_items_or_a_reason(done: Done) -> None:
+    lists = done.store.read("recommendations", "live")
+    counts = {r["user_id"]: r["count"] for r in lists.groupBy("user_id").count().collect()}
+    short = {r["user_id"]: r for r in done.store.read_or_empty("shortfalls", "live").collect()}
+    users = {r["user_id"] for r in done.night.live.events("history").select("user_id").distinct().collect()}
+    k = done.config.recommend.k
+    for user in users:
+        assert counts.get(user, 0) == k or (short[user]["num_items"] == counts.get(user, 0) and short[user]["reason"])
+
+
+def test_lists_hold_nothing_seen_and_ranks_follow_scores(done: Done) -> None:
+    lists = done.store.read("recommendations", "live")
+    seen = done.night.live.events("history").select("user_id", "item_id").distinct()
+    assert lists.join(seen, ["user_id", "item_id"], "left_semi").isEmpty()
+    for row in lists.groupBy("user_id").agg(F.sort_array(F.collect_list(F.struct("rank", "score"))).alias("l")).collect():
+        assert [e["rank"] for e in row["l"]] == list(range(1, len(row["l"]) + 1))
+        scores = [e["score"] for e in row["l"]]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_every_row_says_why(done: Done) -> None:
+    lists = done.store.read("recommendations", "live")
+    assert lists.where(F.size("reasons") == 0).isEmpty()
+    shares = lists.select(F.aggregate("reasons", F.lit(0.0), lambda a, r: a + r["contribution"]).alias("s"))
+    low, high = shares.agg(F.min("s"), F.max("s")).first() or (None, None)
+    assert low >= 0
+    assert high <= 1 + 1e-6
+
+
+def test_metrics_compare_all_systems_on_the_same_users(done: Done) -> None:
+    rows = done.store.read("metrics", done.night.eval_namespace).where("segment = 'all' AND name = 'ndcg' AND k = 10").collect()
+    found = {r["system"]: r for r in rows}
+    assert {"fused", "cooccurrence", "popularity"} <= set(found)
+    assert len({found[s]["num_users"] for s in ("fused", "cooccurrence", "popularity")}) == 1
+    assert all(r["low"] <= r["value"] <= r["high"] for r in rows)
+    difference = found["fused - popularity"]["value"]
+    assert difference == pytest.approx(found["fused"]["value"] - found["popularity"]["value"], abs=1e-9)
+
+
+def test_the_registered_model_gives_the_published_vectors(done: Done, tmp_path: Path) -> None:
+    registry = Registry(done.config.tracking_uri, done.config.registry.experiment)
+    version = registry.resolve(done.config.model_name, "challenger")
+    mlflow.set_tracking_uri(done.config.tracking_uri)
+    model = mlflow.pyfunc.load_model(f"models:/{done.config.model_name}/{version.version}")
+    items = done.night.evaluation.items().select("item_idx", "item_id", "text")
+    rows = items.join(done.store.read("item_embeddings", done.night.eval_namespace).select("item_idx", "vector"), "item_idx")
+    sample = rows.orderBy("item_id").limit(20).toPandas()
+    vectors = np.array(model.predict(sample[["text", "item_id"]], params={"tower": "item"}))
+    np.testing.assert_allclose(vectors, np.stack(sample["vector"].to_list()), atol=1e-4)
+
+
+def test_a_rerun_commits_nothing(spark: SparkSession, done: Done) -> None:
+    before = versions(done.store)
+    registry = Registry(done.config.tracking_uri, done.config.registry.experiment)
+    models = [(v.version, sorted(v.aliases)) for v in registry.versions(done.config.model_name)]
+    run_night(done.config, spark)
+    assert versions(done.store) == before
+    assert [(v.version, sorted(v.aliases)) for v in registry.versions(done.config.model_name)] == models
+
+
+def test_an_event_past_the_cutoff_changes_no_output(spark: SparkSession, done: Done, tmp_path: Path) -> None:
+    """The same night on a log with later events, in a warehouse of its own: all tables but the log itself are equal."""
+    late = tmp_path / "late.csv"
+    seconds = int(datetime(2024, 2, 2, tzinfo=UTC).timestamp())
+    with late.open("w", newline="") as out:
+        csv.writer(out).writerows([("user", "item", "rating", "time"), *[(f"u{n}", f"i{n}", 5, seconds + n) for n in range(40)]])
+    settings = debug_config(done.data, tmp_path / "warehouse")
+    settings["ingest"]["events"]["path"] = [str(done.data / "events.csv"), str(late)]  # type: ignore[index]
+    other = run(spark, settings, done.data)
+    assert other.store.read("events", "live").count() == done.store.read("events", "live").count() + 40
+    for table in ("recommendations", "item_neighbours", "fallback_recommendations"):
+        mine = done.store.read(table, "live").drop("run_id", "model_version")
+        theirs = other.store.read(table, "live").drop("run_id", "model_version")
+        assert mine.select("as_of", "rank", "score").exceptAll(theirs.select("as_of", "rank", "score")).isEmpty(), table
+    mine, theirs = (
+        {
+            (r["system"], r["name"], r["k"], r["segment"]): r["value"]
+            for r in d.store.read("metrics", d.night.eval_namespace).collect()
+        }
+        for d in (done, other)
+    )
+    assert mine == pytest.approx(theirs, nan_ok=True)
+
+
+def test_publishing_points_and_rollback_points_back(spark: SparkSession, done: Done, tmp_path: Path) -> None:
+    """A later night is published, then readers are sent back; no list changes."""
+    store = done.store
+    first = publish.current(store)
+    assert first is not None
+    assert first["run_id"] == done.night.run_id
+    register_views(spark, store.root)
+    seen = spark.table("recommendations_current").count()
+    assert seen == store.read("recommendations", "live").where(F.col("run_id") == done.night.run_id).count()
+    with pytest.raises(MissingTableError, match="no such night"):
+        publish.rollback(store, datetime(2020, 1, 1, tzinfo=UTC))
+
+
+def test_every_step_left_its_run(done: Done) -> None:
+    stages = {(r["stage"], n) for n in ("live", done.night.eval_namespace) for r in done.store.read("runs", n).collect()}
+    missing = {s for s, n in STEPS if n == "eval"} - {s for s, n in stages if n != "live"}
+    assert not missing
+    facts = json.loads(done.store.read("runs", done.night.eval_namespace).where("stage = 'train'").first()["facts"])
+    assert Path(facts["model_dir"], "encoder.json").exists()
+
+
+def test_the_champion_is_who_the_gate_let_through(done: Done) -> None:
+    registry = Registry(done.config.tracking_uri, done.config.registry.experiment)
+    aliases = [a for v in registry.versions(done.config.model_name) for a in v.aliases]
+    assert (CHAMPION in aliases) == done.night.gate().passed
+    assert "challenger" in aliases
