@@ -114,6 +114,12 @@ class PackagedModel:
         )
         return np.asarray(vectors.numpy(), dtype=np.float32)
 
+    def encode_histories(self, item_vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """User vectors [B, D] from item vectors [N, D] and left-padded histories [B, L] of rows in them (-1: padding)."""
+        if len(item_vectors) == 0 or rows.shape[1] == 0:
+            return np.zeros((len(rows), self.settings.dimension), dtype=np.float32)
+        return self.encode_users(item_vectors[rows.clip(min=0)], rows >= 0)
+
 
 def load_model(folder: str | Path) -> PackagedModel:
     """Load a model folder, in evaluation mode, on the CPU.

@@ -1,0 +1,104 @@
+"""The model as MLflow loads it (models from code): texts or histories in, vectors out, without Spark or this project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from recsys_spark.encoder.package import PackagedModel, load_model
+from recsys_spark.errors import InputError
+
+BATCH = 512
+_WHERE = "predict"
+
+
+class EncoderModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """``predict(model_input, params={"tower": "item" | "user"})`` gives one unit vector (list of float) for each row.
+
+    item: a DataFrame with ``text`` and optionally ``item_id``, or a list of strings or of {"text", "item_id"}.
+    user: a DataFrame with ``history``, or a list of histories; a history is a list of item texts or of
+    {"text", "item_id"}, oldest first. A history of no item gives the zero vector.
+    """
+
+    def load_context(self, context: Any) -> None:
+        self._model = load_model(Path(context.artifacts["model"]))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[list[float]]:
+        """Vectors for each row, in order.
+
+        Raises:
+            InputError: an unknown tower, or input without the column that the tower reads.
+        """
+        tower = (params or {}).get("tower", "item")
+        if tower == "item":
+            return _item_vectors(self._model, _items(_rows(model_input))).tolist()
+        if tower == "user":
+            return _user_vectors(self._model, _histories(_rows(model_input))).tolist()
+        raise InputError(_WHERE, f"tower {tower!r}", "'item' or 'user'", "params={'tower': 'item'}")
+
+
+Item = tuple[str, str | None]  # text, item_id
+
+
+def _rows(model_input: Any) -> list[Any]:
+    """A DataFrame as a list of dicts, anything else as a list."""
+    if hasattr(model_input, "to_dict") and hasattr(model_input, "columns"):
+        rows: list[Any] = model_input.to_dict("records")
+        return rows
+    return [model_input] if isinstance(model_input, str | Mapping) else list(model_input)
+
+
+def _item(value: Any) -> Item:
+    if isinstance(value, str):
+        return value, None
+    if not isinstance(value, Mapping) or not {"text", "item_id"} & set(value):
+        raise InputError(_WHERE, f"an item that is {type(value).__name__}", "a text, or a row with 'text' (and 'item_id')")
+    return _text(value.get("text")) or "", _text(value.get("item_id"))
+
+
+def _text(value: Any) -> str | None:
+    missing = value is None or (isinstance(value, float) and np.isnan(value))
+    return None if missing else str(value)
+
+
+def _items(rows: Sequence[Any]) -> list[Item]:
+    return [_item(row) for row in rows]
+
+
+def _histories(rows: Sequence[Any]) -> list[list[Item]]:
+    found = [row.get("history", row) if isinstance(row, Mapping) else row for row in rows]
+    for history in found:
+        if isinstance(history, str | Mapping):
+            raise InputError(_WHERE, "a row without a history", "a column 'history' with lists of items, oldest first")
+    return [_items([] if history is None else list(history)) for history in found]
+
+
+def _item_vectors(model: PackagedModel, items: Sequence[Item]) -> Any:
+    if not items:
+        return np.zeros((0, model.settings.dimension), dtype=np.float32)
+    return model.encode_items([text for text, _ in items], [item_id for _, item_id in items])
+
+
+def _user_vectors(model: PackagedModel, histories: Sequence[Sequence[Item]]) -> Any:
+    """Each distinct item is encoded once, then the last ``max_history`` of each history go through the user tower."""
+    kept = [list(history)[-model.settings.max_history :] for history in histories]
+    row_of = {item: row for row, item in enumerate(dict.fromkeys(item for history in kept for item in history))}
+    items = _item_vectors(model, list(row_of))
+    vectors = np.zeros((len(kept), model.settings.dimension), dtype=np.float32)
+    for start in range(0, len(kept), BATCH):
+        part = kept[start : start + BATCH]
+        length = max((len(history) for history in part), default=0)
+        rows = np.full((len(part), length), -1, dtype=np.int64)
+        for number, history in enumerate(part):
+            if history:
+                rows[number, length - len(history) :] = [row_of[item] for item in history]
+        vectors[start : start + BATCH] = model.encode_histories(items, rows)
+    return vectors
+
+
+mlflow.models.set_model(EncoderModel())
