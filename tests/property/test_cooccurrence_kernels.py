@@ -1,0 +1,97 @@
+"""The kernels equal the slow twin on random logs, whatever the blocks, and whatever the order of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys_spark.cooccurrence import kernels
+from recsys_spark.cooccurrence.grouping import Baskets, cut_baskets, group_rows, mix, touching
+from recsys_spark.cooccurrence.kernels import PairCounts, Timing, best, pair_counts
+from tests.cooccurrence_twin import Row, twin_counts
+
+HALF_LIFE, REFERENCE = 7.0, 50
+row_lists = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 9), st.integers(0, 40)), max_size=60)
+
+
+def group(rows: list[Row], timed: bool, occurrences: bool) -> tuple[Baskets, np.ndarray]:
+    keys, items, times = (np.array([row[i] for row in rows], dtype=np.int64) for i in range(3))
+    return group_rows(keys, items.astype(np.int32), times if timed else None, occurrences)
+
+
+def counted(rows: list[Row], num_blocks: int, support: int, timing: Timing | None) -> list[PairCounts]:
+    baskets, _ = group(rows, timing is not None and timing.needed, timing is not None and timing.window is not None)
+    found = []
+    for block in range(num_blocks):
+        part = touching(baskets, baskets.items % num_blocks, block)
+        found += list(pair_counts(part, 10, block, num_blocks, support, timing))
+    return found
+
+
+def flat(found: list[PairCounts]) -> dict[tuple[int, int], int]:
+    entries = [((int(a), int(b)), int(n)) for p in found for a, b, n in zip(p.item_a, p.item_b, p.both, strict=True)]
+    assert len(entries) == len(dict(entries)), "a pair was counted in two places"
+    return dict(entries)
+
+
+@given(row_lists, st.integers(1, 4), st.integers(1, 3))
+def test_product_counts_equal_the_twin(rows: list[Row], num_blocks: int, support: int) -> None:
+    expected, _, _ = twin_counts(rows)
+    wanted = {pair: n for pair, (n, _) in expected.items() if n >= support}
+    assert flat(counted(rows, num_blocks, support, None)) == wanted
+
+
+@given(row_lists, st.integers(1, 3), st.one_of(st.none(), st.integers(0, 15)), st.booleans())
+def test_timed_counts_equal_the_twin(rows: list[Row], num_blocks: int, window: int | None, decay: bool) -> None:
+    timing = Timing(window, HALF_LIFE if decay or window is None else None, REFERENCE)
+    expected, _, _ = twin_counts(rows, window, timing.half_life, REFERENCE)
+    found = counted(rows, num_blocks, 1, timing)
+    assert flat(found) == {pair: n for pair, (n, _) in expected.items()}
+    if timing.half_life is not None:
+        for part in found:
+            assert part.decayed is not None
+            for a, b, value in zip(part.item_a, part.item_b, part.decayed, strict=True):
+                assert value == pytest.approx(expected[int(a), int(b)][1], rel=1e-12)
+
+
+@given(row_lists, st.integers(1, 30))
+def test_small_steps_change_nothing(rows: list[Row], step: int) -> None:
+    whole = {w: flat(counted(rows, 2, 1, Timing(window=w))) for w in (None, 6)}
+    usual, kernels.STEP = kernels.STEP, step
+    try:
+        assert {w: flat(counted(rows, 2, 1, Timing(window=w))) for w in (None, 6)} == whole
+    finally:
+        kernels.STEP = usual
+
+
+@given(row_lists, st.integers(2, 5), st.booleans(), st.randoms())
+def test_cut_does_not_depend_on_the_order_or_company_of_rows(
+    rows: list[Row], cap: int, occurrences: bool, random: object
+) -> None:
+    def cut(some: list[Row]) -> dict[int, set[int]]:
+        baskets, keys = group(some, occurrences, occurrences)
+        kept, _, _ = cut_baskets(baskets, keys, cap, mix(baskets.items.astype(np.uint64)))
+        return {int(k): set(kept.items[s:e].tolist()) for k, s, e in zip(keys, kept.starts, kept.starts[1:], strict=False)}
+
+    whole = cut(rows)
+    shuffled = list(rows)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert cut(shuffled) == whole
+    alone = {key: items for k in {r[0] for r in rows} for key, items in cut([r for r in rows if r[0] == k]).items()}
+    assert alone == whole
+    sizes = {k: len({r[1] for r in rows if r[0] == k}) for k in whole}
+    assert all(len(items) == min(cap, sizes[k]) for k, items in whole.items())
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(0, 1000)), max_size=60), st.integers(1, 6))
+def test_best_equals_a_plain_sort(entries: list[tuple[int, int, int]], top_n: int) -> None:
+    entries = sorted(entries, key=lambda e: e[0])
+    groups, scores, hashes = (np.array([e[i] for e in entries]) for i in range(3))
+    kept, ranks = best(groups.astype(np.int32), scores.astype(float), hashes.astype(np.uint64), top_n)
+    expected = []
+    for g in sorted({e[0] for e in entries}):
+        mine = sorted((i for i, e in enumerate(entries) if e[0] == g), key=lambda i: (-entries[i][1], entries[i][2], i))
+        expected += [(i, rank) for rank, i in enumerate(mine[:top_n], 1)]
+    assert list(zip(kept.tolist(), ranks.tolist(), strict=True)) == expected

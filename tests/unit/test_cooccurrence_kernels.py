@@ -1,0 +1,126 @@
+"""Grouping, cutting, slicing and ranking, each on cases small enough to see through."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys_spark.cooccurrence.grouping import (
+    Baskets,
+    cut_baskets,
+    from_sizes,
+    group_rows,
+    join_baskets,
+    mix,
+    position_in_group,
+    touching,
+)
+from recsys_spark.cooccurrence.kernels import Timing, best, pair_counts, slices
+
+
+def baskets_of(*contents: list[int]) -> Baskets:
+    return from_sizes([len(c) for c in contents], np.array([i for c in contents for i in c], dtype=np.int32))
+
+
+def lists(baskets: Baskets) -> list[list[int]]:
+    return [baskets.items[s:e].tolist() for s, e in zip(baskets.starts[:-1], baskets.starts[1:], strict=True)]
+
+
+def test_group_merges_repeats_and_keeps_keys() -> None:
+    keys = np.array([9, -4, 9, 9, -4], dtype=np.int64)
+    items = np.array([3, 1, 2, 3, 1], dtype=np.int32)
+    grouped, found = group_rows(keys, items, None, occurrences=False)
+    assert found.tolist() == [-4, 9]
+    assert lists(grouped) == [[1], [2, 3]]
+
+
+def test_group_with_times_keeps_the_latest_time_of_an_item() -> None:
+    keys = np.zeros(4, dtype=np.int64)
+    grouped, _ = group_rows(keys, np.array([5, 6, 5, 5], np.int32), np.array([10, 20, 30, 5]), occurrences=False)
+    assert grouped.items.tolist() == [6, 5]
+    assert grouped.times is not None
+    assert grouped.times.tolist() == [20, 30]
+
+
+def test_group_keeps_occurrences_when_asked() -> None:
+    keys = np.zeros(5, dtype=np.int64)
+    items, times = np.array([5, 6, 5, 5, 5], np.int32), np.array([10, 20, 30, 5, 10])
+    grouped, _ = group_rows(keys, items, times, occurrences=True)
+    assert grouped.times is not None
+    assert list(zip(grouped.items.tolist(), grouped.times.tolist(), strict=True)) == [(5, 5), (5, 10), (6, 20), (5, 30)]
+
+
+def test_group_of_nothing() -> None:
+    grouped, keys = group_rows(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64), occurrences=True)
+    assert len(keys) == 0
+    assert lists(grouped) == []
+
+
+def test_cut_keeps_the_smallest_hashes_and_counts_what_went() -> None:
+    baskets = baskets_of(list(range(10)), [1, 2, 3], list(range(20, 26)))
+    keys = np.array([11, 12, 13], dtype=np.int64)
+    kept, was_cut, gone = cut_baskets(baskets, keys, 4, mix(baskets.items.astype(np.uint64)))
+    assert was_cut.tolist() == [True, False, True]
+    assert gone == 6 + 2
+    assert [len(c) for c in lists(kept)] == [4, 3, 4]
+    draws = {i: int(mix(np.uint64([11]) ^ mix(mix(np.uint64([i]))))[0]) for i in range(10)}
+    assert set(lists(kept)[0]) == set(sorted(draws, key=draws.__getitem__)[:4])
+
+
+def test_cut_counts_items_not_occurrences() -> None:
+    baskets = from_sizes([6], np.array([1, 2, 1, 2, 1, 2], np.int32), np.arange(6))
+    kept, was_cut, gone = cut_baskets(baskets, np.array([1]), 2, mix(baskets.items.astype(np.uint64)))
+    assert (was_cut.tolist(), gone) == ([False], 0)
+    assert len(kept.items) == 6
+    kept, was_cut, gone = cut_baskets(baskets, np.array([1]), 1, mix(baskets.items.astype(np.uint64)))
+    assert (was_cut.tolist(), gone, len(set(kept.items.tolist())), len(kept.items)) == ([True], 1, 1, 3)
+
+
+def test_touching_sends_whole_baskets_of_two_or_more() -> None:
+    baskets = baskets_of([0, 1], [2], [1, 3], [0, 2, 4])
+    assert lists(touching(baskets, baskets.items % 2, 0)) == [[0, 1], [0, 2, 4]]
+    assert lists(touching(baskets, baskets.items % 2, 1)) == [[0, 1], [1, 3]]
+
+
+def test_join_of_nothing_counts_nothing() -> None:
+    assert list(pair_counts(join_baskets([]), 5, 0, 2)) == []
+
+
+def test_slices_cover_all_rows_once() -> None:
+    work = np.array([0, 5, 0, 100, 1, 1, 0, 30, 30, 0])
+    found = list(slices(work, 10))
+    assert [row for first, last in found for row in range(first, last)] == list(range(10))
+    assert all(work[first:last].sum() <= 10 or (work[first:last] > 10).any() for first, last in found)
+    assert list(slices(np.zeros(4, np.int64), 10)) == []
+
+
+def test_window_counts_a_pair_once_at_its_latest_moment() -> None:
+    # item 0 at 0 and 100, item 1 at 3 and 104: within 5 of each other twice, one basket, latest moment 104
+    baskets = from_sizes([4], np.array([0, 1, 0, 1], np.int32), np.array([0, 3, 100, 104]))
+    timing = Timing(window=5, half_life=10.0, reference=114)
+    (pairs,) = pair_counts(baskets, 2, 0, 1, 1, timing)
+    assert pairs.item_a.tolist() == [0, 1]
+    assert pairs.item_b.tolist() == [1, 0]
+    assert pairs.both.tolist() == [1, 1]
+    assert pairs.decayed is not None
+    assert pairs.decayed.tolist() == [0.5, 0.5]
+
+
+def test_window_ends_are_inside() -> None:
+    baskets = from_sizes([2, 2], np.array([0, 1, 0, 1], np.int32), np.array([0, 5, 0, 6]))
+    (pairs,) = pair_counts(baskets, 2, 0, 1, 1, Timing(window=5))
+    assert pairs.both.tolist() == [1, 1]
+    assert pairs.decayed is None
+
+
+def test_best_breaks_ties_by_hash_and_ranks_from_one() -> None:
+    groups = np.array([1, 1, 1, 1, 2, 2], dtype=np.int32)
+    scores = np.array([0.5, 0.9, 0.5, 0.5, 0.1, 0.2])
+    hashes = np.array([30, 1, 10, 20, 5, 6], dtype=np.uint64)
+    kept, ranks = best(groups, scores, hashes, 3)
+    assert kept.tolist() == [1, 2, 3, 5, 4]
+    assert ranks.tolist() == [1, 2, 3, 1, 2]
+
+
+def test_position_in_group() -> None:
+    assert position_in_group(np.array([4, 4, 7, 7, 7, 1])).tolist() == [0, 1, 0, 1, 2, 0]
+    assert position_in_group(np.zeros(0, np.int64)).tolist() == []
