@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,15 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Config
+from recsys_spark.config.learning import EncoderSettings, TrainSettings
+from recsys_spark.config.signals import PairsSettings
 from recsys_spark.context import Context
 from recsys_spark.cooccurrence import stage as cooccurrence
 from recsys_spark.embed import stage as embed
 from recsys_spark.embed.text_vectors import text_vectors
 from recsys_spark.errors import MissingTableError
 from recsys_spark.evaluate import stage as evaluate
-from recsys_spark.evaluate.gate import GateDecision
+from recsys_spark.evaluate.gate import GateDecision, decide, differences
 from recsys_spark.evaluate.split import cutoff_for
 from recsys_spark.ingest import stage as ingest
 from recsys_spark.log import get_logger
@@ -27,7 +31,7 @@ from recsys_spark.publish import stage as publish
 from recsys_spark.recommend import stage as recommend
 from recsys_spark.recommend.stage import ModelRef
 from recsys_spark.register import stage as register
-from recsys_spark.registry import ModelVersion, Registry
+from recsys_spark.registry import CHAMPION, REPLACED, ModelVersion, Registry
 from recsys_spark.report import stage as report
 from recsys_spark.tables.lock import namespace_lock
 from recsys_spark.tables.runs import StageReport, code_version, find_run
@@ -36,7 +40,6 @@ from recsys_spark.tables.visible import InstantCutoff
 from recsys_spark.training import stage as train
 
 log = get_logger(__name__)
-CHAMPION = "champion"
 BASELINES: dict[str, dict[str, float]] = {"cooccurrence": {"cooccurrence": 1.0}, "popularity": {"popularity": 1.0}}
 
 
@@ -61,6 +64,11 @@ class Night:
     @property
     def eval_namespace(self) -> str:
         return f"eval/{self.run_id}"
+
+    @property
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Systems that the fused lists are measured against: name -> partner weights."""
+        return BASELINES
 
     @cached_property
     def live(self) -> Context:
@@ -126,24 +134,24 @@ class Night:
         targets = self._targets()
         challenger = self._model("eval")
         done = recommend.run(self.config, self.evaluation, _ref(challenger), self._weights(challenger), targets=targets)
-        for name, weights in BASELINES.items():
+        for name, weights in self.baselines.items():
             self._baseline(name, None, weights, targets)
-        champion = self._comparable_champion(challenger)
+        champion = self._opponent(challenger)
         if champion is not None:
             self._champion(champion, targets)
         return done
 
     def evaluate(self, namespace: str = "eval") -> StageReport:
         """Metrics, the gate, and on a pass the champion alias."""
-        systems = {"fused": self.eval_namespace} | {name: f"{self.eval_namespace}/{name}" for name in BASELINES}
+        systems = {"fused": self.eval_namespace} | {name: f"{self.eval_namespace}/{name}" for name in self.baselines}
         challenger = self._model("eval")
-        champion = self._comparable_champion(challenger)
+        champion = self._opponent(challenger)
         if champion is not None:
             systems[CHAMPION] = f"{self.eval_namespace}/{CHAMPION}"
         done = evaluate.run(self.config, self.evaluation, systems)
         decision = self.gate()
         if decision.passed and challenger is not None:
-            self._promote(challenger, champion)
+            self._promote(challenger)
         return done
 
     def publish(self, namespace: str = "live") -> Path:
@@ -153,7 +161,9 @@ class Night:
         return report.write_report(self.config, self.live, self.eval_namespace, self.gate())
 
     def gate(self) -> GateDecision:
-        return evaluate.decide(self.config, self.evaluation)
+        """The verdict on this night's challenger, from table metrics."""
+        rows = [row.asDict() for row in self.store.read("metrics", self.eval_namespace).collect()]
+        return decide(differences(rows, self.config.gate), self.config.gate)
 
     # -- models -----------------------------------------------------------------------------------------------
 
@@ -162,8 +172,7 @@ class Night:
         name = self.config.model_name
         if namespace == "eval":
             return self.registry.resolve(name, str(self.facts("register")["model_version"]))
-        versions = self.registry.versions(name)
-        return next((v for v in versions if CHAMPION in v.aliases), None)
+        return self.registry.holder(name, CHAMPION)
 
     def _model_dir(self, model: ModelVersion) -> Path:
         return self.registry.download(model, self.config.work_dir / "downloads" / f"{model.model_name}-{model.version}")
@@ -177,22 +186,20 @@ class Night:
         weights: dict[str, float] = fusion["segments"]["all"]
         return weights
 
-    def _comparable_champion(self, challenger: ModelVersion | None) -> ModelVersion | None:
+    def _opponent(self, challenger: ModelVersion | None) -> ModelVersion | None:
         """The champion the challenger meets; after its own promotion still the one it replaced, so that reruns agree."""
         champion = self._model("live")
         if champion is None or challenger is None:
             return None
         if champion.version == challenger.version:
-            replaced = champion.tags.get("replaced", "")
+            replaced = champion.tags.get(REPLACED, "")
             return self.registry.resolve(self.config.model_name, replaced) if replaced else None
         return champion
 
-    def _promote(self, challenger: ModelVersion, champion: ModelVersion | None) -> None:
-        if CHAMPION in challenger.aliases:
-            return
-        self.registry.set_tag(challenger, "replaced", str(champion.version) if champion else "")
-        self.registry.set_alias(self.config.model_name, CHAMPION, challenger.version)
-        log.info("promoted", model=self.config.model_name, version=challenger.version)
+    def _promote(self, challenger: ModelVersion) -> None:
+        if CHAMPION not in challenger.aliases:
+            self.registry.promote(challenger)
+            log.info("promoted", model=challenger.model_name, version=challenger.version)
 
     # -- the other systems of the comparison ------------------------------------------------------------------
 
@@ -201,7 +208,12 @@ class Night:
 
     def _nested(self, name: str) -> Context:
         return Context(
-            self.spark, self.store, self.config, f"{self.eval_namespace}/{name}", self.evaluation.cutoff, self.run_id,
+            self.spark,
+            self.store,
+            self.config,
+            f"{self.eval_namespace}/{name}",
+            self.evaluation.cutoff,
+            self.run_id,
             self.evaluation._kept,
         )
 
@@ -209,9 +221,33 @@ class Night:
         recommend.run(self.config, self._nested(name), _ref(model), weights, upstream=self.eval_namespace, targets=targets)
 
     def _champion(self, champion: ModelVersion, targets: DataFrame) -> None:
-        embed.run(self.config, self._nested(CHAMPION), champion, self._model_dir(champion))
+        """The champion's lists for the same users, from counts and vectors in a namespace of its own.
+
+        One trained beyond this cutoff has seen the holdout: its recipe, trained to this cutoff, stands in for it.
+        """
+        context, model_dir = self._nested(CHAMPION), self._model_dir(champion)
         weights = self._weights(champion)
-        recommend.run(self.config, self._nested(CHAMPION), _ref(champion), weights, upstream=self.eval_namespace, targets=targets)
+        cooccurrence.run(self.config, context)
+        if not self._may_be_compared(champion):
+            champion, model_dir = self._stand_in(champion, context, model_dir)
+        embed.run(context.config, context, champion, model_dir)
+        recommend.run(self.config, context, _ref(champion), weights, targets=targets)
+
+    def _may_be_compared(self, champion: ModelVersion) -> bool:
+        seen_until = datetime.fromisoformat(champion.tags["trained_until"])
+        same_split = champion.tags.get("split") == self.config.evaluate.split
+        return same_split and seen_until <= register.trained_until(self.evaluation)
+
+    def _stand_in(self, champion: ModelVersion, context: Context, model_dir: Path) -> tuple[ModelVersion, Path]:
+        recipe = json.loads((model_dir / "recipe.json").read_text())["config"]
+        log.info("the champion has seen this holdout: its recipe is trained to the cutoff", version=champion.version)
+        parts = {"pairs": PairsSettings, "encoder": EncoderSettings, "train": TrainSettings}
+        update = {name: kind.model_validate(recipe[name]) for name, kind in parts.items()}
+        config = self.config.model_copy(update=update)
+        pairs.run(config, context)
+        trained = train.run(config, context, text_vectors)
+        stand_in = replace(champion, model_name=f"{champion.model_name}-stand-in")
+        return stand_in, Path(trained.facts["model_dir"])
 
 
 def _ref(model: ModelVersion | None) -> ModelRef | None:

@@ -6,8 +6,6 @@ from rich.console import Console
 from rich.table import Table
 
 from recsys_spark.config import Config
-from recsys_spark.errors import RegistryError
-from recsys_spark.night import CHAMPION
 from recsys_spark.registry import Registry
 
 
@@ -25,13 +23,10 @@ def list_versions(config: Config) -> None:
 
 
 def promote(config: Config, reference: str) -> None:
-    """Make a version the champion and remember the one it replaces."""
+    """Make a version the champion; it remembers the one it replaces."""
     registry = _registry(config)
     chosen = registry.resolve(config.model_name, reference)
-    before = next((v for v in registry.versions(config.model_name) if CHAMPION in v.aliases), None)
-    if before is not None and before.version != chosen.version:
-        registry.set_tag(chosen, "replaced", str(before.version))
-    registry.set_alias(config.model_name, CHAMPION, chosen.version)
+    registry.promote(chosen)
     print(f"{config.model_name} version {chosen.version} is the champion")
 
 
@@ -41,11 +36,5 @@ def rollback(config: Config) -> None:
     Raises:
         RegistryError: there is no champion, or it replaced none.
     """
-    registry = _registry(config)
-    champion = registry.resolve(config.model_name, CHAMPION)
-    before = champion.tags.get("replaced", "")
-    if not before:
-        where = f"model '{config.model_name}'"
-        raise RegistryError(where, f"champion {champion.version} replaced no version", do="models promote VERSION")
-    registry.set_alias(config.model_name, CHAMPION, int(before))
-    print(f"{config.model_name} version {before} is the champion again (was {champion.version})")
+    before = _registry(config).rollback(config.model_name)
+    print(f"{config.model_name} version {before.version} is the champion again")

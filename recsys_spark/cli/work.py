@@ -13,9 +13,9 @@ from recsys_spark.cli import screen
 from recsys_spark.cli.doctor import require_java
 from recsys_spark.config import Config
 from recsys_spark.demo_data import ml100k_folder
-from recsys_spark.night import CHAMPION, Night, run_night, run_step
+from recsys_spark.night import Night, run_night, run_step
 from recsys_spark.publish import stage as publish
-from recsys_spark.registry import Registry
+from recsys_spark.registry import CHAMPION, Registry
 from recsys_spark.session import build_session
 from recsys_spark.tables.lock import namespace_lock
 from recsys_spark.tables.store import Store

@@ -18,7 +18,7 @@ from recsys_spark.tables.store import Commit, Store, Written
 from recsys_spark.tables.visible import Cutoff, HoldoutCutoff, InstantCutoff, visible
 
 MIN_EVENTS = 3  # one to fit on, one to validate, one to test
-ROLES = ("validation", "test")
+ROLES = ("validation", "test", "hidden")
 
 
 def leave_one_out(events: DataFrame) -> DataFrame:
@@ -62,7 +62,7 @@ def given_holdout(events: DataFrame, path: str) -> DataFrame:
             raise InputError(where, f"column {column} is {kinds.get(column, 'absent')}", "columns event_id and role, both string")
     odd = given.where(F.col("role").isNull() | ~F.col("role").isin(*ROLES)).select("role").first()
     if odd is not None:
-        raise InputError(where, f"role {odd['role']!r}", "'validation' or 'test'")
+        raise InputError(where, f"role {odd['role']!r}", "'validation', 'test' or 'hidden'")
     known = given.select("event_id", "role").join(events.select("event_id"), "event_id", "left_semi")
     if known.isEmpty():
         raise InputError(where, "no row names an event before as_of", "event_id values of table events")
