@@ -81,13 +81,13 @@ TABLES: dict[str, Contract] = {
         Contract(
             "quarantine",
             "source_hash string!, row_number bigint!, table string!, row string!, reasons array<string>!, run_id string!",
-            key=("source_hash", "row_number"),
+            key=("source_hash", "row_number", "table"),
             shared=True,
         ),
         Contract(
             "ledger",
-            "source_hash string!, table string!, name string!, rows_read bigint!, rows_kept bigint!, rows_merged bigint!, "
-            "rows_known bigint!, rows_quarantined bigint!, run_id string!",
+            "source_hash string!, table string!, name string!, settings_sha string!, rows_read bigint!, rows_kept bigint!, "
+            "rows_merged bigint!, rows_known bigint!, rows_quarantined bigint!, run_id string!",
             key=("source_hash", "table"),
             shared=True,
         ),

@@ -1,0 +1,110 @@
+"""From our column names to the source's: present or a clear error, missing values by rule, text made into types."""
+
+from __future__ import annotations
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, BinaryType, BooleanType, MapType, StructType
+
+from recsys_spark.config.base import nearest
+from recsys_spark.config.ingest import Source
+from recsys_spark.errors import ConfigError, InputError
+from recsys_spark.ingest.read import source_columns
+
+REJECT = "reject"
+
+
+def quoted(column: str) -> str:
+    """A column name that may hold dots, colons or backticks, for ``F.col``."""
+    return "`" + column.replace("`", "``") + "`"
+
+
+class Fields:
+    """The mapped columns of one source.
+
+    Args:
+        frame: as ``read_source`` returns it.
+        source: its settings.
+        where: how errors call it, e.g. ``"[ingest.events] log.csv"``.
+        also: source columns used beside the mapped ones (attributes, context, template).
+
+    Raises:
+        InputError: a column is absent (names the nearest), or holds a type that has no text (array, map, struct).
+        ConfigError: a rule for missing values names a column that is not mapped.
+    """
+
+    def __init__(self, frame: DataFrame, source: Source, where: str, also: list[str] | None = None) -> None:
+        self._columns, self._missing, self._where = dict(source.columns), dict(source.missing), where
+        self._types = {field.name: field.dataType for field in frame.schema}
+        self._found = source_columns(frame)
+        for name in self._missing:
+            if name not in self._columns:
+                raise ConfigError(f"{where} missing", f"'{name}' is not mapped", do=nearest(name, list(self._columns)))
+        for column in [*self._columns.values(), *(also or [])]:
+            self._check(column)
+
+    def _check(self, column: str) -> None:
+        if column not in self._found:
+            found = ", ".join(self._found)
+            raise InputError(self._where, f"no column '{column}'; columns found: {found}", do=nearest(column, self._found))
+        kind = self._types[column]
+        if isinstance(kind, ArrayType | MapType | StructType | BinaryType):
+            raise InputError(self._where, f"column '{column}' is {kind.simpleString()}", "text, a number or a time")
+
+    def is_mapped(self, name: str) -> bool:
+        return name in self._columns
+
+    def type_of(self, name: str) -> str:
+        """Spark's simple name of the source column's type; ``string`` for all of CSV and JSON."""
+        return self._types[self._columns[name]].simpleString()
+
+    def raw(self, name: str) -> Column:
+        """The source column as it is."""
+        return F.col(quoted(self._columns[name]))
+
+    def exact(self, name: str) -> Column:
+        """Text as the source has it; blank is missing, and takes the default where one is set. Null when unmapped."""
+        if not self.is_mapped(name):
+            return F.lit(None).cast("string")
+        return self._with_default(name, filled(self.raw(name).cast("string")))
+
+    def text(self, name: str) -> Column:
+        """Like ``exact``, without white space at the ends; ``name`` may also be a source column."""
+        if not self.is_mapped(name) and name in self._found:
+            return F.trim(filled(F.col(quoted(name)).cast("string")))
+        return F.trim(self.exact(name))
+
+    def rejected(self, name: str) -> Column:
+        """True where a value is missing and the rule says to reject the row."""
+        if self._missing.get(name) != REJECT:
+            return F.lit(False)
+        return self.exact(name).isNull()
+
+    def boolean(self, name: str) -> Column:
+        """true/false, t/f, yes/no, y/n, 1/0; null where missing or something else."""
+        if self.is_mapped(name) and isinstance(self._types[self._columns[name]], BooleanType):
+            return self._with_default_boolean(name)
+        return self.text(name).try_cast("boolean")
+
+    def reject_reasons(self, except_for: tuple[str, ...] = ()) -> list[tuple[Column, str]]:
+        """``(condition, reason)`` of every rule that rejects, but for columns that are required anyway."""
+        rules = [name for name, rule in self._missing.items() if rule == REJECT and name not in except_for]
+        return [(self.rejected(name), f"missing {name}") for name in rules]
+
+    def _with_default(self, name: str, value: Column) -> Column:
+        rule = self._missing.get(name)
+        return value if rule in (None, REJECT) else F.coalesce(value, F.lit(rule))
+
+    def _with_default_boolean(self, name: str) -> Column:
+        rule = self._missing.get(name)
+        return self.raw(name) if rule in (None, REJECT) else F.coalesce(self.raw(name), F.lit(rule).try_cast("boolean"))
+
+
+def filled(text: Column) -> Column:
+    """``text``, or null where it is blank."""
+    return F.when(F.length(F.trim(text)) > 0, text)
+
+
+def number(text: Column) -> Column:
+    """A double, NaN and infinities included; null where the text is none (Java's ``3d`` and ``3f`` are none)."""
+    return F.when(~text.rlike("[0-9.][dDfF]$"), text.try_cast("double"))

@@ -1,0 +1,188 @@
+"""The ingest stage: the only file of this folder that reads and writes tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Config
+from recsys_spark.context import Context
+from recsys_spark.ingest import items, users
+from recsys_spark.ingest.gather import Job, files_of, gather_events, gather_graph, gather_items, gather_users, sources_of
+from recsys_spark.ingest.identify import deal
+from recsys_spark.ingest.intake import Intake
+from recsys_spark.ingest.ledger import ledger_rows, totals
+from recsys_spark.ingest.pseudonyms import id_key, key_check
+from recsys_spark.ingest.quality import bad, quarantine
+from recsys_spark.ingest.sessions import with_sessions
+from recsys_spark.ingest.times import check_time_settings
+from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.runs import StagePlan, StageReport
+from recsys_spark.tables.store import Commit, Written
+
+OUTPUTS = ("events", "items", "users", "quarantine", "ledger")
+
+
+def run(config: Config, context: Context) -> StageReport:
+    """Bring new files into events, items, users, knowledge_graph, quarantine and ledger.
+
+    Raises:
+        InputError: a missing file or column, an empty source, or a source without one good row (its rows are in
+            quarantine then; nothing else is written).
+        ConfigError: an unknown zone or pattern, no id key, or changed settings for files that are gone.
+    """
+    key = id_key(config.ingest.id_key_env)
+    check_time_settings(context.spark, config.ingest.events, "[ingest.events]")
+    sources = sources_of(config)
+    job = Job(context.spark, config, sources, files_of(context.spark, sources), key, datetime.now(UTC))
+    return context.run_stage(_plan(job), lambda commit: _Ingest(job, context, commit).run())
+
+
+def _plan(job: Job) -> StagePlan:
+    """Where the files lie is no part of the identity, and robots are judged by those who read the log."""
+    path = {"path": True}
+    exclude: Any = {"events": path, "items": path, "users": path, "knowledge_graph": path | {"links": path}, "robots": True}
+    ingest = job.config.ingest
+    settings = {"ingest": ingest.model_dump(mode="json", exclude=exclude), "seed": job.config.seed, "key": key_check(job.key)}
+    inputs = {f"{table} {n} {f.name}": f.source_hash for table, files in job.files.items() for n, f in enumerate(files)}
+    outputs = (*OUTPUTS, "knowledge_graph") if "knowledge_graph" in job.sources else OUTPUTS
+    return StagePlan("ingest", settings, inputs, outputs)
+
+
+class _Ingest:
+    """One run. Every source is read, judged and counted before anything is written; then the dictionaries are written
+    before the events that use their numbers, and the ledger last: a run killed anywhere is simply done again."""
+
+    def __init__(self, job: Job, context: Context, commit: Commit) -> None:
+        self.job, self.context, self.store, self.commit = job, context, context.store, commit
+        self.intakes: list[Intake] = []
+        self.ledger = self._present("ledger")
+
+    def run(self) -> tuple[list[Written], dict[str, Any]]:
+        taken, new, anew = gather_events(self.job, self.ledger, self._present("events"))
+        self.intakes.append(taken)
+        catalogue, profiles = self._catalogues()
+        self._stop_where_all_bad()
+        events = self._empty("events") if new is None else new
+        written = [self._write_users(profiles, events), self._write_items(catalogue, events)]
+        if "knowledge_graph" in self.job.sources:
+            written.append(self._write_graph())
+        written.append(self._write_quarantine())
+        if new is not None:
+            written.append(self._write_events(new, anew))
+        written += self._write_ledger()
+        facts = self._facts()
+        self._release()
+        return written, facts
+
+    def _present(self, table: str) -> DataFrame:
+        return self.store.read_or_empty(table, self.context.namespace)
+
+    def _empty(self, table: str) -> DataFrame:
+        return self.job.spark.createDataFrame([], contract(table).schema)
+
+    def _catalogues(self) -> tuple[DataFrame, DataFrame]:
+        """Rows of the items' and the users' source; empty where none is configured."""
+        catalogue: DataFrame | None = None
+        profiles: DataFrame | None = None
+        if "items" in self.job.sources:
+            taken, catalogue = gather_items(self.job, self.ledger)
+            self.intakes.append(taken)
+        if "users" in self.job.sources:
+            taken, profiles = gather_users(self.job, self.ledger)
+            self.intakes.append(taken)
+        spark = self.job.spark
+        return (
+            spark.createDataFrame([], items.CATALOGUE_COLUMNS) if catalogue is None else catalogue,
+            spark.createDataFrame([], users.PROFILE_COLUMNS) if profiles is None else profiles,
+        )
+
+    def _stop_where_all_bad(self) -> None:
+        for taken in self.intakes:
+            if taken.all_bad():
+                self._write_quarantine()
+                raise taken.nothing_good()
+
+    def _write_users(self, profiles: DataFrame, events: DataFrame) -> Written:
+        present = self._present("users")
+        ids = profiles.select("user_id").unionByName(events.select("user_id"))
+        dealt = deal(ids, present, "user", self.job.config.seed)
+        rows = users.user_rows(profiles, events.select("user_id"), present, dealt)
+        return self.store.merge("users", self.context.namespace, rows, self.commit)
+
+    def _write_items(self, catalogue: DataFrame, events: DataFrame) -> Written:
+        present = self._present("items")
+        catalogue = catalogue.persist()
+        met = events.groupBy("item_id").agg(F.to_date(F.min("ts")).alias("first_date"))
+        ids = catalogue.select("item_id").unionByName(met.select("item_id"))
+        dealt = deal(ids, present, "item", self.job.config.seed)
+        rows = items.item_rows(catalogue, met, present, dealt, self.context.as_of)
+        written = self.store.merge("items", self.context.namespace, rows, self.commit)
+        catalogue.unpersist()
+        return written
+
+    def _write_graph(self) -> Written:
+        known = self._present("items").select("item_id")
+        intakes, facts = gather_graph(self.job, self.ledger, known)
+        self.intakes += intakes
+        self._stop_where_all_bad()
+        return self.store.replace("knowledge_graph", self.context.namespace, facts, self.commit)
+
+    def _write_quarantine(self) -> Written:
+        rows = self._empty("quarantine")
+        for taken in self.intakes:
+            if taken.rows is not None:
+                rows = rows.unionByName(bad(taken.rows, taken.table, self.commit.run_id))
+        processed = {taken.table: [file.source_hash for file in taken.read_now] for taken in self.intakes}
+        everything = quarantine(rows, self._present("quarantine"), processed)
+        return self.store.replace("quarantine", self.context.namespace, everything, self.commit)
+
+    def _write_events(self, new: DataFrame, anew: bool) -> Written:
+        """Add ``new`` and set the sessions of their users anew, over whole histories."""
+        numbered = new.join(self._present("users").select("user_id", "user_idx"), "user_id")
+        numbered = numbered.join(self._present("items").select("item_id", "item_idx"), "item_id")
+        columns = [name for name in contract("events").schema.fieldNames() if name != "session_id"]
+        numbered = numbered.select(*columns)
+        gap = self.job.config.ingest.session_gap_minutes
+        if anew:
+            return self.store.replace("events", self.context.namespace, with_sessions(numbered, gap), self.commit)
+        touched = self._present("events").select(*columns).join(new.select("user_id").distinct(), "user_id", "left_semi")
+        rows = with_sessions(touched.unionByName(numbered), gap)
+        return self.store.merge("events", self.context.namespace, rows, self.commit)
+
+    def _write_ledger(self) -> list[Written]:
+        rows = self._empty("ledger")
+        for taken in self.intakes:
+            rows = rows.unionByName(
+                ledger_rows(self.job.spark, taken.table, taken.new, taken.counts, taken.sha, self.commit.run_id)
+            )
+        if not any(taken.new for taken in self.intakes):
+            return []
+        return [self.store.merge("ledger", self.context.namespace, rows, self.commit)]
+
+    def _facts(self) -> dict[str, Any]:
+        """Figures for the report: the sums of each source (DESIGN promise 2), reasons, and what the tables hold now."""
+        events = self._present("events").agg(F.count(F.lit(1)), F.min("ts").cast("string"), F.max("ts").cast("string")).first()
+        catalogue = (
+            self._present("items").agg(F.count(F.lit(1)), F.coalesce(F.sum(F.col("has_text").cast("int")), F.lit(0))).first()
+        )
+        held = events or (0, None, None)
+        num_items, with_text = catalogue or (0, 0)
+        return {
+            "tables": {t.table: totals(t.new_counts(), t.known_rows, len(t.files)) for t in self.intakes},
+            "reasons": {t.table: t.reasons for t in self.intakes if t.reasons},
+            "num_events": held[0],
+            "first_event": held[1],
+            "last_event": held[2],
+            "num_users": self._present("users").count(),
+            "num_items": num_items,
+            "num_items_with_text": with_text,
+        }
+
+    def _release(self) -> None:
+        for taken in self.intakes:
+            if taken.rows is not None:
+                taken.rows.unpersist()

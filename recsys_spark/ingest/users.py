@@ -1,0 +1,57 @@
+"""The users table: profile text and attributes where a source has them, and a row for every user met in events."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config.ingest import UserSource
+from recsys_spark.ingest.attributes import attribute_columns, attributes
+from recsys_spark.ingest.fields import Fields, filled
+from recsys_spark.ingest.pseudonyms import pseudonym, with_key
+from recsys_spark.ingest.quality import judged
+from recsys_spark.ingest.text import composed, normalised, template_fields
+
+PROFILE_COLUMNS = "user_id string, profile_text string, attributes map<string,string>"
+
+
+def source_names(source: UserSource) -> list[str]:
+    """Source columns used beside the mapped ones."""
+    fields = [name for name in template_fields(source.template) if name not in source.columns]
+    return [*fields, *attribute_columns(source.columns, source.attributes).values()]
+
+
+def typed_users(raw: DataFrame, source: UserSource, where: str, key: bytes | None) -> DataFrame:
+    """Judged user rows with ``user_id`` (a pseudonym under an id key), ``profile_text`` (not yet normalised), ``attributes``.
+
+    Raises:
+        InputError, ConfigError: as ``Fields`` does.
+    """
+    fields = Fields(raw, source, where, source_names(source))
+    columns = {
+        "user_id": pseudonym(fields.exact("user_id"), key),
+        "profile_text": composed(source.template, fields.text),
+        "attributes": attributes(attribute_columns(source.columns, source.attributes), None),
+    }
+    rules = [(fields.exact("user_id").isNull(), "missing user_id"), *fields.reject_reasons(("user_id",))]
+    return judged(with_key(raw, key), columns, rules, private=key is not None)
+
+
+def profiles(winners: DataFrame, max_text_chars: int) -> DataFrame:
+    """One row per user of the source, profile text normalised, null where empty."""
+    text = normalised(F.col("profile_text"), max_text_chars)
+    return winners.select("user_id", filled(text).alias("profile_text"), "attributes")
+
+
+def user_rows(rows: DataFrame, met: DataFrame, present: DataFrame, dealt: DataFrame) -> DataFrame:
+    """Rows to upsert: users of the source, and users met in new events (``met``: ``user_id``)."""
+    listed = rows.select("user_id", F.struct("profile_text", "attributes").alias("new"))
+    old = present.select("user_id", F.struct("user_idx", "profile_text", "attributes").alias("old"))
+    joined = listed.join(met.select("user_id").distinct(), "user_id", "full").join(old, "user_id", "left")
+    word = F.when(F.col("new").isNotNull(), F.col("new")).otherwise(F.struct("old.profile_text", "old.attributes"))
+    return joined.join(dealt, "user_id", "left").select(
+        "user_id",
+        F.coalesce("old.user_idx", "user_idx").alias("user_idx"),
+        word["profile_text"].alias("profile_text"),
+        word["attributes"].alias("attributes"),
+    )
