@@ -1,0 +1,96 @@
+"""The rows of every step: sequences and pairs, each from its own feed, as positions in the catalogue."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys_spark.errors import TrainingError
+from recsys_spark.training.catalogue import Catalogue
+from recsys_spark.training.feed import Columns, Feed, read_all, row_groups
+from recsys_spark.training.job import TrainJob
+from recsys_spark.training.step import Batch
+
+SEQUENCES, PAIRS, VALIDATION = "training_sequences", "training_pairs", "validation_sequences"
+_COLUMNS = {SEQUENCES: ("user_idx", "items", "weight"), PAIRS: ("anchor_idx", "item_idx", "weight")}
+
+
+class Batches:
+    """Both feeds of one rank. The sequences set the length of an epoch; pairs go round at their own pace.
+
+    Raises:
+        TrainingError: nothing to train on, or fewer row groups than ranks.
+    """
+
+    def __init__(self, job: TrainJob, catalogue: Catalogue, rank: int, world: int) -> None:
+        self._catalogue = catalogue
+        wanted = (
+            (SEQUENCES, job.sequence_files, job.train.user_item_share, job.train.batch_size),
+            (PAIRS, job.pair_files, job.train.item_item_share, job.train.pair_batch_size),
+        )
+        self.feeds = {
+            table: Feed(table, files, _COLUMNS[table], batch, job.seed, rank, world)
+            for table, files, share, batch in wanted
+            if share > 0 and any(row_groups(files))
+        }
+        if not self.feeds:
+            raise TrainingError("training tables", "no rows for any loss whose share is above 0", do="check pairs and the shares")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return next(iter(self.feeds.values())).plan.steps
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of all feeds that one rank uses in a step."""
+        return sum(feed.plan.batch for feed in self.feeds.values())
+
+    def from_step(self, step: int) -> Generator[tuple[Batch, Callable[[], str]]]:
+        """Batches from global step ``step`` on, each with a description of its rows for an error."""
+        with contextlib.ExitStack() as stack:
+            streams = {t: stack.enter_context(contextlib.closing(feed.batches(step))) for t, feed in self.feeds.items()}
+            while True:
+                rows = {table: next(stream) for table, stream in streams.items()}
+                yield self._batch(rows), lambda rows=rows: describe(rows)  # type: ignore[misc]
+
+    def _batch(self, rows: dict[str, Columns]) -> Batch:
+        sequences, pairs = rows.get(SEQUENCES), rows.get(PAIRS)
+        located = [
+            torch.zeros((0, 2), dtype=torch.int64, device=self._catalogue.device)
+            if columns is None
+            else self._catalogue.positions(_items(columns), table)
+            for table, columns in ((SEQUENCES, sequences), (PAIRS, pairs))
+        ]
+        return Batch(located[0], self._weights(sequences), located[1], self._weights(pairs))
+
+    def _weights(self, columns: Columns | None) -> Tensor:
+        weights = np.zeros(0, dtype=np.float32) if columns is None else columns["weight"]
+        return torch.tensor(weights, dtype=torch.float32, device=self._catalogue.device)
+
+
+def _items(columns: Columns) -> NDArray[Any]:
+    return columns["items"] if "items" in columns else np.stack([columns["anchor_idx"], columns["item_idx"]], axis=1)
+
+
+def validation_sequences(files: Sequence[str], catalogue: Catalogue, rank: int, world: int) -> Tensor | None:
+    """This rank's validation sequences [B, L+1] as positions, or None."""
+    rows = read_all(files, ("items",), rank, world)
+    return None if rows is None else catalogue.positions(rows["items"], VALIDATION)
+
+
+def describe(rows: dict[str, Columns], at_most: int = 5) -> str:
+    """A few rows of each table, those whose weight is no number first."""
+    parts = []
+    for table, columns in rows.items():
+        names = [name for name in columns if name != "items"]
+        bad = np.flatnonzero(~np.isfinite(columns["weight"]))
+        chosen = (bad if len(bad) else np.arange(len(columns["weight"])))[:at_most]
+        shown = ", ".join("(" + ", ".join(f"{n}={columns[n][i]}" for n in names) + ")" for i in chosen)
+        parts.append(f"{table}: {shown}" + (f" and {len(columns['weight']) - len(chosen)} more" if not len(bad) else ""))
+    return "; ".join(parts)

@@ -1,0 +1,111 @@
+"""The order for one training run: everything that a rank needs to know, as one JSON file in the job's folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recsys_spark.config.learning import EncoderSettings, TrainSettings
+from recsys_spark.errors import ConfigError, TrainingError
+
+MAX_TRAINED_TEXT_CATALOGUE = 5_000  # items whose texts can all be encoded, with gradients, in every step
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One training run. ``folder`` is on storage that all ranks see; the files are exact data files of pinned versions.
+
+    Args:
+        folder: holds ``inputs/``, ``checkpoints/``, ``metrics.jsonl``, ``result.json`` and the ranks' errors.
+        fingerprint: checkpoints of another one are not continued.
+        model_dir: where rank 0 exports the model.
+        sequence_files, pair_files, validation_files: URLs of Parquet files; empty where there are no rows.
+        recipe: goes into the exported model's ``recipe.json``.
+    """
+
+    folder: str
+    fingerprint: str
+    model_dir: str
+    seed: int
+    encoder: EncoderSettings
+    train: TrainSettings
+    sequence_files: tuple[str, ...]
+    pair_files: tuple[str, ...] = ()
+    validation_files: tuple[str, ...] = ()
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> Path:
+        return Path(self.folder) / "inputs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return Path(self.folder) / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return Path(self.folder) / "metrics.jsonl"
+
+    @property
+    def result(self) -> Path:
+        return Path(self.folder) / "result.json"
+
+    def error_file(self, rank: int) -> Path:
+        return Path(self.folder) / f"rank-{rank}.err"
+
+    @property
+    def trains_text(self) -> bool:
+        return self.encoder.text_training != "frozen"
+
+    def save(self) -> Path:
+        """Write ``job.json`` into the job's folder."""
+        path = Path(self.folder) / "job.json"
+        document = asdict(self) | {
+            "encoder": self.encoder.model_dump(mode="json"),
+            "train": self.train.model_dump(mode="json"),
+        }
+        write_json(path, document)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainJob:
+        """Read what ``save`` wrote.
+
+        Raises:
+            TrainingError: no such file.
+        """
+        try:
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise TrainingError(str(path), "no such file", "a job.json", "the train stage writes it") from None
+        document["encoder"] = EncoderSettings.model_validate(document["encoder"])
+        document["train"] = TrainSettings.model_validate(document["train"])
+        for name in ("sequence_files", "pair_files", "validation_files"):
+            document[name] = tuple(document[name])
+        return cls(**document)
+
+
+def check_negatives(encoder: EncoderSettings, train: TrainSettings, num_items: int) -> None:
+    """Refuse to encode all texts of a large catalogue, with gradients, in every step.
+
+    Raises:
+        ConfigError: text is trained against the whole catalogue and that is too large.
+    """
+    trains_text = encoder.text_training != "frozen"
+    if trains_text and train.negatives == "catalogue" and num_items > MAX_TRAINED_TEXT_CATALOGUE:
+        raise ConfigError(
+            "[train]",
+            f"negatives = 'catalogue' with {num_items} items while the text encoder is trained",
+            f"at most {MAX_TRAINED_TEXT_CATALOGUE} items",
+            "set negatives = 'in_batch', or encoder.text_training = 'frozen'",
+        )
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON file so that a reader never finds half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(document, indent=1, sort_keys=True), encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,256 @@
+"""The training loop of one rank: steps, checks, validation, checkpoints, and the model of the best epoch."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from recsys_spark.encoder.model import Encoder
+from recsys_spark.encoder.text_encoder import TextEncoder
+from recsys_spark.encoder.text_source import resolve_dtype
+from recsys_spark.errors import TrainingError
+from recsys_spark.log import get_logger, progress
+from recsys_spark.training import checkpoint
+from recsys_spark.training.batches import Batches, validation_sequences
+from recsys_spark.training.catalogue import Catalogue, load_catalogue
+from recsys_spark.training.distributed import Ranks
+from recsys_spark.training.export import export
+from recsys_spark.training.job import TrainJob, check_negatives
+from recsys_spark.training.metrics import MetricLog, StepMetrics
+from recsys_spark.training.optim import build_optimiser, build_scheduler
+from recsys_spark.training.plan import Schedule, derived_seed, schedule
+from recsys_spark.training.step import Batch, TrainStep
+from recsys_spark.training.validate import all_item_vectors, recall
+
+log = get_logger(__name__)
+
+
+@dataclass
+class Progress:
+    """Where a training stands; goes into every checkpoint."""
+
+    step: int = 0  # steps done
+    best_epoch: int | None = None  # from 0
+    best_recall: float | None = None
+    epochs_without_better: int = 0
+    seconds: float = 0.0  # of training, over all attempts
+    wait_seconds: float = 0.0  # of these, waiting for the feed
+    finished: bool = False
+
+
+class Trainer:
+    """One rank's model, optimiser and feeds, and what moves them one step on."""
+
+    def __init__(self, job: TrainJob, ranks: Ranks) -> None:
+        self.job, self.ranks, self.progress = job, ranks, Progress()
+        self.identity = f"{job.fingerprint}/{ranks.world}"  # another number of ranks reads other rows in a step
+        self.catalogue: Catalogue = load_catalogue(job.inputs, job.trains_text, ranks.device)
+        check_negatives(job.encoder, job.train, len(self.catalogue))
+        self.batches = Batches(job, self.catalogue, ranks.rank, ranks.world)
+        self.validation = validation_sequences(job.validation_files, self.catalogue, ranks.rank, ranks.world)
+        self.schedule: Schedule = schedule(self.batches.steps_per_epoch, job.train.epochs, job.train.max_steps)
+        self.text_encoder = self._text_encoder()
+        self.encoder = self._encoder()
+        self.model = TrainStep(self.encoder, self.catalogue, job.train, ranks, self.text_encoder, self._bfloat16())
+        self.parallel = self._parallel(self.model)
+        text_weights = self.text_encoder.parameters() if self.text_encoder else ()
+        self.optimiser: Optimizer = build_optimiser(job.train, self.encoder.parameters(), text_weights)
+        self.scheduler: LambdaLR = build_scheduler(self.optimiser, self.schedule.total_steps, job.train.warmup_share)
+
+    def _text_encoder(self) -> TextEncoder | None:
+        settings = self.job.encoder
+        if settings.text_training == "frozen":
+            return None
+        text_encoder = TextEncoder.load(settings.text_model, settings.max_tokens, "float32")
+        text_encoder.train_only(settings.text_training, settings.trained_layers)
+        return text_encoder.to(self.ranks.device)
+
+    def _encoder(self) -> Encoder:
+        torch.manual_seed(derived_seed(self.job.seed, "weights"))
+        text_dim = self.text_encoder.dimension if self.text_encoder else self.catalogue.text_dim
+        train = self.job.train
+        known = len(self.catalogue.item_ids)
+        encoder = Encoder(self.job.encoder, text_dim, known, train.temperature, train.learn_temperature)
+        return encoder.to(self.ranks.device)
+
+    def _bfloat16(self) -> bool:
+        wanted = self.job.train.precision
+        if wanted == "auto":
+            return resolve_dtype("auto") == "bfloat16"
+        return wanted == "bfloat16"
+
+    def _parallel(self, model: TrainStep) -> DistributedDataParallel:
+        device = self.ranks.device
+        return DistributedDataParallel(
+            model,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            process_group=self.ranks.gradient_group,
+            find_unused_parameters=len(self.batches.feeds) == 1 or self.text_encoder is not None,
+        )
+
+    # -- resuming ---------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint of this job, if there is one."""
+        state = checkpoint.load_newest(self.job.checkpoints, self.identity)
+        steps = torch.tensor([-1 if state is None else int(state["step"])], device=self.ranks.device)
+        found = sorted(set(self.ranks.gather_constant(steps).tolist()))
+        if len(found) > 1:
+            where = f"checkpoints in {self.job.checkpoints}"
+            raise TrainingError(where, f"steps {found} on different ranks", "one folder", "put train.work_dir on shared storage")
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.progress = Progress(**state["progress"])
+        if self.ranks.rank == 0:
+            log.info("training continues from a checkpoint", step=self.progress.step)
+
+    def save(self) -> None:
+        """Write a checkpoint (rank 0). Random numbers need none: each step draws from a seed made of its own number."""
+        if self.ranks.rank != 0:
+            return
+        state = {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "progress": asdict(self.progress),
+        }
+        checkpoint.save(self.job.checkpoints, self.identity, self.progress.step, state)
+
+    # -- one step ---------------------------------------------------------------------------------------------
+
+    def step(self, batch: Batch, rows: Callable[[], str]) -> tuple[float, float, float]:
+        """One optimiser step; returns (loss, user-item loss, item-item loss) over all ranks.
+
+        Raises:
+            TrainingError: the loss or a gradient is no finite number; weights are as before the step.
+        """
+        torch.manual_seed(derived_seed(self.job.seed, "step", self.ranks.rank, self.progress.step))
+        self.parallel.train(True)  # type: ignore[no-untyped-call]
+        self.optimiser.zero_grad(set_to_none=True)
+        loss, user_item, item_item = self.parallel(batch)
+        shares = self.ranks.sum(torch.stack([loss, user_item, item_item])) / self.ranks.world
+        values = [float(v) for v in shares.tolist()]
+        self._check_finite("loss", values[0], rows)
+        loss.backward()
+        self._check_finite("gradient", self._clip(), rows)
+        self.optimiser.step()
+        self.scheduler.step()
+        self.progress.step += 1
+        return values[0], values[1], values[2]
+
+    def _clip(self) -> float:
+        weights = [p for p in self.parallel.parameters() if p.grad is not None]
+        limit = self.job.train.clip_norm
+        return float(nn.utils.clip_grad_norm_(weights, limit if limit is not None else math.inf))
+
+    def _check_finite(self, what: str, value: float, rows: Callable[[], str]) -> None:
+        if math.isfinite(value):
+            return
+        raise TrainingError(
+            f"training step {self.progress.step}",
+            f"{what} is {value} on the batch of rank {self.ranks.rank} ({rows()})",
+            "a finite number",
+            "look at these rows, or lower train.learning_rate; the last good checkpoint is kept",
+        )
+
+    # -- one epoch's end --------------------------------------------------------------------------------------
+
+    def validate(self) -> float | None:
+        """Validation recall over all ranks, or None without validation data."""
+        self.parallel.eval()
+        vectors = all_item_vectors(self.model, self.catalogue, self.ranks)
+        return recall(self.encoder, vectors, self.validation, self.job.train.validation_k, self.ranks)
+
+    def end_epoch(self, epoch: int) -> float | None:
+        """Validate, keep the best epoch's weights, and see whether to stop early. Returns the recall."""
+        found, state = self.validate(), self.progress
+        if found is not None and (state.best_recall is None or found > state.best_recall):
+            state.best_recall, state.best_epoch, state.epochs_without_better = found, epoch, 0
+            if self.ranks.rank == 0:
+                best = {"model": self.model.state_dict(), "epoch": epoch, "recall": found}
+                checkpoint.save_best(self.job.checkpoints, self.identity, best)
+        elif found is not None:
+            state.epochs_without_better += 1
+        state.finished = state.step >= self.schedule.total_steps or state.epochs_without_better >= self.job.train.patience
+        return found
+
+
+def train(job: TrainJob, ranks: Ranks) -> None:
+    """Train to the end, from wherever the newest checkpoint stands; rank 0 exports the model and ``result.json``.
+
+    Raises:
+        TrainingError: no data for a rank, or a loss that is no finite number.
+        ConfigError: settings that do not go together.
+    """
+    trainer = Trainer(job, ranks)
+    trainer.resume()
+    with MetricLog(job.metrics, trainer.progress.step) if ranks.rank == 0 else contextlib.nullcontext() as metrics:
+        for figures in _steps(trainer):
+            if metrics is not None:
+                metrics.write(figures)
+    if ranks.rank == 0:
+        state = trainer.progress
+        best = checkpoint.load_best(job.checkpoints, trainer.identity)
+        if best is not None:
+            trainer.model.load_state_dict(best["model"])
+        export(job, trainer.encoder, trainer.text_encoder, trainer.catalogue, _result(trainer, state))
+
+
+def _steps(trainer: Trainer) -> Iterator[StepMetrics]:
+    """Run the steps that are left; yields figures after each."""
+    state, job, plan = trainer.progress, trainer.job, trainer.schedule
+    if state.finished:
+        return
+    rows = trainer.batches.rows_per_step * trainer.ranks.world
+    show = progress("train", plan.total_steps, "steps") if trainer.ranks.rank == 0 else contextlib.nullcontext()
+    stream = trainer.batches.from_step(state.step)
+    with show as meter, contextlib.closing(stream) as batches:
+        if meter is not None:
+            meter.advance(state.step)
+        while not state.finished:
+            start = time.perf_counter()
+            batch, describe = next(batches)
+            waited = time.perf_counter() - start
+            rate, epoch = float(trainer.scheduler.get_last_lr()[0]), plan.epoch(state.step)
+            losses = trainer.step(batch, describe)
+            ends = plan.ends_epoch(state.step - 1)
+            found = trainer.end_epoch(epoch) if ends else None
+            seconds = time.perf_counter() - start
+            state.seconds, state.wait_seconds = state.seconds + seconds, state.wait_seconds + waited
+            yield StepMetrics(state.step, epoch, *losses, rate, rows / seconds, waited / seconds, found)
+            if meter is not None:
+                meter.advance(1, loss=losses[0], **({"recall": found} if found is not None else {}))
+            if ends or state.step % job.train.checkpoint_every_steps == 0:
+                trainer.save()
+
+
+def _result(trainer: Trainer, state: Progress) -> dict[str, Any]:
+    rows = trainer.batches.rows_per_step * trainer.ranks.world * state.step
+    return {
+        "best_epoch": None if state.best_epoch is None else state.best_epoch + 1,
+        "epochs": trainer.schedule.epoch(state.step - 1) + 1,
+        "validation_recall": state.best_recall,
+        "steps": state.step,
+        "steps_per_epoch": trainer.schedule.steps_per_epoch,
+        "seconds": state.seconds,
+        "examples_per_second": rows / max(state.seconds, 1e-9),
+        "feed_wait_share": state.wait_seconds / max(state.seconds, 1e-9),
+        "ranks": trainer.ranks.world,
+        "device": str(trainer.ranks.device),
+    }
+
+
+__all__ = ["Progress", "Trainer", "train"]

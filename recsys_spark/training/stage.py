@@ -1,0 +1,124 @@
+"""Stage train: writes the ranks' inputs, starts them, and reports what they learned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+
+from recsys_spark.config import Config
+from recsys_spark.context import Context
+from recsys_spark.encoder.text_encoder import TextEncoder
+from recsys_spark.errors import InputError
+from recsys_spark.log import get_logger
+from recsys_spark.tables.runs import StagePlan, StageReport
+from recsys_spark.tables.store import Commit, Written
+from recsys_spark.training.catalogue import save_catalogue
+from recsys_spark.training.job import TrainJob, check_negatives
+from recsys_spark.training.launcher import launch
+from recsys_spark.training.metrics import loss_curve, read_metrics, recall_curve
+
+log = get_logger(__name__)
+TextVectors = Callable[[Context, DataFrame], DataFrame]  # items -> (item_idx, vector array<float>)
+_TABLES = ("training_pairs", "training_sequences", "validation_sequences")
+_NO_RESULT = {"max_restarts", "timeout_seconds", "checkpoint_every_steps", "work_dir"}  # change nothing in the model
+
+
+def run(config: Config, context: Context, text_vectors: TextVectors) -> StageReport:
+    """Train the encoder on this namespace's training tables.
+
+    Everything lies in ``work_dir/<namespace>/<fingerprint>/``, so a run that was killed finds its checkpoints.
+    ``facts["model_dir"]`` is the model folder; its name holds the fingerprint.
+    """
+    settings = {
+        "encoder": config.encoder.model_dump(mode="json"),
+        "train": config.train.model_dump(mode="json", exclude=_NO_RESULT),
+        "seed": config.seed,
+    }
+    inputs = {table: context.content(table) for table in _TABLES} | {"items": context.items_content()}
+    inputs["known_items"] = context.events_content("fit")
+    plan = StagePlan("train", settings, inputs, (), _stands)
+
+    def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
+        job = _job(config, context, commit.fingerprint)
+        if not _finished(job):
+            _write_inputs(config, context, job, text_vectors)
+            launch(job.save(), config.train, context.spark)
+        return [], _facts(job)
+
+    return context.run_stage(plan, body)
+
+
+def _stands(facts: dict[str, Any]) -> bool:
+    return (Path(facts.get("model_dir", "")) / "encoder.json").exists()
+
+
+def _finished(job: TrainJob) -> bool:
+    return job.result.exists() and _stands({"model_dir": job.model_dir})
+
+
+def _job(config: Config, context: Context, fingerprint: str) -> TrainJob:
+    folder = config.work_dir / context.namespace / fingerprint
+    files = {table: tuple(context.store.files(table, context.namespace)) for table in _TABLES}
+    return TrainJob(
+        folder=str(folder.absolute()),
+        fingerprint=fingerprint,
+        model_dir=str(folder.absolute() / f"model-{fingerprint}"),
+        seed=config.seed,
+        encoder=config.encoder,
+        train=config.train,
+        sequence_files=files["training_sequences"],
+        pair_files=files["training_pairs"],
+        validation_files=files["validation_sequences"],
+        recipe={"config": config.model_dump(mode="json"), "cutoff": context.cutoff.describe()},
+    )
+
+
+def _write_inputs(config: Config, context: Context, job: TrainJob, text_vectors: TextVectors) -> None:
+    """The items, in order of item_idx; those with a fit event get a row of the id embedding, in the same order."""
+    items = context.items().select("item_idx", "item_id", "text").toPandas().sort_values("item_idx", ignore_index=True)
+    if items.empty:
+        raise InputError("items", "no visible item", "at least one", "check ingest.items and as_of")
+    check_negatives(config.encoder, config.train, len(items))
+    item_idx = items["item_idx"].to_numpy(np.int32)
+    fitted = context.events("fit").select("item_idx").distinct().toPandas()["item_idx"].to_numpy(np.int32)
+    known = np.isin(item_idx, fitted)
+    id_rows = np.where(known, np.cumsum(known) - 1, -1)
+    item_ids = items["item_id"][known].tolist()
+    log.info("train: inputs", items=len(items), known_items=len(item_ids))
+    if job.trains_text:
+        encoder = TextEncoder.load(config.encoder.text_model, config.encoder.max_tokens, "float32")
+        save_catalogue(job.inputs, item_idx, id_rows, item_ids, tokens=encoder.tokenise(items["text"].tolist()))
+        return
+    vectors = collect_vectors(text_vectors(context, context.items()), item_idx)
+    save_catalogue(job.inputs, item_idx, id_rows, item_ids, text_vectors=vectors)
+
+
+def collect_vectors(frame: DataFrame, item_idx: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Text vectors float32 [N, T] in the order of ``item_idx``; an item that has none gets zeros.
+
+    Raises:
+        InputError: there is no vector at all.
+    """
+    table = frame.select("item_idx", "vector").toArrow()
+    if table.num_rows == 0:
+        raise InputError("text vectors", "none for any item", do="run embed's text encoding again")
+    values = table.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    vectors = values.astype(np.float32, copy=False).reshape(table.num_rows, -1)
+    found = table.column("item_idx").to_numpy()
+    wanted = np.isin(found, item_idx)
+    rows = np.zeros((len(item_idx), vectors.shape[1]), dtype=np.float32)
+    rows[np.searchsorted(item_idx, found[wanted])] = vectors[wanted]
+    return rows
+
+
+def _facts(job: TrainJob) -> dict[str, Any]:
+    lines = read_metrics(job.metrics)
+    result: dict[str, Any] = json.loads(job.result.read_text(encoding="utf-8"))
+    curves = {"loss_curve": loss_curve(lines), "recall_curve": recall_curve(lines)}
+    return {"model_dir": job.model_dir, **result, **curves}

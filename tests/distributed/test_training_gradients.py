@@ -1,0 +1,135 @@
+"""Two ranks learn exactly what one rank with the doubled batch would."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from recsys_spark.config.learning import EncoderSettings, TrainSettings
+from recsys_spark.encoder.model import Encoder
+from recsys_spark.encoder.text_encoder import TextEncoder
+from recsys_spark.training.catalogue import Catalogue
+from recsys_spark.training.distributed import Ranks, process_group
+from recsys_spark.training.step import Batch, TrainStep
+
+NUM_ITEMS, ROWS, PAIRS = 20, 10, 8  # of the global batch
+CASES = {
+    "catalogue": {"negatives": "catalogue"},
+    "in_batch": {"negatives": "in_batch"},
+    "in_batch, users only": {"negatives": "in_batch", "item_item_share": 0.0},
+    "items only": {"negatives": "in_batch", "user_item_share": 0.0, "item_item_share": 1.0},
+    "trained text": {"negatives": "in_batch"},
+}
+
+
+def make_step(case: str, ranks: Ranks) -> TrainStep:
+    """The step module of a case in float64 and without dropout; the same weights in every process."""
+    settings = EncoderSettings(text_model="tiny", dimension=6, user_layers=1, max_history=5, dropout=0.0, item_id_dropout=0.0)
+    rng = np.random.default_rng(1)
+    text = TextEncoder.load("tiny", 8, "float32") if case == "trained text" else None
+    tokens = text.tokenise([f"item {i * 37}" for i in range(NUM_ITEMS)]) if text else None
+    if text is not None:
+        text.train_only("full")
+    id_rows = np.where(np.arange(NUM_ITEMS) % 5 == 4, -1, np.arange(NUM_ITEMS))
+    ids = [f"i{i}" for i in range(NUM_ITEMS)]
+    catalogue = Catalogue(np.arange(NUM_ITEMS), id_rows, ids, rng.normal(size=(NUM_ITEMS, 32)), tokens)
+    torch.manual_seed(5)
+    encoder = Encoder(settings, 32, NUM_ITEMS, temperature=0.2, learn_temperature=True).double()
+    train = TrainSettings(**({"item_item_share": 0.3} | CASES[case]))
+    step = TrainStep(encoder, catalogue, train, ranks, text)
+    step.encoder.train()
+    return step
+
+
+def global_batch(case: str) -> Batch:
+    """Sequences of different length and weights that differ a lot between the first half and the second."""
+    rng = np.random.default_rng(2)
+    known = np.array([i for i in range(NUM_ITEMS) if i % 5 != 4])
+    sequences = rng.choice(known, size=(ROWS, 6))
+    for row in range(ROWS):
+        sequences[row, : row % 5] = -1
+    weights = torch.linspace(0.1, 3.0, ROWS, dtype=torch.float64)
+    pairs = torch.tensor(rng.integers(0, NUM_ITEMS, size=(PAIRS, 2)))
+    pairs[-1] = pairs[0]  # a pair that stands on both ranks
+    pairs[1, 0] = pairs[0, 0]  # an anchor with two positives
+    if CASES[case].get("user_item_share") == 0.0:
+        sequences, weights = np.zeros((0, 2)), weights[:0]
+    if CASES[case].get("item_item_share") == 0.0:
+        pairs = pairs[:0]
+    return Batch(torch.tensor(sequences).long(), weights, pairs, torch.linspace(1.0, 2.0, len(pairs), dtype=torch.float64))
+
+
+def part(batch: Batch, rank: int, world: int) -> Batch:
+    """The rank's equal share of a global batch."""
+
+    def rows(values: Tensor) -> Tensor:
+        size = len(values) // world
+        return values[rank * size : (rank + 1) * size]
+
+    return Batch(rows(batch.sequences), rows(batch.sequence_weights), rows(batch.pairs), rows(batch.pair_weights))
+
+
+def gradients(step: torch.nn.Module, batch: Batch) -> tuple[float, dict[str, Tensor]]:
+    """This rank's share of the loss, and the gradients by name."""
+    loss = step(batch)[0]
+    loss.backward()
+    named = {n.removeprefix("module."): p.grad for n, p in step.named_parameters() if p.grad is not None}
+    return float(loss.detach()), named
+
+
+def rank_main(rank: int, world: int, port: int, folder: str) -> None:
+    """One process: gradients of all cases, through DistributedDataParallel, into a file."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    found: dict[str, Any] = {}
+    with process_group(60) as ranks:
+        for case in CASES:
+            unused = case in ("items only", "trained text")
+            group = ranks.gradient_group
+            step = DistributedDataParallel(make_step(case, ranks), process_group=group, find_unused_parameters=unused)
+            found[case] = gradients(step, part(global_batch(case), rank, world))
+    torch.save(found, f"{folder}/{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder: Path = tmp_path_factory.mktemp("gradients")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(rank_main, args=(2, port, str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_two_ranks_have_the_gradients_of_one_with_the_doubled_batch(two_ranks: list[dict[str, Any]], case: str) -> None:
+    alone = Ranks(0, 1, torch.device("cpu"), None, None)
+    loss, expected = gradients(make_step(case, alone), global_batch(case))
+    shares = [two_ranks[rank][case][0] for rank in range(2)]
+    tolerance = 1e-6 if case != "trained text" else 1e-5  # the text model itself computes in float32
+    assert sum(shares) / 2 == pytest.approx(loss, abs=tolerance)
+    assert abs(shares[0] - shares[1]) > 1e-3  # the halves differ: an unweighted mean of means would not pass
+    rtol = 0.0 if case != "trained text" else 1e-5
+    largest = max(float(g.abs().max()) for g in expected.values())
+    assert largest > 1e-3
+    for rank in range(2):
+        found = two_ranks[rank][case][1]
+        assert set(expected) <= set(found)
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, expected.get(name, torch.zeros_like(gradient)), atol=tolerance, rtol=rtol)
+
+
+def test_gather_brings_gradients_back_from_all_ranks(two_ranks: list[dict[str, Any]]) -> None:
+    """The id rows that only rank 1's batch uses get a gradient on rank 0 too, and the same one."""
+    first, second = (two_ranks[rank]["in_batch"][1]["encoder.item_tower.ids.weight"] for rank in range(2))
+    used = set(global_batch("in_batch").sequences[ROWS // 2 :].flatten().tolist()) - {-1}
+    assert all(float(first[row].abs().sum()) > 0 for row in used)
+    torch.testing.assert_close(first, second, atol=0, rtol=0)
