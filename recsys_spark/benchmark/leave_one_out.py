@@ -157,3 +157,14 @@ def figures(store: Store, namespace: str) -> dict[str, dict[str, list[float]]]:
         if row["name"] in ("hit_rate", "ndcg"):
             found.setdefault(row["system"], {})[row["name"]] = [row["value"], row["low"], row["high"]]
     return found
+
+
+def mean_over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last line of the benchmark: each system's metrics, averaged over the seeds' rows."""
+    systems = rows[0]["systems"]
+    means = {
+        system: {metric: sum(row["systems"][system][metric][0] for row in rows) / len(rows) for metric in found}
+        for system, found in systems.items()
+    }
+    kept = {name: rows[0][name] for name in ("row", "data", "cold_share")}
+    return {**kept, "seeds": len(rows), "mean": means}

@@ -16,7 +16,16 @@ from rich.table import Table
 from recsys_spark.errors import MachineError
 
 JAVA_VERSIONS = (17, 21)
-PACKAGES = {"pyspark": "4.0", "delta-spark": "4.0", "torch": "2.", "petastorm": "0.12", "pyarrow": "14.", "numpy": "1.26", "mlflow": "3.", "transformers": "5."}
+PACKAGES = {
+    "pyspark": "4.0",
+    "delta-spark": "4.0",
+    "torch": "2.",
+    "petastorm": "0.12",
+    "pyarrow": "14.",
+    "numpy": "1.26",
+    "mlflow": "3.",
+    "transformers": "5.",
+}
 MIN_MEMORY_GIB, MIN_DISK_GIB = 6.0, 5.0
 INSTALL_JAVA = "install Java 17: apt-get install openjdk-17-jre-headless (Debian, Ubuntu) or brew install openjdk@17 (macOS)"
 

@@ -14,7 +14,9 @@ ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="TOML configu
 AsOfOption = Annotated[str | None, typer.Option("--as-of", help="overrides the file's as_of, e.g. 2026-11-22T00:00:00Z")]
 NamespaceOption = Annotated[str | None, typer.Option("--namespace", help="live or eval; default: the stage's first in a night")]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Batch recommendations on Spark.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Batch recommendations on Spark."
+)
 show = typer.Typer(no_args_is_help=True, help="Show published lists of one user or item.")
 models = typer.Typer(no_args_is_help=True, help="Model versions and their aliases.")
 benchmark = typer.Typer(no_args_is_help=True, help="Published protocols; each ends with one JSON line.")
@@ -174,6 +176,23 @@ def benchmark_sar(data: Annotated[Path | None, typer.Option("--data", help="fold
     from recsys_spark.cli.work import benchmark_sar as work
 
     work(data)
+
+
+@benchmark.command("leave-one-out")
+def benchmark_leave_one_out(
+    data: Annotated[Path, typer.Option("--data", help="folder with events.parquet and perhaps items.parquet")],
+    cold_items: Annotated[float, typer.Option(help="share of items hidden from everything but the test")] = 0.0,
+    seeds: Annotated[int, typer.Option(help="how many seeds (draws)")] = 1,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML with sections that replace the defaults")] = None,
+    warehouse: Annotated[Path, typer.Option(help="where the tables go")] = Path("work/benchmark"),
+) -> None:
+    """Leave-one-out on any folder, with the production stages, against popularity, co-occurrence and text.
+
+    Example: recsys-spark benchmark leave-one-out --data DIR --cold-items 0.05 --seeds 5
+    """
+    from recsys_spark.cli.work import benchmark_leave_one_out as work
+
+    work(data, cold_items, seeds, config, warehouse)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,5 +91,23 @@ def benchmark_sar(data: Path | None) -> None:
     spark = build_session(SparkSettings(), "recsys-spark benchmark")
     try:
         print(json.dumps(run_sar(data or ml100k_folder(), spark)))
+    finally:
+        spark.stop()
+
+
+def benchmark_leave_one_out(data: Path, cold_items: float, seeds: int, overrides: Path | None, warehouse: Path) -> None:
+    """One JSON line per seed, then one of the means."""
+    from recsys_spark.benchmark.leave_one_out import Protocol, mean_over_seeds, run_leave_one_out
+    from recsys_spark.config.serving import SparkSettings
+
+    require_java()
+    sections = tomllib.loads(overrides.read_text(encoding="utf-8")) if overrides else {}
+    spark = build_session(SparkSettings(**sections.pop("spark", {})), "recsys-spark benchmark")
+    try:
+        rows = []
+        for seed in range(seeds):
+            rows.append(run_leave_one_out(Protocol(data, cold_items, seed), spark, warehouse, sections))
+            print(json.dumps(rows[-1]), flush=True)
+        print(json.dumps(mean_over_seeds(rows)))
     finally:
         spark.stop()

@@ -1,0 +1,1 @@
+"""Measurements: speed against named rivals, quality against published rows."""

@@ -1,0 +1,5 @@
+"""``python -m recsys_spark.cli``."""
+
+from recsys_spark.cli.main import main
+
+main()
