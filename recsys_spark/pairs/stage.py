@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
 from recsys_spark.context import Context
@@ -65,7 +66,7 @@ def _inputs(config: Config, context: Context) -> dict[str, str]:
 
 def _write_pairs(config: Config, context: Context, commit: Commit) -> list[Written]:
     settings, namespace = config.pairs, context.namespace
-    items = context.items().select("item_id", "item_idx", "text").persist()
+    items = _items(context).persist()
     try:
         found = with_provenance(_positives(config, context, items), config.seed, settings.validation_share)
         pairs = context.store.replace("pairs", namespace, found, commit)
@@ -79,6 +80,13 @@ def _write_pairs(config: Config, context: Context, commit: Commit) -> list[Writt
         context.store.replace("training_pairs", namespace, mix, commit, num_files=settings.num_files),
         context.store.replace("negatives", namespace, negatives, commit),
     ]
+
+
+def _items(context: Context) -> DataFrame:
+    """``item_id, item_idx, text`` of the visible items that have text or an event to fit on: an item known from a
+    validation event alone would tell of that event."""
+    met = context.events("fit").select("item_idx").distinct().withColumn("_met", F.lit(True))
+    return context.items().join(met, "item_idx", "left").where("has_text OR _met").select("item_id", "item_idx", "text")
 
 
 def _positives(config: Config, context: Context, items: DataFrame) -> dict[str, DataFrame]:

@@ -77,10 +77,9 @@ def _sparse_scores(scores: Any) -> tuple[Ints, Ints, Floats]:
 
 
 def _dense_scores(scores: Floats, start: int, top_n: int) -> tuple[Ints, Ints, Floats]:
-    """Only what can be among the ``top_n``, ties with the last included."""
+    """Only what can be among the ``top_n``; all that may tie with the last once rounded is included."""
     scores[np.arange(len(scores)), start + np.arange(len(scores))] = -np.inf  # never an item with itself
-    rounded = np.round(scores, _DECIMALS)
     last = max(scores.shape[1] - top_n, 0)
-    threshold = np.partition(rounded, last, axis=1)[:, last]
-    rows, columns = np.nonzero((rounded >= threshold[:, None]) & (rounded > 0))
+    threshold = np.partition(scores, last, axis=1)[:, last] - 2 * 10.0**-_DECIMALS
+    rows, columns = np.nonzero((scores >= threshold[:, None]) & (scores > 0))
     return rows, columns, scores[rows, columns]
