@@ -13,6 +13,8 @@ from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.errors import InputError, MissingTableError
 from recsys_spark.evaluate import figures, frames
+from recsys_spark.evaluate.gate import GateDecision, differences
+from recsys_spark.evaluate.gate import decide as decide_by_differences
 from recsys_spark.evaluate.segments import item_segments
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.runs import StagePlan, StageReport, find_run
@@ -54,6 +56,17 @@ def run(config: Config, context: Context, systems: dict[str, str]) -> StageRepor
     return context.run_stage(plan, lambda commit: _measure(config, context, systems, commit))
 
 
+def decide(config: Config, context: Context) -> GateDecision:
+    """The gate's verdict on the metrics written in ``context.namespace``.
+
+    Raises:
+        MissingTableError: evaluate has not run.
+        InputError: no champion and no baseline was measured with the gate's metric.
+    """
+    rows = context.read("metrics").where((F.col("segment") == figures.ALL) & (F.col("name") == config.gate.metric))
+    return decide_by_differences(differences([row.asDict() for row in rows.collect()], config.gate), config.gate)
+
+
 def _separator(config: Config) -> str | None:
     return config.ingest.items.split_attributes if config.ingest.items else None
 
@@ -64,8 +77,8 @@ def _measure(config: Config, context: Context, systems: dict[str, str], commit: 
     versions = {name: version for name, (_, version) in found.items()}
     every_k = sorted({*config.evaluate.ks, config.gate.k})
     ks = [k for k in every_k if k <= config.recommend.k]
-    if not ks:
-        raise InputError("evaluate.ks", f"{every_k}", f"a k within recommend.k = {config.recommend.k}")
+    if config.gate.k not in ks:
+        raise InputError("gate.k", f"{config.gate.k}", f"a k within the lists, recommend.k = {config.recommend.k}")
     wanted = frames.targets(context.events("test")).persist()
     try:
         rows, facts = _rows(config, context, lists, wanted, ks)

@@ -84,6 +84,8 @@ def test_metrics_of_two_systems_on_the_same_users(spark: SparkSession, store: St
     assert report.facts["num_targets"] == 3
     assert differences(report.facts["main"], settings.gate)["popularity"].value == pytest.approx(0, abs=1e-12)
 
+    with pytest.raises(InputError, match="no difference to cooccurrence"):
+        stage.decide(settings, here)
     again = stage.run(settings, context(spark, store)[1], {name: space(name) for name in ("fused", "popularity")})
     assert again.status == "skipped"
     assert again.facts["main"] == report.facts["main"]
