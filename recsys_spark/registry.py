@@ -58,8 +58,6 @@ class Registry:
             self._client = mlflow.MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
             self._experiment_id = self._experiment()
 
-    # -- writing --------------------------------------------------------------------------------------------------
-
     def log_version(
         self, model_name: str, model_dir: Path, tags: Mapping[str, str], metrics: Mapping[str, float], params: Mapping[str, Any]
     ) -> int:
@@ -138,8 +136,6 @@ class Registry:
         self.set_alias(model_name, alias, int(before))
         return self.resolve(model_name, before)
 
-    # -- reading --------------------------------------------------------------------------------------------------
-
     def versions(self, model_name: str) -> list[ModelVersion]:
         """All versions, oldest first; none where nothing has been registered under this name."""
         try:
@@ -197,8 +193,6 @@ class Registry:
             shutil.rmtree(target, ignore_errors=True)
             folder.rename(target)
         return target
-
-    # -- inside ---------------------------------------------------------------------------------------------------
 
     def _fetch(self, model: ModelVersion, scratch: str) -> Path:
         import mlflow

@@ -21,6 +21,7 @@ from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.item_tower import UNKNOWN
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.text_encoder import TextEncoder
+from recsys_spark.encoder.text_source import Dtype
 from recsys_spark.errors import RegistryError
 
 FORMAT = 1
@@ -73,6 +74,16 @@ def save_fusion(folder: str | Path, segments: Fusion) -> None:
 
 
 @dataclass(frozen=True)
+class Description:
+    """What a model folder says about itself; ``known_items`` in the order of the id embedding's rows."""
+
+    settings: EncoderSettings
+    text_dim: int
+    known_items: tuple[str, ...]
+    temperature: float
+
+
+@dataclass(frozen=True)
 class PackagedModel:
     """A loaded model folder. ``known_items``: item_id -> row of the id embedding; ``fusion``: segment -> weights."""
 
@@ -83,11 +94,12 @@ class PackagedModel:
     settings: EncoderSettings
     temperature: float
     recipe: dict[str, Any]
+    dtype: Dtype
 
     @functools.cached_property
     def text(self) -> TextEncoder:
         """The text encoder, loaded when first asked for: with cached text vectors it is never needed."""
-        return TextEncoder.load(self.folder / TEXT_MODEL, self.settings.max_tokens, self.settings.dtype)
+        return TextEncoder.load(self.folder / TEXT_MODEL, self.settings.max_tokens, self.dtype)
 
     def id_rows(self, item_ids: Sequence[str | None]) -> NDArray[np.int64]:
         """Rows of the id embedding int64 [n]; -1 for an id that training did not see, or None."""
@@ -121,28 +133,55 @@ class PackagedModel:
         return self.encode_users(item_vectors[rows.clip(min=0)], rows >= 0)
 
 
-def load_model(folder: str | Path) -> PackagedModel:
-    """Load a model folder, in evaluation mode, on the CPU.
+def load_model(folder: str | Path, dtype: Dtype | None = None) -> PackagedModel:
+    """Load a model folder, in evaluation mode, on the CPU; ``dtype`` of text encoding overrides the settings'.
 
     Raises:
         RegistryError: a file is absent, the format is unknown, or the tokenizer is not the one it was trained with.
     """
     root = Path(folder)
-    description = _read_json(root / ENCODER_JSON)
-    if description.get("format") != FORMAT:
-        found = f"format {description.get('format')!r}"
-        raise RegistryError(f"model {root}", found, f"format {FORMAT}", "use the version of the package that wrote it")
-    check_tokenizer(root, str(description.get("tokenizer_sha")))
-    try:
-        settings = EncoderSettings.model_validate(description["settings"])
-    except ValidationError as error:
-        raise RegistryError(f"model {root}", f"settings: {error.errors()[0]['msg']}", f"those of format {FORMAT}") from None
-    encoder = Encoder(settings, int(description["text_dim"]), int(description["num_known_items"]))
+    description = read_description(root)
+    settings = description.settings
+    encoder = Encoder(settings, description.text_dim, len(description.known_items))
     _load_weights(encoder, root)
     fusion = _read_json(root / FUSION_JSON)["segments"] if (root / FUSION_JSON).exists() else {}
     recipe = _read_json(root / RECIPE_JSON) if (root / RECIPE_JSON).exists() else {}
-    known = {str(item_id): row for row, item_id in enumerate(_read_json(root / KNOWN_ITEMS))}
-    return PackagedModel(root, encoder.eval(), known, fusion, settings, float(description["temperature"]), recipe)
+    known = {item_id: row for row, item_id in enumerate(description.known_items)}
+    return PackagedModel(root, encoder.eval(), known, fusion, settings, description.temperature, recipe, dtype or settings.dtype)
+
+
+def read_description(folder: str | Path) -> Description:
+    """Check a model folder and read what it says about itself, without loading a weight.
+
+    Raises:
+        RegistryError: as ``load_model``.
+    """
+    root = Path(folder)
+    document = _read_json(root / ENCODER_JSON)
+    if document.get("format") != FORMAT:
+        found = f"format {document.get('format')!r}"
+        raise RegistryError(f"model {root}", found, f"format {FORMAT}", "use the version of the package that wrote it")
+    check_tokenizer(root, str(document.get("tokenizer_sha")))
+    try:
+        settings = EncoderSettings.model_validate(document["settings"])
+    except ValidationError as error:
+        raise RegistryError(f"model {root}", f"settings: {error.errors()[0]['msg']}", f"those of format {FORMAT}") from None
+    known = tuple(str(item_id) for item_id in _read_json(root / KNOWN_ITEMS))
+    if len(known) != int(document["num_known_items"]):
+        raise RegistryError(f"model {root}", f"{len(known)} known items", str(document["num_known_items"]), _AGAIN)
+    return Description(settings, int(document["text_dim"]), known, float(document["temperature"]))
+
+
+def model_identity(folder: str | Path) -> str:
+    """Hash of all that decides a model's vectors: equal identities, equal vectors."""
+    root = Path(folder)
+    digest = hashlib.sha256()
+    parts = [root / ENCODER_JSON, root / KNOWN_ITEMS, root / WEIGHTS, *sorted((root / TEXT_MODEL).glob("*.safetensors"))]
+    for path in parts:
+        if path.exists():
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def check_tokenizer(folder: Path, expected_sha: str) -> None:

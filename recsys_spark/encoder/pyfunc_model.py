@@ -36,9 +36,9 @@ class EncoderModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """
         tower = (params or {}).get("tower", "item")
         if tower == "item":
-            return _item_vectors(self._model, _items(_rows(model_input))).tolist()
+            return list(_item_vectors(self._model, _items(_rows(model_input))).tolist())
         if tower == "user":
-            return _user_vectors(self._model, _histories(_rows(model_input))).tolist()
+            return list(_user_vectors(self._model, _histories(_rows(model_input))).tolist())
         raise InputError(_WHERE, f"tower {tower!r}", "'item' or 'user'", "params={'tower': 'item'}")
 
 

@@ -46,6 +46,30 @@ def text_model_key(name_or_path: str, max_tokens: int, dtype: Dtype) -> str:
     return f"{name}|{max_tokens}|{resolve_dtype(dtype)}"
 
 
+def text_dimension(name_or_path: str) -> int:
+    """T, the length of the model's text vectors, from its config alone.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    if name_or_path == "tiny":
+        return tiny_text_model.WIDTH
+    from transformers import AutoConfig
+
+    folder = _folder(name_or_path)
+    try:
+        config = AutoConfig.from_pretrained(str(folder or name_or_path), local_files_only=folder is not None)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unloadable(name_or_path, error) from None
+    return int(config.hidden_size)
+
+
+def _unloadable(name_or_path: str, error: Exception) -> ConfigError:
+    reason = " ".join(str(error).split())[:200]
+    do = "check the name, or download it and give its folder"
+    return ConfigError(_WHERE, f"cannot load '{name_or_path}' ({reason})", _EXPECTED, do)
+
+
 def _folder_sha(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors", ".bin", ".txt", ".model")):
@@ -109,10 +133,7 @@ def _read(name_or_path: str, dtype: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, **options)
         model = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **options, **attention)
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            _WHERE, f"cannot load '{name_or_path}' ({reason})", _EXPECTED, "check the name, or download it and give its folder"
-        ) from None
+        raise _unloadable(name_or_path, error) from None
     return model, tokenizer
 
 

@@ -1,0 +1,208 @@
+"""Items and histories to vectors on Spark executors: frames in, frames out, nothing written."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark import Broadcast
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.context import Context
+from recsys_spark.embed.arrow import padded_lists, vector_column, vectors_of
+from recsys_spark.embed.shipping import Place, ship, worker_model
+from recsys_spark.embed.text_vectors import cached_vectors
+from recsys_spark.encoder.package import Description, read_description
+from recsys_spark.encoder.text_source import Dtype, resolve_dtype, text_model_key
+from recsys_spark.errors import ConfigError
+
+USERS_AT_ONCE = 512
+PAD = -1
+_ITEM_SCHEMA = "item_idx int, item_id string, vector array<float>, input_sha string"
+_USER_SCHEMA = "user_id string, user_idx int, vector array<float>, history_sha string, num_events int"
+
+
+# -- items ------------------------------------------------------------------------------------------------------------
+
+
+def item_vectors(context: Context, model_dir: str | Path, items: DataFrame) -> DataFrame:
+    """``(item_idx, item_id, vector array<float>, input_sha)`` for every item; lazy.
+
+    ``input_sha`` names all that the vector depends on besides the model: text, whether the id is known, dtype. Text
+    vectors of a frozen text model come from the shared table where it has them. An item with neither text nor a known
+    id gets the zero vector.
+
+    Raises:
+        RegistryError: ``model_dir`` is no usable model folder.
+    """
+    return encode_items(context, model_dir, with_input_sha(context, model_dir, items))
+
+
+def with_input_sha(context: Context, model_dir: str | Path, items: DataFrame) -> DataFrame:
+    """``(item_idx, item_id, text, has_text, text_sha, input_sha)``: what encoding an item needs, and its identity."""
+    model = read_description(model_dir)
+    known = context.spark.createDataFrame([(i,) for i in model.known_items], "item_id string").withColumn("known", F.lit(True))
+    parts = F.concat_ws("|", "input_sha", F.coalesce("known", F.lit(False)).cast("string"), F.lit(_dtype(model)))
+    joined = items.join(known, "item_id", "left")
+    return joined.select(
+        "item_idx", "item_id", "text", "has_text", F.col("input_sha").alias("text_sha"), F.sha2(parts, 256).alias("input_sha")
+    )
+
+
+def encode_items(context: Context, model_dir: str | Path, rows: DataFrame) -> DataFrame:
+    """Vectors of rows of ``with_input_sha``."""
+    model = read_description(model_dir)
+    place, dtype = ship(context.spark, model_dir), _dtype(model)
+    key = frozen_key(model)
+    if key is None:
+        ready = rows.withColumn("text_vector", F.lit(None).cast("array<float>"))
+    else:
+        cached = cached_vectors(context, key).select(F.col("input_sha").alias("text_sha"), F.col("vector").alias("text_vector"))
+        ready = rows.join(cached, "text_sha", "left")
+    text = F.when(F.col("has_text") & F.col("text_vector").isNull(), F.col("text"))
+    needed = ready.select("item_idx", "item_id", text.alias("text"), "text_vector", "input_sha")
+    return needed.mapInArrow(functools.partial(_encode_items, place, dtype, context.config.embed.batch_size), _ITEM_SCHEMA)
+
+
+def frozen_key(model: Description) -> str | None:
+    """Key of the model's vectors in the shared table; None where its text model was trained, or is not at hand."""
+    if model.settings.text_training != "frozen":
+        return None
+    try:
+        return text_model_key(model.settings.text_model, model.settings.max_tokens, model.settings.dtype)
+    except ConfigError:  # the folder it was trained from is gone; the model carries its own copy
+        return None
+
+
+def _dtype(model: Description) -> Dtype:
+    return resolve_dtype(model.settings.dtype)
+
+
+def _encode_items(place: Place, dtype: Dtype, batch_size: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        model = worker_model(place, dtype)
+        text_vectors = np.zeros((batch.num_rows, model.encoder.text_dim), dtype=np.float32)
+        cached = np.flatnonzero(batch.column("text_vector").is_valid().to_numpy(zero_copy_only=False))
+        if len(cached):
+            text_vectors[cached] = vectors_of(batch.column("text_vector").take(pa.array(cached)), model.encoder.text_dim)
+        fresh = np.flatnonzero(batch.column("text").is_valid().to_numpy(zero_copy_only=False))
+        if len(fresh):
+            text_vectors[fresh] = model.text.encode(batch.column("text").take(pa.array(fresh)).to_pylist(), batch_size)
+        vectors = model.encode_text_vectors(text_vectors, model.id_rows(batch.column("item_id").to_pylist()))
+        columns = [batch.column("item_idx"), batch.column("item_id"), vector_column(vectors), batch.column("input_sha")]
+        yield pa.RecordBatch.from_arrays(columns, names=["item_idx", "item_id", "vector", "input_sha"])
+
+
+# -- users ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ItemBlock:
+    """All item vectors as arrays: ``item_idx`` int64 [N] ascending, ``vectors`` [N, D], ``shas`` uint64 [N]."""
+
+    item_idx: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    shas: NDArray[np.uint64]
+
+    def rows(self, item_idx: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Row of each item, -1 for padding and for items that are not there."""
+        if len(self.item_idx) == 0:
+            return np.full(item_idx.shape, PAD, dtype=np.int64)
+        rows = np.searchsorted(self.item_idx, item_idx).clip(max=len(self.item_idx) - 1)
+        return np.where(self.item_idx[rows] == item_idx, rows, PAD)
+
+
+def item_block(items: DataFrame) -> ItemBlock:
+    """Collect ``(item_idx, vector, input_sha)`` on the driver, to be broadcast."""
+    table = items.select("item_idx", "vector", "input_sha").toArrow().sort_by("item_idx")
+    shas = np.array([int(sha[:16], 16) for sha in table.column("input_sha").to_pylist()], dtype=np.uint64)
+    item_idx = table.column("item_idx").to_numpy().astype(np.int64)
+    return ItemBlock(item_idx, vectors_of(table.column("vector")), shas)
+
+
+def user_vectors(context: Context, model_dir: str | Path, histories: DataFrame, items: DataFrame) -> DataFrame:
+    """``(user_id, user_idx, vector array<float>, history_sha, num_events)`` from histories (oldest first).
+
+    Args:
+        histories: ``user_id, user_idx, items array<int>, num_events`` (``recsys_spark.histories``); the model's last
+            ``max_history`` items count.
+        items: the frame of ``item_vectors``, collected and broadcast.
+
+    ``history_sha`` names the history's items and what their vectors were made of. Items without a vector are skipped,
+    and a user with no other gets no row.
+    """
+    block = context.spark.sparkContext.broadcast(item_block(items))
+    return encode_users(context, model_dir, histories, block)
+
+
+def encode_users(context: Context, model_dir: str | Path, histories: DataFrame, block: Broadcast[ItemBlock]) -> DataFrame:
+    """``user_vectors`` with the item vectors broadcast already."""
+    length = read_description(model_dir).settings.max_history
+    encode = functools.partial(_encode_users, ship(context.spark, model_dir), length, block)
+    return histories.select("user_id", "user_idx", "items", "num_events").mapInArrow(encode, _USER_SCHEMA)
+
+
+def with_history_sha(model_dir: str | Path, histories: DataFrame, block: Broadcast[ItemBlock]) -> DataFrame:
+    """``(user_id, user_idx, items, num_events, history_sha)`` of users with at least one item that has a vector."""
+    length = read_description(model_dir).settings.max_history
+    schema = "user_id string, user_idx int, items array<int>, num_events int, history_sha string"
+    hashing = functools.partial(_hash_histories, length, block)
+    return histories.select("user_id", "user_idx", "items", "num_events").mapInArrow(hashing, schema)
+
+
+def _compact(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Gaps (-1) moved to the left, the order of the rest kept, columns of padding alone dropped: [n, L] to [n, <= L]."""
+    order = np.argsort(rows >= 0, axis=1, kind="stable")
+    packed = np.take_along_axis(rows, order, axis=1)
+    longest = int((packed >= 0).sum(axis=1).max(initial=0))
+    return packed[:, packed.shape[1] - longest :]
+
+
+def _history_shas(rows: NDArray[np.int64], block: ItemBlock) -> list[str]:
+    """Of the items and their inputs, in order; padding does not count."""
+    filled = rows >= 0
+    parts = np.stack([block.item_idx[rows.clip(min=0)].astype(np.uint64), block.shas[rows.clip(min=0)]], axis=-1)
+    return [hashlib.sha256(row[keep].tobytes()).hexdigest() for row, keep in zip(parts, filled, strict=True)]
+
+
+def _located(batch: pa.RecordBatch, length: int, block: ItemBlock) -> tuple[Any, NDArray[np.int64]]:
+    """The batch's users that have an item with a vector, and their histories as rows of the block."""
+    rows = _compact(block.rows(padded_lists(batch.column("items"), length, PAD)))
+    kept = np.flatnonzero((rows >= 0).any(axis=1))
+    return batch.take(pa.array(kept)), rows[kept]
+
+
+def _hash_histories(length: int, block: Broadcast[ItemBlock], batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        kept, rows = _located(batch, length, block.value)
+        if kept.num_rows:
+            shas = pa.array(_history_shas(rows, block.value), pa.string())
+            yield pa.RecordBatch.from_arrays([*kept.columns, shas], names=[*kept.schema.names, "history_sha"])
+
+
+def _encode_users(
+    place: Place, length: int, block: Broadcast[ItemBlock], batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        kept, rows = _located(batch, length, block.value)
+        if kept.num_rows == 0:
+            continue
+        model = worker_model(place, "float32")  # no text is encoded here
+        parts = [
+            model.encode_histories(block.value.vectors, rows[start : start + USERS_AT_ONCE])
+            for start in range(0, len(rows), USERS_AT_ONCE)
+        ]
+        shas = pa.array(_history_shas(rows, block.value), pa.string())
+        named = {name: kept.column(name) for name in kept.schema.names}
+        columns = [named["user_id"], named["user_idx"], vector_column(np.concatenate(parts)), shas, named["num_events"]]
+        yield pa.RecordBatch.from_arrays(columns, names=["user_id", "user_idx", "vector", "history_sha", "num_events"])

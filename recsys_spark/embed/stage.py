@@ -1,0 +1,122 @@
+"""Stage embed: item and user vectors of one model version; only what is new or changed is encoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pyspark import Broadcast
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Config
+from recsys_spark.context import Context
+from recsys_spark.embed.encode import (
+    ItemBlock,
+    encode_items,
+    encode_users,
+    frozen_key,
+    item_block,
+    with_history_sha,
+    with_input_sha,
+)
+from recsys_spark.embed.text_vectors import ensure_text_vectors
+from recsys_spark.encoder.package import model_identity, read_description
+from recsys_spark.encoder.text_source import resolve_dtype
+from recsys_spark.histories import histories
+from recsys_spark.registry import ModelVersion
+from recsys_spark.tables.runs import StagePlan, StageReport
+from recsys_spark.tables.store import Commit, Written, slice_of
+
+ITEMS, USERS = "item_embeddings", "user_embeddings"
+Outcome = tuple[Written, int]  # what was written, and how many rows of it were encoded
+
+
+def run(config: Config, context: Context, model: ModelVersion, model_dir: Path) -> StageReport:
+    """Bring this model version's rows of item_embeddings and user_embeddings up to date.
+
+    Rows of items and users that are no longer visible go; rows of other model versions stay, for a rollback.
+    ``facts``: items_encoded and users_encoded, the rest was kept.
+    """
+    description = read_description(model_dir)
+    settings = {
+        "model_name": model.model_name,
+        "model_version": model.version,
+        "model": model_identity(model_dir),
+        "dtype": resolve_dtype(description.settings.dtype),
+    }
+    inputs = {"items": context.items_content(), "history": context.events_content("history")}
+    plan = StagePlan("embed", settings, inputs, (ITEMS, USERS))
+
+    def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
+        work = _Work(context, model, model_dir, commit)
+        texts = work.texts()
+        items, num_items = work.items()
+        users, num_users = work.users(description.settings.max_history)
+        facts = {"items_encoded": num_items, "users_encoded": num_users, "texts_encoded": texts.rows if texts else 0}
+        return [w for w in (texts, items, users) if w is not None], facts
+
+    return context.run_stage(plan, body)
+
+
+class _Work:
+    """The steps of one run."""
+
+    def __init__(self, context: Context, model: ModelVersion, model_dir: Path, commit: Commit) -> None:
+        self._context, self._model, self._dir, self._commit = context, model, model_dir, commit
+        self._slice = slice_of(model_name=model.model_name) + f" AND model_version = {int(model.version)}"
+
+    def texts(self) -> Written | None:
+        """Fill the shared table of text vectors, where the model's text encoder is frozen."""
+        model = read_description(self._dir)
+        if frozen_key(model) is None:
+            return None
+        settings = model.settings
+        items = self._context.items()
+        return ensure_text_vectors(self._context, items, settings.text_model, settings.max_tokens, settings.dtype, self._commit)
+
+    def items(self) -> Outcome:
+        present = self._present(ITEMS)
+        wanted = with_input_sha(self._context, self._dir, self._context.items()).persist()
+        same = ["item_idx", "item_id", "input_sha"]
+        kept = present.join(wanted.select(*same), same, "left_semi").select(*same, "vector")
+        changed = wanted.join(present.select(*same), same, "left_anti").persist()
+        try:
+            count = changed.count()
+            fresh = encode_items(self._context, self._dir, changed).select(*same, "vector")
+            return self._write(ITEMS, kept.unionByName(fresh) if count else kept), count
+        finally:
+            changed.unpersist()
+            wanted.unpersist()
+
+    def users(self, max_history: int) -> Outcome:
+        block = self._context.spark.sparkContext.broadcast(item_block(self._present(ITEMS)))
+        past = histories(self._context.events("history"), max_history)
+        wanted = with_history_sha(self._dir, past, block).persist()
+        present = self._present(USERS).select("user_id", "history_sha", "vector")
+        try:
+            return self._update_users(wanted, present, block)
+        finally:
+            wanted.unpersist()
+            block.unpersist()
+
+    def _update_users(self, wanted: DataFrame, present: DataFrame, block: Broadcast[ItemBlock]) -> Outcome:
+        same = ["user_id", "history_sha"]
+        columns = ["user_id", "user_idx", "vector", "history_sha", "num_events"]
+        kept = wanted.join(present, same).select(*columns)
+        changed = wanted.join(present.select(*same), same, "left_anti").persist()
+        try:
+            count = changed.count()
+            fresh = encode_users(self._context, self._dir, changed, block).select(*columns)
+            return self._write(USERS, kept.unionByName(fresh) if count else kept), count
+        finally:
+            changed.unpersist()
+
+    def _present(self, table: str) -> DataFrame:
+        return self._context.store.read_or_empty(table, self._context.namespace).where(self._slice)
+
+    def _write(self, table: str, rows: DataFrame) -> Written:
+        labelled = rows.withColumn("model_name", F.lit(self._model.model_name)).withColumn(
+            "model_version", F.lit(self._model.version)
+        )
+        return self._context.store.replace(table, self._context.namespace, labelled, self._commit, where=self._slice)
