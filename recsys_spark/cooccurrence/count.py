@@ -229,16 +229,21 @@ def gather_totals(messages: Sequence[Any]) -> tuple[ItemTotals, dict[str, Any]]:
     return totals, {**summed, "num_items": int((baskets > 0).sum()), "basket_sizes": ordered}
 
 
+def _baskets(batch: pa.RecordBatch, row: int, timed: bool) -> Baskets:
+    def read(name: str, kind: type[np.generic]) -> NDArray[Any]:
+        return np.frombuffer(batch[name][row].as_buffer(), kind)  # a view: nothing is copied
+
+    return from_sizes(read("sizes", np.int32), read("items", np.int32), read("times", np.int64) if timed else None)
+
+
 def count_blocks(
     plan: Plan, totals: Broadcast[ItemTotals], hashes: Broadcast[Hashes | None], batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
     """Messages of one or more whole blocks to co-occurrence rows."""
     parts: dict[int, list[Baskets]] = defaultdict(list)
     for batch in batches:
-        for row in batch.to_pylist():
-            times = np.frombuffer(row["times"], np.int64) if plan.timing.needed else None
-            baskets = from_sizes(np.frombuffer(row["sizes"], np.int32), np.frombuffer(row["items"], np.int32), times)
-            parts[row["block"]].append(baskets)
+        for row in range(batch.num_rows):
+            parts[batch["block"][row].as_py()].append(_baskets(batch, row, plan.timing.needed))
     num_items = len(totals.value.baskets)
     for block in sorted(parts):
         baskets = join_baskets(parts.pop(block))

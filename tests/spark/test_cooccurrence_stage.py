@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,6 +30,9 @@ LOG: list[Event] = [
 ]
 
 
+PAST_CUTOFF: list[Event] = [(3, 10, CUTOFF, 1), (3, 11, CUTOFF + timedelta(days=1), 1), (4, 7, CUTOFF, 1)]
+
+
 def write(store: Store, events: list[Event], items: int = 13) -> None:
     rows = [
         (f"e{n}", f"u{u}", u, f"i{i}", i, "view", None, 1.0, label, ts, n, f"s{u}", None, ts.date())
@@ -55,8 +57,8 @@ def stored(store: Store) -> dict[tuple[int, int], Any]:
     return {(r["item_a"], r["item_b"]): r for r in store.read("cooccurrence", "live").collect()}
 
 
-def test_writes_the_table_and_its_facts_once(spark: SparkSession, store: Store) -> None:
-    write(store, LOG)
+def test_writes_what_lies_before_the_cutoff_and_writes_it_once(spark: SparkSession, store: Store) -> None:
+    write(store, LOG + PAST_CUTOFF)
     config = settings(store.root)
     report = run(config, context(spark, store, config))
     found = stored(store)
@@ -79,27 +81,17 @@ def test_writes_the_table_and_its_facts_once(spark: SparkSession, store: Store) 
     assert len(store.commits("cooccurrence", "live")) == 1
 
 
-def test_an_event_past_the_cutoff_changes_nothing(spark: SparkSession, store: Store) -> None:
-    config = settings(store.root, half_life_days=10.0)
-    write(store, LOG)
-    run(config, context(spark, store, config))
-    before, version = stored(store), store.version("cooccurrence", "live")
-    write(store, [*LOG, (3, 10, CUTOFF, 1), (3, 11, CUTOFF + timedelta(days=1), 1)])
-    later = replace(context(spark, store, config), run_id="later")
-    assert run(config, later).status == "skipped"
-    assert store.version("cooccurrence", "live") == version
-    moved = context(spark, store, config, CUTOFF + timedelta(days=2))
-    assert run(config, moved).status == "done"
-    assert stored(store) != before
-
-
 def test_decay_refers_to_the_cutoff(spark: SparkSession, store: Store) -> None:
-    write(store, LOG)
+    write(store, LOG + PAST_CUTOFF)
     config = settings(store.root, half_life_days=4.0, likes_only=False)
     run(config, context(spark, store, config))
     found = stored(store)
     assert found[10, 11]["decayed_count"] == pytest.approx(2**-2 + 2**-1.5)
     assert found[12, 10]["decayed_count"] == pytest.approx(2**-1.25 + 2**-0.75)  # the later of the two times
+    assert run(config, context(spark, store, config, CUTOFF + timedelta(days=4))).status == "done"
+    later = stored(store)
+    assert later[10, 12]["num_baskets"] == 2
+    assert later[10, 11]["decayed_count"] == pytest.approx(2**-3 + 2**-2.5 + 2**-0.75)
 
 
 @pytest.mark.parametrize(
