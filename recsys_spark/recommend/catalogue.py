@@ -1,0 +1,109 @@
+"""The catalogue as arrays in tie order: which position an item has, what it is called, and which attributes it shares."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from recsys_spark.recommend.scores import Ints, as_rows
+
+MAX_ATTRIBUTE_SHARE = 0.9  # a value on more items than this explains nothing
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row of the items table, as far as scoring needs it."""
+
+    item_idx: int
+    item_id: str
+    title: str | None
+    text: str
+    category: str | None
+    attributes: Mapping[str, str] | None
+    available: bool
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """N items in tie order: a seeded hash of item_id. ``lookup[item_idx]`` is a position, or -1 where not visible.
+
+    ``attributes`` is a binary CSR ``[N, V]`` over the values named in ``attribute_names`` (V strings ``"name: value"``).
+    """
+
+    item_idx: npt.NDArray[np.int32]
+    item_ids: npt.NDArray[Any]
+    titles: npt.NDArray[Any]
+    allowed: npt.NDArray[np.bool_]
+    lookup: npt.NDArray[np.int32]
+    attributes: Any
+    attribute_names: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.item_idx)
+
+    def positions(self, item_idx: Ints) -> Ints:
+        """Position of each item, -1 for one that is not in the catalogue."""
+        inside = (item_idx >= 0) & (item_idx < len(self.lookup))
+        if not len(self.lookup):
+            return np.full(len(item_idx), -1, np.int64)
+        return np.where(inside, self.lookup[np.where(inside, item_idx, 0)], -1).astype(np.int64)
+
+
+def tie_hash(item_id: str, seed: int) -> int:
+    """The seeded hash that orders items of equal score, the same in every path and on every machine."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}\0{item_id}".encode(), digest_size=8).digest(), "big")
+
+
+def in_tie_order(items: Iterable[Item], seed: int) -> list[Item]:
+    """Items as every array of a run holds them: sorted by ``tie_hash``."""
+    return sorted(items, key=lambda item: (tie_hash(item.item_id, seed), item.item_idx))
+
+
+def build_catalogue(ordered: list[Item], blocked: frozenset[str], separator: str | None = None) -> Catalogue:
+    """Arrays of items already in tie order. ``separator`` splits attributes that hold several values."""
+    item_idx = np.array([item.item_idx for item in ordered], np.int32)
+    lookup = np.full(int(item_idx.max(initial=-1)) + 1, -1, np.int32)
+    lookup[item_idx] = np.arange(len(ordered), dtype=np.int32)
+    attributes, names = _attribute_matrix(ordered, separator)
+    return Catalogue(
+        item_idx,
+        _strings([item.item_id for item in ordered]),
+        _strings([item.title or item.item_id for item in ordered]),
+        np.array([item.available and item.item_id not in blocked for item in ordered], np.bool_),
+        lookup,
+        attributes,
+        names,
+    )
+
+
+def _strings(values: list[str]) -> npt.NDArray[Any]:
+    out = np.empty(len(values), object)
+    out[:] = values
+    return out
+
+
+def _values(item: Item, separator: str | None) -> set[str]:
+    found = {f"category: {item.category}"} if item.category else set()
+    for name, text in (item.attributes or {}).items():
+        values = text.split(separator) if separator and text else [text]
+        found |= {f"{name}: {value.strip()}" for value in values if value and value.strip()}
+    return found
+
+
+def _attribute_matrix(ordered: list[Item], separator: str | None) -> tuple[Any, npt.NDArray[Any]]:
+    """Values held by at least two items and not by nearly all."""
+    columns: dict[str, int] = {}
+    cells = [
+        (row, columns.setdefault(v, len(columns))) for row, item in enumerate(ordered) for v in sorted(_values(item, separator))
+    ]
+    rows, cols = np.array(cells, np.int64).reshape(-1, 2).T
+    matrix = sparse.csr_matrix((np.ones(len(rows)), (rows, cols)), shape=(len(ordered), len(columns)))
+    held = np.bincount(cols, minlength=len(columns))
+    telling = np.flatnonzero((held >= 2) & (held <= max(2.0, MAX_ATTRIBUTE_SHARE * len(ordered))))
+    return as_rows(matrix[:, telling]), _strings(list(columns))[telling]

@@ -1,0 +1,78 @@
+"""What a user gets when no personal partner knows them: profile text, then popular in context, then popular."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys_spark.recommend.blocks import Block, signals
+from recsys_spark.recommend.catalogue import Catalogue
+from recsys_spark.recommend.partners import PERSONAL, Partners
+from recsys_spark.recommend.scores import Ints, SharedScores
+
+PROFILE_WEIGHTS = {"text": 1.0, "popularity": 0.1}  # popularity orders the items that no word of the profile reaches
+MAX_CONTEXTS = 1_000  # fallback lists are made for this many values of the context key, those with most events
+
+
+@dataclass(frozen=True)
+class Group:
+    """Users of a block that are scored alike. ``sources`` names, per user, what their list rests on."""
+
+    users: Ints
+    weights: dict[str, float]
+    sources: list[str]
+    context: str | None = None
+    profile: bool = False
+
+
+def groups(block: Block, partners: Partners, weights: dict[str, float], contexts: list[str | None]) -> Iterator[Group]:
+    """Deal a block's users to the first way of scoring that says something about them.
+
+    personal (encoder or co-occurrence knows the user) or item_text (only the texts of their items do), then the profile
+    text, then what is popular in their context, then what is popular. Weights without a personal partner (the popularity
+    baseline) make every list popular.
+    """
+    known = signals(block, partners)
+    used = {name: known[name] & (weights.get(name, 0.0) != 0.0) for name in PERSONAL}
+    by_behaviour = used["encoder"] | used["cooccurrence"]
+    personal = by_behaviour | used["text"]
+    if personal.any():
+        users = np.flatnonzero(personal)
+        yield Group(users, weights, ["personal" if b else "item_text" for b in by_behaviour[users]])
+    if not any(weights.get(name, 0.0) != 0.0 for name in PERSONAL):
+        yield Group(np.arange(block.num_users), {"popularity": 1.0}, ["popular"] * block.num_users)
+        return
+    yield from _impersonal(block, partners, ~personal, contexts)
+
+
+def _impersonal(block: Block, partners: Partners, left: npt.NDArray[np.bool_], contexts: list[str | None]) -> Iterator[Group]:
+    described = np.zeros(block.num_users, np.bool_)
+    if partners.text is not None and block.queries is not None:
+        described = left & (np.diff(block.queries.indptr) > 0)
+    if described.any():
+        users = np.flatnonzero(described)
+        yield Group(users, PROFILE_WEIGHTS, ["profile"] * len(users), profile=True)
+    left = left & ~described
+    known = set(partners.popularity.context_values)
+    of = np.array([value if value in known else None for value in contexts], object)
+    for value in sorted({v for v, open_ in zip(of, left, strict=True) if open_ and v is not None}):
+        users = np.flatnonzero(left & (of == value))
+        yield Group(users, {"popularity": 1.0}, ["context"] * len(users), context=value)
+    rest = np.flatnonzero(left & (of == None))  # noqa: E711  (elementwise)
+    if len(rest):
+        yield Group(rest, {"popularity": 1.0}, ["popular"] * len(rest))
+
+
+def unknown_user_lists(catalogue: Catalogue, partners: Partners, k: int) -> Iterator[tuple[str, int, str, float]]:
+    """Lists for users unknown at night: ``(context, rank, item_id, score)``; context "" is for all."""
+    for context in ("", *partners.popularity.context_values):
+        z = SharedScores(partners.popularity.row(context or None), 1).at(
+            np.zeros(len(catalogue), np.int64), np.arange(len(catalogue))
+        )
+        score = np.where(catalogue.allowed, np.round(z, 9) + 0.0, -np.inf)
+        for rank, position in enumerate(np.argsort(-score, kind="stable")[:k], start=1):
+            if catalogue.allowed[position]:
+                yield context, rank, str(catalogue.item_ids[position]), float(score[position])

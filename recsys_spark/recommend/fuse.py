@@ -1,0 +1,67 @@
+"""Fusing partners before the cut: the weighted sum of their z-scores, in tiles for the search and exactly for the chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys_spark.recommend.scores import Float64, FloatArray, Ints, Precision, Scores
+
+DECIMALS = 9  # scores closer than this are ties
+_ROUNDINGS = 64  # float operations behind one score, at most, as far as rounding errors add up
+
+
+@dataclass(frozen=True)
+class Part:
+    """One partner's say: its name, weight, and scores of the block's users."""
+
+    name: str
+    weight: float
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Fused:
+    """``sum over partners of weight x (score - mean) / std``, mean and std per user over the whole catalogue.
+
+    A sparse partner scores 0 where it has nothing; a partner whose scores are all equal for a user adds 0 for that user.
+    """
+
+    parts: tuple[Part, ...]
+    num_users: int
+    num_items: int
+
+    def tile(self, start: int, stop: int, dtype: Precision) -> FloatArray:
+        """Fused scores of items ``start..stop``: ``[B, stop - start]``, free to overwrite."""
+        tiles = [part.scores.tile(part.weight, start, stop, dtype) for part in self.parts]
+        own = [tile for tile in tiles if len(tile) == self.num_users]
+        total = own[0] if own else np.zeros((self.num_users, stop - start), dtype)
+        for tile in tiles:
+            if tile is not total:
+                np.add(total, tile, out=total)
+        return total
+
+    def shares(self, rows: Ints, cols: Ints) -> dict[str, Float64]:
+        """What each partner adds to the score of single cells: name -> ``[C]`` (weight x z-score)."""
+        return {part.name: part.weight * part.scores.at(rows, cols) for part in self.parts}
+
+    def at(self, rows: Ints, cols: Ints) -> Float64:
+        """Fused scores of single cells in float64, rounded to ``DECIMALS``: ``[C]``."""
+        return total_of(self.shares(rows, cols), len(rows))
+
+    def slack(self, dtype: Precision) -> Float64:
+        """``[B]``: a score of a tile in ``dtype`` is at most half of this away from the exact one."""
+        size = np.zeros(self.num_users)
+        for part in self.parts:
+            size += abs(part.weight) * part.scores.magnitude
+        return _ROUNDINGS * float(np.finfo(dtype).eps) * size + 4.0 * 10.0**-DECIMALS
+
+
+def total_of(shares: dict[str, Float64], num_cells: int) -> Float64:
+    """Fused score out of its shares, rounded so that equal scores are equal in every run."""
+    total = np.zeros(num_cells)
+    for share in shares.values():
+        total += share
+    rounded: Float64 = np.round(total, DECIMALS) + 0.0  # -0.0 is 0.0
+    return rounded

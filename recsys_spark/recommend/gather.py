@@ -1,0 +1,79 @@
+"""Frames to arrays: the item side of every partner, collected once on the driver in tie order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from scipy import sparse
+
+from recsys_spark.recommend.catalogue import Catalogue, Item, in_tie_order
+from recsys_spark.recommend.fallback import MAX_CONTEXTS
+from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, PopularityItems
+from recsys_spark.recommend.scores import as_rows
+
+
+def _arrow(frame: DataFrame) -> Any:
+    return frame.toArrow().combine_chunks()
+
+
+def _column(table: Any, name: str) -> Any:
+    return table.column(name).to_numpy()
+
+
+def items_in_order(items: DataFrame, seed: int) -> list[Item]:
+    """Rows of the items table in tie order."""
+    columns = ("item_idx", "item_id", "title", "text", "category", "attributes", "available")
+    return in_tie_order((Item(*row) for row in items.select(*columns).collect()), seed)
+
+
+def popularity_items(fit_events: DataFrame, catalogue: Catalogue, context_key: str | None) -> PopularityItems:
+    """Events per item, disliked ones left out, and per value of the context key."""
+    liked = fit_events.where("label != -1")
+    table = _arrow(liked.groupBy("item_idx").count())
+    counts = _counts(catalogue, _column(table, "item_idx"), _column(table, "count"))
+    if context_key is None:
+        return PopularityItems(counts)
+    value = liked.withColumn("value", F.element_at("context", F.lit(context_key))).where("value is not null and value != ''")
+    largest = value.groupBy("value").count().orderBy(F.desc("count"), "value").limit(MAX_CONTEXTS)
+    values = sorted(row["value"] for row in largest.collect())
+    cells = value.where(F.col("value").isin(values)).groupBy("value", "item_idx").count().collect()
+    place = {name: row for row, name in enumerate(values)}
+    positions = catalogue.positions(np.array([cell["item_idx"] for cell in cells], np.int64))
+    known = positions >= 0
+    rows = np.array([place[cell["value"]] for cell in cells], np.int64)
+    data = np.array([cell["count"] for cell in cells], np.float64)
+    matrix = sparse.csr_matrix((data[known], (rows[known], positions[known])), shape=(len(values), len(catalogue)))
+    return PopularityItems(counts, tuple(values), as_rows(matrix))
+
+
+def _counts(catalogue: Catalogue, item_idx: Any, count: Any) -> Any:
+    counts = np.zeros(len(catalogue))
+    positions = catalogue.positions(item_idx)
+    counts[positions[positions >= 0]] = count[positions >= 0]
+    return counts
+
+
+def encoder_items(embeddings: DataFrame, catalogue: Catalogue) -> EncoderItems | None:
+    """From ``(item_idx, vector)``; None where there is no vector. Items without one are zero vectors."""
+    table = _arrow(embeddings.select("item_idx", "vector"))
+    if table.num_rows == 0:
+        return None
+    values = table.column("vector").combine_chunks()
+    flat = values.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    vectors = np.zeros((len(catalogue), len(flat) // table.num_rows), np.float32)
+    positions = catalogue.positions(_column(table, "item_idx"))
+    vectors[positions[positions >= 0]] = flat.reshape(table.num_rows, -1)[positions >= 0]
+    return EncoderItems.of(vectors)
+
+
+def cooccurrence_items(cooccurrence: DataFrame, catalogue: Catalogue, measure: str) -> CooccurrenceItems | None:
+    """From the cooccurrence table; None where no cell has the measure."""
+    cells = cooccurrence.select("item_a", "item_b", F.col(measure).cast("double").alias("value")).where("value is not null")
+    table = _arrow(cells)
+    if table.num_rows == 0:
+        return None
+    anchors, others = (catalogue.positions(_column(table, name)) for name in ("item_a", "item_b"))
+    return CooccurrenceItems.of(anchors, others, _column(table, "value"), len(catalogue))

@@ -1,0 +1,43 @@
+"""The model version whose vectors a run scores with, and the weights its partners are fused with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recsys_spark.config.serving import RecommendSettings
+from recsys_spark.errors import ConfigError
+
+KNOWN = ("encoder", "cooccurrence", "text", "popularity")
+PRIOR = {"encoder": 1.0, "cooccurrence": 0.3, "text": 0.1, "popularity": 0.1}  # where nothing was chosen on validation
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A registered model version, as the embedding tables name it."""
+
+    name: str
+    version: int
+
+
+def fusion_weights(settings: RecommendSettings, given: dict[str, float] | None, has_model: bool) -> dict[str, float]:
+    """The weights of a run: those given by the caller, else the config's, else a prior; only of partners that take part.
+
+    Raises:
+        ConfigError: a weight for a partner that does not exist, a weight that is not finite, or no weight above 0.
+    """
+    wanted = given if given is not None else (settings.weights or PRIOR)
+    for name, weight in wanted.items():
+        if name not in KNOWN:
+            raise ConfigError("fusion weights", f"unknown partner '{name}'", f"one of {', '.join(KNOWN)}")
+        if not 0 <= weight < float("inf"):
+            raise ConfigError("fusion weights", f"{name} = {weight}", "a finite number, 0 or more")
+    part: dict[str, float] = {
+        name: float(wanted[name]) for name in KNOWN if name in settings.partners and wanted.get(name, 0.0) > 0
+    }
+    if not has_model:
+        part.pop("encoder", None)
+    if not part and (not wanted or given is None):
+        part = {name: PRIOR[name] for name in KNOWN if name in settings.partners and (has_model or name != "encoder")}
+    if not part:
+        raise ConfigError("fusion weights", "no partner takes part", "a weight above 0", "check recommend.partners and weights")
+    return part

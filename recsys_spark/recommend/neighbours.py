@@ -1,0 +1,69 @@
+"""The nearest items of every item: the same kernel, with the item itself as the whole history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from recsys_spark.recommend.arrow import output_batch, reason_lists
+from recsys_spark.recommend.blocks import Block, fuse, history_matrix, signals, users_per_block
+from recsys_spark.recommend.explain import Explainer
+from recsys_spark.recommend.filters import Filter
+from recsys_spark.recommend.matmul import one_thread
+from recsys_spark.recommend.partners import PERSONAL, Partners
+from recsys_spark.recommend.scores import Ints
+from recsys_spark.recommend.topk import best
+from recsys_spark.recommend.worker import Side, Task
+
+NEIGHBOURS = "item_neighbours"
+_POPULARITY = 1e-3  # orders the items that nothing joins to the anchor, and outweighs nothing else
+
+
+def neighbour_weights(weights: dict[str, float], partners: Partners) -> dict[str, float]:
+    """The fusion weights of the partners that relate items to items; all equal where the weights name none that is there."""
+    present = [name for name in PERSONAL if getattr(partners, name) is not None]
+    chosen = {name: weights[name] for name in present if weights.get(name, 0.0) != 0.0}
+    return (chosen or dict.fromkeys(present, 1.0)) | {"popularity": _POPULARITY}
+
+
+def neighbour_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Iterator[Any]:
+    """For ``mapInArrow``. In: ``id``, positions in the catalogue. Out: ``arrow.OUTPUT``, ranks 1..K without gaps.
+
+    An item that no partner knows anything about has no neighbours.
+    """
+    one_thread()
+    side: Side = broadcast.value
+    rows = users_per_block(task.user_block, len(side.catalogue))
+    for batch in batches:
+        anchors = batch.column("id").to_numpy()
+        for start in range(0, len(anchors), rows):
+            yield _neighbours_of(anchors[start : start + rows], side, task)
+
+
+def anchor_block(anchors: Ints, side: Side) -> Block:
+    """Items as users: the item is the history, the query vector, and what is left out."""
+    itself = history_matrix(np.ones(len(anchors), np.int64), anchors, 1.0, len(side.catalogue))
+    encoder = side.partners.encoder
+    vectors = np.zeros((len(anchors), 0), np.float32) if encoder is None else encoder.vectors[anchors]
+    return Block(itself, itself, vectors)
+
+
+def _neighbours_of(anchors: Ints, side: Side, task: Task) -> Any:
+    block = anchor_block(anchors, side)
+    said = signals(block, side.partners)
+    known = np.flatnonzero(sum((said[name] for name in PERSONAL if name in task.weights), np.zeros(len(anchors), np.bool_)))
+    anchors, block = anchors[known], block.take(known)
+    fused = fuse(block, side.partners, task.weights)
+    chosen = best(fused, Filter(side.catalogue.allowed, block.seen), task.k, task.item_tile)
+    explainer = Explainer(side.catalogue, side.partners, task.max_reasons, history_kind="similar")
+    return output_batch(
+        NEIGHBOURS,
+        len(chosen.rows),
+        owner_id=side.catalogue.item_ids[anchors[chosen.rows]],
+        rank=chosen.ranks.astype(np.int32),
+        item_id=side.catalogue.item_ids[chosen.cols],
+        score=chosen.scores,
+        reasons=reason_lists(explainer.reasons(block, chosen)),
+    )

@@ -1,0 +1,140 @@
+"""The partners, seen from the items: what each keeps about the whole catalogue, and how it scores a block of users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from recsys_spark.recommend.scores import DenseScores, Float64, FloatArray, FullScores, Ints, SharedScores, SparseScores, as_rows
+
+PERSONAL = ("encoder", "cooccurrence", "text")  # partners that look at the user
+MAX_TERM_SHARE = 0.5  # a word on more than this share of the items is left out of the text vectors
+
+
+@dataclass(frozen=True)
+class EncoderItems:
+    """Item vectors ``[N, D]`` (zero where the model has none) with their mean and covariance."""
+
+    vectors: npt.NDArray[np.float32]
+    mean: Float64
+    covariance: Float64
+    longest: float
+
+    @classmethod
+    def of(cls, vectors: npt.NDArray[np.float32]) -> EncoderItems:
+        exact = vectors.astype(np.float64)
+        mean = exact.mean(axis=0) if len(exact) else np.zeros(vectors.shape[1])
+        centred = exact - mean
+        longest = float(np.linalg.norm(exact, axis=1).max(initial=0.0))
+        return cls(vectors, mean, centred.T @ centred / max(len(exact), 1), longest)
+
+    def scores(self, users: FloatArray) -> DenseScores:
+        """Inner products with user vectors ``[B, D]``; a zero vector says nothing."""
+        return DenseScores(users, self.vectors, self.mean, self.covariance, self.longest)
+
+
+@dataclass(frozen=True)
+class CooccurrenceItems:
+    """Rows of a co-occurrence measure, CSR ``[N, N]``: cell (a, b) is what a in the history says about b."""
+
+    rows: Any
+
+    @classmethod
+    def of(cls, item_a: Ints, item_b: Ints, values: FloatArray, num_items: int) -> CooccurrenceItems:
+        """From positions; cells outside the catalogue (-1) or without a finite value are left out."""
+        kept = (item_a >= 0) & (item_b >= 0) & np.isfinite(values)
+        cells = (values[kept].astype(np.float64), (item_a[kept], item_b[kept]))
+        return cls(as_rows(sparse.csr_matrix(cells, shape=(num_items, num_items))))
+
+    def knows(self, history: Any) -> npt.NDArray[np.bool_]:
+        """Whether any history item has a row: ``[B]``."""
+        filled = (np.diff(self.rows.indptr) > 0).astype(np.float64)
+        found: npt.NDArray[np.bool_] = history @ filled > 0
+        return found
+
+    def scores(self, history: Any) -> SparseScores:
+        """Sum of the rows of a user's items, weighted by ``history`` (CSR ``[B, N]``)."""
+        return SparseScores(as_rows(history @ self.rows))
+
+
+@dataclass(frozen=True)
+class TextItems:
+    """TF-IDF rows of the item texts, CSR ``[N, F]`` with unit rows."""
+
+    vectoriser: Any
+    by_item: Any
+
+    @classmethod
+    def of(cls, texts: list[str]) -> TextItems | None:
+        """None where no text holds a word that tells items apart."""
+        vectoriser = TfidfVectorizer(sublinear_tf=True, max_df=max(1, int(MAX_TERM_SHARE * len(texts))))
+        try:
+            by_item = as_rows(vectoriser.fit_transform(texts))
+        except ValueError:  # scikit-learn's way of saying: no word left
+            return None
+        return cls(vectoriser, by_item)
+
+    def profiles(self, history: Any) -> Any:
+        """Unit rows ``[B, F]``: the weighted sum of the texts of a user's items (zero where they have none)."""
+        return _unit_rows(history @ self.by_item)
+
+    def queries(self, texts: list[str]) -> Any:
+        """Unit rows ``[B, F]`` of free texts."""
+        return as_rows(self.vectoriser.transform(texts))
+
+    def scores(self, profiles: Any) -> FullScores:
+        """Cosines of profiles ``[B, F]`` and items, as sparse items x dense profiles over the terms that occur in them."""
+        used = np.unique(profiles.indices)
+        place = np.full(profiles.shape[1], len(used))  # the row of zeros behind the last used term
+        place[used] = np.arange(len(used))
+        narrow = (self.by_item.data, place[self.by_item.indices], self.by_item.indptr)
+        terms = np.zeros((len(used) + 1, profiles.shape[0]))
+        terms[:-1] = profiles[:, used].toarray().T
+        return FullScores(sparse.csr_matrix(narrow, shape=(self.by_item.shape[0], len(used) + 1)) @ terms)
+
+
+@dataclass(frozen=True)
+class PopularityItems:
+    """Events per item: ``counts [N]`` overall, and CSR ``[V, N]`` per value of the context key."""
+
+    counts: Float64
+    context_values: tuple[str, ...] = ()
+    context_counts: Any = None
+
+    def scores(self, num_users: int, context: str | None = None) -> SharedScores:
+        """log(1 + events); in a context by its own events first, among equals by the events of all."""
+        return SharedScores(self.row(context), num_users)
+
+    def row(self, context: str | None = None) -> Float64:
+        if context is None or context not in self.context_values:
+            overall: Float64 = np.log1p(self.counts)
+            return overall
+        own = self.context_counts[self.context_values.index(context)].toarray().ravel()
+        found: Float64 = np.log1p(own + self.counts / (self.counts.max(initial=0.0) + 1.0))
+        return found
+
+
+@dataclass(frozen=True)
+class Partners:
+    """What is there to score with; None where a partner has nothing (no model, no co-occurrence, no text)."""
+
+    popularity: PopularityItems
+    encoder: EncoderItems | None = None
+    cooccurrence: CooccurrenceItems | None = None
+    text: TextItems | None = None
+
+    def present(self) -> tuple[str, ...]:
+        """Names of the partners that are there, personal ones first."""
+        return (*(name for name in PERSONAL if getattr(self, name) is not None), "popularity")
+
+
+def _unit_rows(matrix: Any) -> Any:
+    rows = as_rows(matrix)
+    norms = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).ravel())
+    scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    return as_rows(sparse.diags(scale) @ rows)

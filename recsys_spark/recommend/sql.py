@@ -1,0 +1,52 @@
+"""How readers see a night: views that join the live tables with the newest row of ``published``."""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+
+from recsys_spark.errors import InputError
+
+VIEWS = {
+    "recommendations_current": "recommendations",
+    "item_neighbours_current": "item_neighbours",
+    "fallback_recommendations_current": "fallback_recommendations",
+}
+
+
+def current_sql(root: str, table: str) -> str:
+    """The query behind a view: rows of the night that ``published`` points at, whatever else the table holds.
+
+    Raises:
+        InputError: the warehouse's path cannot stand in a query.
+    """
+    if "`" in root:
+        raise InputError("warehouse", repr(root), "a path without backquotes")
+    live = f"{root.rstrip('/')}/live"
+    return (
+        f"SELECT t.* FROM delta.`{live}/{table}` t\n"  # noqa: S608  (constants, and a path that is checked above)
+        f"JOIN (SELECT as_of, run_id FROM delta.`{live}/published` ORDER BY sequence DESC LIMIT 1) p\n"
+        "ON t.as_of = p.as_of AND t.run_id = p.run_id"
+    )
+
+
+def lists_for_everyone_sql(users: str = "visitors") -> str:
+    """The join readers use: a user's own list, else that of their context, else the one for all.
+
+    ``users`` is a table ``(user_id, context)`` of whom lists are wanted for.
+    """
+    return (
+        "SELECT v.user_id, r.rank, r.item_id, r.score\n"  # noqa: S608  (a table name of the caller's own)
+        f"FROM {users} v JOIN recommendations_current r ON r.user_id = v.user_id\n"
+        "UNION ALL\n"
+        "SELECT v.user_id, f.rank, f.item_id, f.score\n"
+        f"FROM {users} v LEFT ANTI JOIN recommendations_current r ON r.user_id = v.user_id\n"
+        "JOIN fallback_recommendations_current f\n"
+        "ON f.context = CASE WHEN v.context IN (SELECT context FROM fallback_recommendations_current)"
+        " THEN v.context ELSE '' END"
+    )
+
+
+def register_views(spark: SparkSession, root: str) -> None:
+    """Create the temporary views of ``VIEWS`` over the warehouse at ``root``; they follow each publish and rollback."""
+    for view, table in VIEWS.items():
+        spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW {view} AS {current_sql(root, table)}")

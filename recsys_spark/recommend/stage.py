@@ -1,0 +1,240 @@
+"""The recommend stage: one pass over the users with all partners, then neighbours and lists for unknown users."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Config
+from recsys_spark.config.serving import RecommendSettings
+from recsys_spark.context import Context
+from recsys_spark.errors import InputError
+from recsys_spark.recommend.arrow import OUTPUT
+from recsys_spark.recommend.catalogue import build_catalogue
+from recsys_spark.recommend.fallback import unknown_user_lists
+from recsys_spark.recommend.filters import blocked_ids
+from recsys_spark.recommend.gather import cooccurrence_items, encoder_items, items_in_order, popularity_items
+from recsys_spark.recommend.model import ModelRef, fusion_weights
+from recsys_spark.recommend.neighbours import NEIGHBOURS, neighbour_batches, neighbour_weights
+from recsys_spark.recommend.partners import Partners, TextItems
+from recsys_spark.recommend.users import active_since, user_rows, with_targets, with_vectors
+from recsys_spark.recommend.worker import LISTS, RANKS, SHORTFALLS, Side, Task, list_batches
+from recsys_spark.tables.content import content_hash
+from recsys_spark.tables.runs import StagePlan, StageReport
+from recsys_spark.tables.store import Commit, Written, slice_of
+from recsys_spark.tables.visible import InstantCutoff
+
+FALLBACK = "fallback_recommendations"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one call of the stage works on."""
+
+    config: Config
+    context: Context
+    model: ModelRef | None
+    weights: dict[str, float]
+    upstream: str
+    targets: DataFrame | None
+    neighbours: bool
+
+    @property
+    def settings(self) -> RecommendSettings:
+        return self.config.recommend
+
+
+def run(
+    config: Config,
+    context: Context,
+    model: ModelRef | None = None,
+    weights: dict[str, float] | None = None,
+    upstream: str | None = None,
+    targets: DataFrame | None = None,
+    neighbours: bool | None = None,
+) -> StageReport:
+    """Write recommendations, shortfalls, fallback_recommendations and item_neighbours of a namespace.
+
+    Args:
+        model: the version whose vectors are read; None: no encoder takes part.
+        weights: of the partners (see ``fusion_weights``); the caller passes those of the model version.
+        upstream: the namespace that co-occurrence and embeddings are read from; default: the context's.
+        targets: ``(user_id, user_idx, item_idx)``; their ranks among all allowed items go to target_ranks.
+        neighbours: write item_neighbours too; default: unless ``upstream`` is another namespace, as for baselines.
+
+    Raises:
+        ConfigError: weights that cannot be used. InputError: a block list that cannot be read, or no item to recommend.
+        MissingTableError: an earlier stage has not run.
+    """
+    chosen = fusion_weights(config.recommend, weights, model is not None)
+    work = _Run(config, context, model, chosen, upstream or context.namespace, targets, _wanted(neighbours, upstream))
+    blocked = blocked_ids(config.recommend)
+    return context.run_stage(_plan(work, blocked), lambda commit: _write(work, blocked, commit))
+
+
+def _wanted(neighbours: bool | None, upstream: str | None) -> bool:
+    return upstream is None if neighbours is None else neighbours
+
+
+def _plan(work: _Run, blocked: frozenset[str]) -> StagePlan:
+    context = work.context
+    inputs = {
+        "fit": context.events_content("fit"),
+        "history": context.events_content("history"),
+        "items": context.items_content(),
+        "users": context.users_content(),
+        "cooccurrence": context.store.content("cooccurrence", work.upstream),
+    }
+    if work.model is not None:
+        inputs |= {table: context.store.content(table, work.upstream) for table in ("item_embeddings", "user_embeddings")}
+    if work.targets is not None:
+        inputs["targets"] = content_hash(work.targets.select("user_id", "user_idx", "item_idx"))
+    settings = {
+        "recommend": work.settings.model_dump(mode="json"),
+        "weights": work.weights,
+        "measure": work.config.cooccurrence.rank_by,
+        "separator": _separator(work.config),
+        "model": None if work.model is None else [work.model.name, work.model.version],
+        "blocked": sorted(blocked),
+        "seed": work.config.seed,
+        "as_of": context.as_of.isoformat(),
+        "cutoff": context.cutoff.describe(),
+        "neighbours": work.neighbours,
+    }
+    optional = ((RANKS, work.targets is not None), (NEIGHBOURS, work.neighbours))
+    outputs = (LISTS, SHORTFALLS, FALLBACK, *(table for table, wanted in optional if wanted))
+    return StagePlan("recommend", settings, inputs, outputs)
+
+
+def _separator(config: Config) -> str | None:
+    return None if config.ingest.items is None else config.ingest.items.split_attributes
+
+
+def _write(work: _Run, blocked: frozenset[str], commit: Commit) -> tuple[list[Written], dict[str, Any]]:
+    side = _item_side(work, blocked)
+    broadcast = work.context.spark.sparkContext.broadcast(side)
+    try:
+        written = _write_lists(work, broadcast, commit)
+        if work.neighbours:
+            written.append(_write_neighbours(work, side, broadcast, commit))
+        written.append(_write_fallback(work, side, commit))
+    finally:
+        broadcast.unpersist()
+    facts = {
+        "weights": work.weights,
+        "partners": list(side.partners.present()),
+        "num_items": len(side.catalogue),
+        "num_allowed": int(side.catalogue.allowed.sum()),
+        "model_version": None if work.model is None else work.model.version,
+    }
+    return written, facts
+
+
+def _item_side(work: _Run, blocked: frozenset[str]) -> Side:
+    settings, context = work.settings, work.context
+    ordered = items_in_order(context.items(), work.config.seed)
+    if not ordered:
+        raise InputError(
+            "recommend", "the catalogue is empty", "at least one visible item", "run ingest with events or items first"
+        )
+    catalogue = build_catalogue(ordered, blocked, _separator(work.config))
+    popularity = popularity_items(context.events("fit"), catalogue, settings.context_key)
+    encoder = cooccurrence = None
+    if work.model is not None and "encoder" in settings.partners:
+        encoder = encoder_items(_of_version(work, "item_embeddings", work.model), catalogue)
+    if "cooccurrence" in settings.partners:
+        table = context.store.read("cooccurrence", work.upstream)
+        cooccurrence = cooccurrence_items(table, catalogue, work.config.cooccurrence.rank_by)
+    text = TextItems.of([item.text for item in ordered]) if "text" in settings.partners else None
+    return Side(catalogue, Partners(popularity, encoder, cooccurrence, text))
+
+
+def _of_version(work: _Run, table: str, model: ModelRef) -> DataFrame:
+    rows = work.context.store.read(table, work.upstream)
+    return rows.where((F.col("model_name") == model.name) & (F.col("model_version") == model.version))
+
+
+def _user_frame(work: _Run) -> DataFrame:
+    settings, context = work.settings, work.context
+    cutoff = context.cutoff
+    last_moment = cutoff.history_until if isinstance(cutoff, InstantCutoff) else cutoff.end
+    since = active_since(last_moment, settings.active_days)
+    rows = user_rows(
+        context.events("history"), context.users(), settings.history_items, settings.filter_seen, since, settings.context_key
+    )
+    vectors = None if work.model is None else _of_version(work, "user_embeddings", work.model)
+    named = with_targets(rows, work.targets, context.store.read("items", context.namespace))
+    columns = ("user_id", "items", "seen", "vector", "profile_text", "context", "target_idx", "target_ids")
+    tasks = 2 * context.spark.sparkContext.defaultParallelism
+    return with_vectors(named, vectors).repartition(tasks, "user_idx").select(*columns)
+
+
+def _task(work: _Run, weights: dict[str, float], k: int) -> Task:
+    settings = work.settings
+    return Task(
+        weights,
+        k,
+        settings.history_decay,
+        settings.max_reasons,
+        settings.user_block,
+        settings.item_tile,
+        work.targets is not None,
+    )
+
+
+def _write_lists(work: _Run, broadcast: Any, commit: Commit) -> list[Written]:
+    make = functools.partial(list_batches, broadcast=broadcast, task=_task(work, work.weights, work.settings.k))
+    with _kept(_user_frame(work).mapInArrow(make, OUTPUT)) as rows:
+        lists, short, ranks = (rows.where(F.col("table") == name) for name in (LISTS, SHORTFALLS, RANKS))
+        version = F.lit(None if work.model is None else work.model.version).cast("int").alias("model_version")
+        user = F.col("owner_id").alias("user_id")
+        written = [
+            _replace(work, LISTS, lists.select(user, "rank", "item_id", "score", "source", "reasons", version), commit),
+            _replace(work, SHORTFALLS, short.select(user, F.col("number").alias("num_items"), "reason"), commit),
+        ]
+        if work.targets is not None:
+            frame = ranks.select(user, "item_id", "rank", F.col("number").alias("num_candidates"))
+            written.append(work.context.store.replace(RANKS, work.context.namespace, frame, commit))
+    return written
+
+
+def _write_neighbours(work: _Run, side: Side, broadcast: Any, commit: Commit) -> Written:
+    spark, size = work.context.spark, len(side.catalogue)
+    tasks = max(1, min(2 * spark.sparkContext.defaultParallelism, math.ceil(size / work.settings.user_block)))
+    task = _task(work, neighbour_weights(work.weights, side.partners), work.settings.neighbours_k)
+    make = functools.partial(neighbour_batches, broadcast=broadcast, task=task)
+    rows = spark.range(0, size, 1, tasks).mapInArrow(make, OUTPUT)
+    frame = rows.select(F.col("owner_id").alias("item_id"), "rank", F.col("item_id").alias("neighbour_id"), "score", "reasons")
+    return _replace(work, NEIGHBOURS, frame, commit)
+
+
+def _write_fallback(work: _Run, side: Side, commit: Commit) -> Written:
+    rows = list(unknown_user_lists(side.catalogue, side.partners, work.settings.k))
+    frame = work.context.spark.createDataFrame(rows, "context string, rank int, item_id string, score double")
+    return _replace(work, FALLBACK, frame, commit)
+
+
+def _replace(work: _Run, table: str, frame: DataFrame, commit: Commit) -> Written:
+    """Replace this run's slice of a table."""
+    context = work.context
+    moment = F.timestamp_micros(F.lit(round(context.as_of.timestamp() * 1_000_000)))
+    stamped = frame.withColumn("run_id", F.lit(context.run_id)).withColumn("as_of", moment)
+    where = slice_of(as_of=context.as_of.isoformat(), run_id=context.run_id)
+    return context.store.replace(table, context.namespace, stamped, commit, where=where)
+
+
+@contextmanager
+def _kept(frame: DataFrame) -> Iterator[DataFrame]:
+    """The frame, computed once while its tables are written."""
+    kept = frame.persist()
+    try:
+        yield kept
+    finally:
+        kept.unpersist()

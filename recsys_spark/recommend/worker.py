@@ -1,0 +1,125 @@
+"""What a Spark task does with its users: blocks of Arrow rows in; lists, shortfalls and ranks of targets out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recsys_spark.recommend.arrow import flat_list, output_batch, reason_lists, vector_rows
+from recsys_spark.recommend.blocks import Block, fuse, history_matrix, seen_matrix, users_per_block
+from recsys_spark.recommend.catalogue import Catalogue
+from recsys_spark.recommend.explain import Explainer
+from recsys_spark.recommend.fallback import Group, groups
+from recsys_spark.recommend.filters import Filter, shortfall_reason
+from recsys_spark.recommend.matmul import one_thread
+from recsys_spark.recommend.partners import Partners
+from recsys_spark.recommend.scores import Ints
+from recsys_spark.recommend.topk import Best, Targets, best
+
+LISTS, SHORTFALLS, RANKS = "recommendations", "shortfalls", "target_ranks"
+
+
+@dataclass(frozen=True)
+class Side:
+    """The item side, broadcast once: the catalogue and what each partner keeps about it."""
+
+    catalogue: Catalogue
+    partners: Partners
+
+
+@dataclass(frozen=True)
+class Task:
+    """How lists are made."""
+
+    weights: dict[str, float]
+    k: int
+    decay: float
+    max_reasons: int
+    user_block: int
+    item_tile: int
+    rank_targets: bool = False
+
+
+def list_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Iterator[Any]:
+    """For ``mapInArrow``: rows of ``users.user_rows`` with vectors and targets in, ``arrow.OUTPUT`` out."""
+    one_thread()
+    side: Side = broadcast.value
+    rows = users_per_block(task.user_block, len(side.catalogue))
+    for batch in batches:
+        for start in range(0, batch.num_rows, rows):
+            yield from _lists_of(batch.slice(start, rows), side, task)
+
+
+def block_of(batch: Any, side: Side, decay: float) -> Block:
+    """Arrow rows as a block: items and seen as CSR, missing vectors as zeros, profile texts as TF-IDF rows."""
+    catalogue, partners = side.catalogue, side.partners
+    lengths, items = flat_list(batch.column("items"))
+    met_lengths, met = flat_list(batch.column("seen"))
+    dimension = partners.encoder.vectors.shape[1] if partners.encoder is not None else 0
+    queries = None
+    if partners.text is not None and "profile_text" in batch.schema.names:
+        queries = partners.text.queries([text or "" for text in batch.column("profile_text").to_pylist()])
+    return Block(
+        history_matrix(lengths, catalogue.positions(items), decay, len(catalogue)),
+        seen_matrix(met_lengths, catalogue.positions(met), len(catalogue)),
+        vector_rows(batch.column("vector"), dimension),
+        queries,
+    )
+
+
+def _lists_of(batch: Any, side: Side, task: Task) -> Iterator[Any]:
+    block = block_of(batch, side, task.decay)
+    user_ids = np.array(batch.column("user_id").to_pylist(), object)
+    contexts = batch.column("context").to_pylist()
+    lengths, target_idx = flat_list(batch.column("target_idx"))
+    owners = np.repeat(np.arange(batch.num_rows), lengths)
+    cols = side.catalogue.positions(target_idx)
+    target_ids = np.array(flat_list(batch.column("target_ids"))[1], object)
+    for group in groups(block, side.partners, task.weights, contexts):
+        place = np.full(block.num_users, -1)
+        place[group.users] = np.arange(len(group.users))
+        mine = np.flatnonzero(place[owners] >= 0)
+        cells = (place[owners[mine]], cols[mine]) if task.rank_targets else None
+        yield from _group_lists(block.take(group.users), group, side, task, user_ids[group.users], cells, target_ids[mine])
+
+
+def _group_lists(
+    block: Block, group: Group, side: Side, task: Task, user_ids: Any, cells: tuple[Ints, Ints] | None, target_ids: Any
+) -> Iterator[Any]:
+    fused = fuse(block, side.partners, group.weights, group.context, group.profile)
+    allowed = Filter(side.catalogue.allowed, block.seen)
+    targets = None if cells is None else Targets.of(fused, allowed, *cells)
+    chosen = best(fused, allowed, task.k, task.item_tile, targets)
+    explainer = Explainer(side.catalogue, side.partners, task.max_reasons)
+    yield output_batch(
+        LISTS,
+        len(chosen.rows),
+        owner_id=user_ids[chosen.rows],
+        rank=chosen.ranks.astype(np.int32),
+        item_id=side.catalogue.item_ids[chosen.cols],
+        score=chosen.scores,
+        source=np.array(group.sources, object)[chosen.rows],
+        reasons=reason_lists(explainer.reasons(block, chosen, group.context, group.profile)),
+    )
+    num_candidates = allowed.num_candidates()
+    yield _short(chosen, num_candidates, int(side.catalogue.allowed.sum()), task.k, user_ids)
+    if targets is not None:
+        yield output_batch(
+            RANKS,
+            len(targets.rows),
+            owner_id=user_ids[targets.rows],
+            item_id=target_ids,
+            rank=targets.ranks.astype(np.int32),
+            number=num_candidates[targets.rows].astype(np.int32),
+        )
+
+
+def _short(chosen: Best, num_candidates: Ints, num_allowed: int, k: int, user_ids: Any) -> Any:
+    """Shortfall rows of the users with fewer than ``k`` items."""
+    got = np.bincount(chosen.rows, minlength=len(user_ids))
+    short = np.flatnonzero(got < k)
+    reasons = [shortfall_reason(num_allowed, int(num_candidates[user]), k) for user in short]
+    return output_batch(SHORTFALLS, len(short), owner_id=user_ids[short], number=got[short].astype(np.int32), reason=reasons)
