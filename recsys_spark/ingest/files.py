@@ -69,7 +69,7 @@ def is_compressed(spark: SparkSession, path: str) -> bool:
 
 def _path(spark: SparkSession, path: str) -> tuple[Any, Any]:
     jvm: Any = spark._jvm
-    hadoop = spark._jsc.hadoopConfiguration()  # type: ignore[attr-defined]
+    hadoop = spark._jsc.hadoopConfiguration()
     return hadoop, jvm.org.apache.hadoop.fs.Path(path)
 
 

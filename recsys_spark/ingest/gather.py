@@ -97,13 +97,11 @@ def gather_events(job: Job, ledger: DataFrame, present: DataFrame) -> tuple[Inta
     if taken.rows is None:
         return taken, None, anew
     given = "event_id" in source.columns
-    identified = event_ids(good(taken.rows), given).persist()
-    days = identified.agg(F.to_date(F.min("ts")), F.to_date(F.max("ts"))).first()
+    days = good(taken.rows).agg(F.to_date(F.min("ts")), F.to_date(F.max("ts"))).first()
     if not given and days is not None and days[0] is not None:  # ts is part of the hash: other days hold no such id
         present = present.where(F.col("event_date").between(F.lit(days[0]), F.lit(days[1])))
-    fated = fates(identified, present).persist()
+    fated = fates(event_ids(good(taken.rows), given), present).persist()
     taken.count(fated)
-    identified.unpersist()
     before, position = {}, 0
     for number, file in enumerate(taken.read_now):
         before[number] = position
@@ -133,7 +131,7 @@ def gather_users(job: Job, ledger: DataFrame) -> tuple[Intake, DataFrame | None]
         return taken, None
     fated = last_wins(good(taken.rows), "user_id")
     taken.count(fated)
-    return taken, users.profiles(fated.where(F.col(FATE) == KEPT), job.config.ingest.max_text_chars)
+    return taken, users.profiles(fated.where(F.col(FATE) == KEPT), source, job.config.ingest.max_text_chars)
 
 
 def gather_graph(job: Job, ledger: DataFrame, known_items: DataFrame) -> tuple[list[Intake], DataFrame]:

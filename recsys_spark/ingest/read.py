@@ -94,7 +94,7 @@ def _read_whole(spark: SparkSession, file: SourceFile) -> bool:
 def _read_csv(spark: SparkSession, source: Source, group_and_whole: tuple[list[Numbered], bool]) -> DataFrame:
     group, whole = group_and_whole
     separator = source.delimiter or {"csv": ",", "tsv": "\t"}[source.format]
-    options = {
+    options: dict[str, str | bool] = {
         "header": source.header,
         "sep": separator,
         "quote": '"',
@@ -103,7 +103,7 @@ def _read_csv(spark: SparkSession, source: Source, group_and_whole: tuple[list[N
         "columnPruning": False,  # else a malformed row is only seen when all its columns are used
         "columnNameOfCorruptRecord": MALFORMED,
     }
-    names = spark.read.options(**options).csv(group[0][1].path).columns  # type: ignore[arg-type]
+    names = spark.read.options(**options).csv(group[0][1].path).columns
     if not names:
         return spark.createDataFrame([], StructType([StructField(c, StringType()) for c in OUR_COLUMNS]))
     schema = StructType([StructField(name, StringType()) for name in (*names, MALFORMED)])

@@ -147,8 +147,9 @@ class _Ingest:
         columns = [name for name in contract("events").schema.fieldNames() if name != "session_id"]
         numbered = numbered.select(*columns)
         gap = self.job.config.ingest.session_gap_minutes
-        if anew:
-            return self.store.replace("events", self.context.namespace, with_sessions(numbered, gap), self.commit)
+        if anew or not self.store.exists("events", self.context.namespace):
+            rows = with_sessions(numbered, gap).hint("rebalance", "event_date")  # else each task writes a file per day
+            return self.store.replace("events", self.context.namespace, rows, self.commit)
         touched = self._present("events").select(*columns).join(new.select("user_id").distinct(), "user_id", "left_semi")
         rows = with_sessions(touched.unionByName(numbered), gap)
         return self.store.merge("events", self.context.namespace, rows, self.commit)

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from pyspark.sql import Column
@@ -81,5 +82,6 @@ def normalised(text: Column, max_chars: int) -> Column:
     def batch(texts: pd.Series) -> pd.Series:
         return texts.map(lambda one: normalise(one, max_chars))
 
-    column: Column = F.pandas_udf(batch, "string")(text)  # type: ignore[call-overload]
+    make: Any = F.pandas_udf  # type: ignore[attr-defined]  # its stubs know no plain function
+    column: Column = make(batch, "string")(text)
     return column

@@ -37,9 +37,9 @@ def typed_users(raw: DataFrame, source: UserSource, where: str, key: bytes | Non
     return judged(with_key(raw, key), columns, rules, private=key is not None)
 
 
-def profiles(winners: DataFrame, max_text_chars: int) -> DataFrame:
+def profiles(winners: DataFrame, source: UserSource, max_text_chars: int) -> DataFrame:
     """One row per user of the source, profile text normalised, null where empty."""
-    text = normalised(F.col("profile_text"), max_text_chars)
+    text = normalised(F.col("profile_text"), max_text_chars) if template_fields(source.template) else F.lit("")
     return winners.select("user_id", filled(text).alias("profile_text"), "attributes")
 
 
