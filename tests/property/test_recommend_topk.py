@@ -1,0 +1,163 @@
+"""The blockwise top-K against its slow twin: full rows, full sort, and the same definition written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from recsys_spark.recommend.blocks import Block, fuse, history_matrix, seen_matrix
+from recsys_spark.recommend.filters import Filter
+from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems, TextItems
+from recsys_spark.recommend.topk import Targets, best
+
+WEIGHTS = (
+    {"encoder": 1.0},
+    {"cooccurrence": 1.0},
+    {"text": 1.0},
+    {"popularity": 1.0},
+    {"encoder": 1.0, "cooccurrence": 0.3, "text": 0.7, "popularity": 0.1},
+)
+
+
+def _world(
+    seed: int, num_items: int, num_users: int, coarse: bool, all_seen: bool
+) -> tuple[Partners, Block, np.ndarray[Any, Any]]:
+    """Random partners; ``coarse`` values are small integers, so that many scores are equal."""
+    rng = np.random.default_rng(seed)
+    draw = (
+        (lambda *s: rng.integers(-1, 2, s).astype(np.float32)) if coarse else (lambda *s: rng.normal(size=s).astype(np.float32))
+    )
+    cells = 4 * num_items
+    values = np.ones(cells) if coarse else rng.random(cells)
+    cooccurrence = CooccurrenceItems.of(rng.integers(0, num_items, cells), rng.integers(0, num_items, cells), values, num_items)
+    texts = [" ".join(f"word{w}" for w in rng.integers(0, 6, 2)) for _ in range(num_items)]
+    counts = rng.integers(0, 4, num_items).astype(np.float64)
+    partners = Partners(PopularityItems(counts), EncoderItems.of(draw(num_items, 3)), cooccurrence, TextItems.of(texts))
+    lengths = rng.integers(0, 5, num_users)
+    history = history_matrix(lengths, rng.integers(0, num_items, lengths.sum()), 0.7, num_items)
+    if all_seen:
+        met = np.full(num_users, num_items)
+        seen = seen_matrix(met, np.tile(np.arange(num_items), num_users), num_items)
+    else:
+        met = rng.integers(0, num_items + 1, num_users)
+        seen = seen_matrix(met, rng.integers(0, num_items, met.sum()), num_items)
+    return partners, Block(history, seen, draw(num_users, 3)), rng.random(num_items) < 0.8
+
+
+def _twin(partners: Partners, block: Block, weights: dict[str, float], allowed: Any) -> np.ndarray[Any, Any]:
+    """Fused scores ``[B, N]``: z-scores of whole rows, summed; -inf where filtered."""
+    total = np.zeros(block.history.shape)
+    for name, weight in weights.items():
+        if name != "popularity" and getattr(partners, name) is None:
+            continue
+        raw = _raw(name, partners, block)
+        std = raw.std(axis=1, keepdims=True)
+        real = std > 1e-6 * np.abs(raw).max(axis=1, keepdims=True, initial=0)
+        total += weight * np.where(real, (raw - raw.mean(axis=1, keepdims=True)) / np.where(real, std, 1), 0)
+    total = np.round(total, 9)
+    total[:, ~allowed] = -np.inf
+    total[block.seen.toarray() > 0] = -np.inf
+    return total
+
+
+def _raw(name: str, partners: Partners, block: Block) -> np.ndarray[Any, Any]:
+    history = block.history.toarray()
+    if name == "encoder":
+        return block.vectors.astype(float) @ partners.encoder.vectors.astype(float).T
+    if name == "cooccurrence":
+        return history @ partners.cooccurrence.rows.toarray()
+    if name == "text":
+        profile = history @ partners.text.by_item.toarray()
+        norm = np.linalg.norm(profile, axis=1, keepdims=True)
+        return np.where(norm > 0, profile / np.where(norm > 0, norm, 1), 0) @ partners.text.by_item.toarray().T
+    return np.tile(np.log1p(partners.popularity.counts), (block.num_users, 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    num_items=st.sampled_from([1, 2, 7, 40, 700]),
+    num_users=st.sampled_from([1, 5]),
+    k=st.sampled_from([1, 3, 10, 50]),
+    item_tile=st.sampled_from([1, 3, 64, 4096]),
+    weights=st.sampled_from(WEIGHTS),
+    coarse=st.booleans(),
+    all_seen=st.booleans(),
+)
+def test_blockwise_equals_the_slow_twin(
+    seed: int, num_items: int, num_users: int, k: int, item_tile: int, weights: dict[str, float], coarse: bool, all_seen: bool
+) -> None:
+    partners, block, allowed = _world(seed, num_items, num_users, coarse, all_seen)
+    full = _twin(partners, block, weights, allowed)
+    order = np.argsort(-full, axis=1, kind="stable")
+    fused, keep = fuse(block, partners, weights), Filter(allowed, block.seen)
+    found = best(fused, keep, k, max(item_tile, 1 if num_items < 100 else 64))
+    for user in range(num_users):
+        mine = found.rows == user
+        want = [item for item in order[user] if np.isfinite(full[user, item])][:k]
+        assert found.ranks[mine].tolist() == list(range(1, len(want) + 1))
+        np.testing.assert_allclose(found.scores[mine], full[user, want], atol=1e-6)
+        if coarse:
+            assert_same_up_to_rounding(found.cols[mine], want, full[user])
+        else:
+            assert found.cols[mine].tolist() == want
+    np.testing.assert_array_equal(keep.num_candidates(), np.isfinite(full).sum(axis=1))
+
+
+def assert_same_up_to_rounding(found: Any, want: Any, scores: Any) -> None:
+    """Equal, but for items whose scores the twin's own rounding tells apart by the last digit."""
+    for mine, other in zip(found, want, strict=True):
+        assert mine == other or abs(scores[mine] - scores[other]) <= 2e-9
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), num_items=st.sampled_from([1, 9, 300]), weights=st.sampled_from(WEIGHTS), coarse=st.booleans()
+)
+def test_ranks_of_targets_equal_the_full_sort(seed: int, num_items: int, weights: dict[str, float], coarse: bool) -> None:
+    partners, block, allowed = _world(seed, num_items, 4, coarse, False)
+    fused, keep = fuse(block, partners, weights), Filter(allowed, block.seen)
+    rows, cols = np.repeat(np.arange(4), num_items), np.tile(np.arange(num_items), 4)
+    targets = Targets.of(fused, keep, rows, cols)
+    found = best(fused, keep, num_items, 64, targets)
+    ranks = np.zeros((4, num_items), int)
+    ranks[found.rows, found.cols] = found.ranks
+    assert targets.ranks.tolist() == ranks.ravel().tolist()  # K = N: every allowed item is in the list, at its rank
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), weights=st.sampled_from(WEIGHTS))
+def test_a_user_alone_gets_the_same_list_as_in_a_block(seed: int, weights: dict[str, float]) -> None:
+    partners, block, allowed = _world(seed, 300, 6, True, False)
+    together = best(fuse(block, partners, weights), Filter(allowed, block.seen), 10, 64)
+    for user in range(6):
+        part = block.take(np.array([user]))
+        alone = best(fuse(part, partners, weights), Filter(allowed, part.seen), 10, 128)
+        assert alone.cols.tolist() == together.cols[together.rows == user].tolist()
+        assert alone.scores.tolist() == together.scores[together.rows == user].tolist()
+
+
+def test_an_item_outside_the_catalogue_has_rank_zero() -> None:
+    partners, block, _ = _world(1, 9, 1, False, False)
+    keep = Filter(np.ones(9, np.bool_), sparse.csr_matrix((1, 9)))
+    fused = fuse(block, partners, {"encoder": 1.0})
+    targets = Targets.of(fused, keep, np.array([0, 0]), np.array([-1, 4]))
+    best(fused, keep, 3, 4, targets)
+    assert targets.ranks[0] == 0
+    assert targets.ranks[1] >= 1
+
+
+@pytest.mark.parametrize("num_items", [5_000])
+def test_thousands_of_equal_scores_keep_tie_order(num_items: int) -> None:
+    """A sparse partner with three cells: behind them the first positions, in order."""
+    cooccurrence = CooccurrenceItems.of(np.array([0, 0, 0]), np.array([4_000, 70, 10]), np.array([1.0, 3.0, 2.0]), num_items)
+    partners = Partners(PopularityItems(np.zeros(num_items)), None, cooccurrence)
+    history = history_matrix(np.array([1]), np.array([0]), 0.7, num_items)
+    block = Block(history, history, np.zeros((1, 0), np.float32))
+    found = best(fuse(block, partners, {"cooccurrence": 1.0}), Filter(np.ones(num_items, np.bool_), history), 8, 512)
+    assert found.cols.tolist() == [70, 10, 4_000, 1, 2, 3, 4, 5]

@@ -1,0 +1,203 @@
+"""The recommend stage on hand-made tables: who gets a list, what is in it and why; reruns and block sizes change nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys_spark.config import Config, parse_config
+from recsys_spark.context import Context
+from recsys_spark.recommend.fusion_fit import fit_weights
+from recsys_spark.recommend.sql import lists_for_everyone_sql, register_views
+from recsys_spark.recommend.stage import ModelRef, run
+from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.store import Commit, Store
+from recsys_spark.tables.visible import InstantCutoff
+
+AS_OF = datetime(2024, 2, 1, tzinfo=UTC)
+START = datetime(2024, 1, 1, tzinfo=UTC)
+TOPICS = ("garden", "kitchen")
+NUM_ITEMS = 12  # items 0..11; even ones are garden, odd ones kitchen; 10 and 11 have no event; 11 is not available
+# user, item, label, day
+EVENTS = (
+    [(0, item, 1, day) for day, item in enumerate((0, 2, 4))]
+    + [(1, item, 1, day) for day, item in enumerate((1, 3, 5))]
+    + [(2, 0, 1, 0), (2, 2, 1, 1), (2, 6, 1, 2), (2, 1, -1, 3)]
+    + [(3, item, 1, item) for item in range(10)]
+    + [(4, 8, -1, 5)]
+)
+
+
+def _events() -> list[tuple[Any, ...]]:
+    rows = []
+    for pos, (user, item, label, day) in enumerate(EVENTS):
+        ts = START + timedelta(days=day, minutes=pos)
+        where = {"country": "fr" if user in (0, 4) else "de"}
+        event = (f"e{pos}", f"u{user}", user, f"i{item}", item, "view", None, 1.0, label, ts, pos, f"s{user}", where, ts.date())
+        rows.append(event)
+    return rows
+
+
+def _fill(store: Store, commit: Commit) -> None:
+    def write(table: str, rows: list[tuple[Any, ...]], namespace: str = "live") -> None:
+        store.replace(table, namespace, store.spark.createDataFrame(rows, contract(table).schema), commit)
+
+    write("events", _events())
+    day = START.date()
+    items = [
+        (f"i{i}", i, f"Title {i}", f"{TOPICS[i % 2]} thing number{i}", TOPICS[i % 2], None, i != 11, f"sha{i}", day, None)
+        for i in range(NUM_ITEMS)
+    ]
+    write("items", [tuple(x if x != "text" else "" for x in (*row[:4], True, *row[4:])) for row in items])
+    users = [(f"u{u}", u, None, None) for u in range(5)]
+    write("users", [*users, ("u5", 5, "I love the garden", None), ("u6", 6, "zzz", {"country": "fr"})])
+    pairs = [(0, 2, 0.9), (2, 0, 0.9), (0, 4, 0.5), (2, 4, 0.6), (4, 2, 0.6), (2, 6, 0.4), (4, 6, 0.7), (1, 3, 0.8), (3, 5, 0.8)]
+    write("cooccurrence", [(a, b, 1, 1, 1, 5, 1.0, 1.0, v, v, v, v, v, v, 1) for a, b, v in pairs])
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(NUM_ITEMS, 4)) + np.where(np.arange(NUM_ITEMS) % 2, 2.0, -2.0)[:, None]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    write("item_embeddings", [(i, f"i{i}", vectors[i].tolist(), "s", "m", 3) for i in range(NUM_ITEMS)])
+    write("user_embeddings", [(f"u{u}", u, vectors[u].tolist(), "s", 3, "m", 3) for u in range(4)])
+
+
+def _config(store: Store, **recommend: Any) -> Config:
+    data = {
+        "as_of": AS_OF,
+        "warehouse": store.root,
+        "ingest": {"events": {"path": "x.csv", "columns": {"user_id": "u", "item_id": "i", "ts": "t"}}},
+        "recommend": {"k": 4, "neighbours_k": 3} | recommend,
+    }
+    return parse_config(data)
+
+
+def _context(spark: SparkSession, store: Store, config: Config, fit_until: datetime = AS_OF, namespace: str = "live") -> Context:
+    return Context(spark, store, config, namespace, InstantCutoff(fit_until, AS_OF, AS_OF), "night1")
+
+
+def _lists(store: Store, namespace: str = "live") -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for row in store.read("recommendations", namespace).orderBy("user_id", "rank").collect():
+        found.setdefault(row["user_id"], []).append(row)
+    return found
+
+
+@pytest.fixture
+def filled(store: Store, commit: Commit) -> Store:
+    _fill(store, commit)
+    return store
+
+
+def test_lists_sources_reasons_and_shortfalls(spark: SparkSession, filled: Store) -> None:
+    config = _config(filled, context_key="country", block_items=["i9"])
+    context = _context(spark, filled, config)
+    report = run(config, context, ModelRef("m", 3), {"encoder": 1.0, "cooccurrence": 1.0, "text": 0.5, "popularity": 0.1})
+    assert report.status == "done"
+    lists = _lists(filled)
+    sources = {user: {row["source"] for row in rows} for user, rows in lists.items()}
+    assert sources == {"u0": {"personal"}, "u1": {"personal"}, "u2": {"personal"}, "u3": {"personal"}} | {
+        "u4": {"context"},
+        "u5": {"profile"},
+        "u6": {"context"},
+    }
+    met = {(f"u{u}", f"i{i}") for u, i, _, _ in EVENTS}
+    for user, rows in lists.items():
+        assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
+        assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+        for row in rows:
+            assert (user, row["item_id"]) not in met
+            assert row["item_id"] not in ("i9", "i11")
+            assert row["model_version"] == 3
+            assert 1 <= len(row["reasons"]) <= 3
+            assert 0 <= sum(reason["contribution"] for reason in row["reasons"]) <= 1
+    assert lists["u0"][0]["item_id"] == "i6"  # garden, and met together with what u0 has
+    assert {r["ref_id"] for r in lists["u0"][0]["reasons"]} <= {"i0", "i2", "i4", "category"}
+    assert {r["item_id"] for r in lists["u5"][:3]} <= {f"i{i}" for i in range(0, 12, 2)}
+    assert lists["u5"][0]["reasons"][0]["ref_id"] == "profile_text"
+    assert {r["item_id"] for r in lists["u6"][:3]} == {"i0", "i2", "i4"}  # what France likes
+    short = {row["user_id"]: (row["num_items"], row["reason"]) for row in filled.read("shortfalls", "live").collect()}
+    assert short == {"u3": (1, "fewer than K unseen items")}
+    neighbours = filled.read("item_neighbours", "live").collect()
+    by_item = {i: sorted(r["rank"] for r in neighbours if r["item_id"] == f"i{i}") for i in range(NUM_ITEMS)}
+    assert all(ranks == [1, 2, 3] for ranks in by_item.values())
+    assert all(row["item_id"] != row["neighbour_id"] and row["reasons"] for row in neighbours)
+    fallback = filled.read("fallback_recommendations", "live").orderBy("context", "rank").collect()
+    assert {row["context"] for row in fallback} == {"", "fr", "de"}
+    assert {row["item_id"] for row in fallback if row["context"] == "fr"} >= {"i0", "i2", "i4"}
+
+
+def test_rerun_does_nothing_and_blocks_change_nothing(spark: SparkSession, filled: Store) -> None:
+    config = _config(filled)
+    context = _context(spark, filled, config)
+    weights = {"cooccurrence": 1.0, "text": 0.3}
+    run(config, context, None, weights)
+    first = {user: [(r["item_id"], r["score"]) for r in rows] for user, rows in _lists(filled).items()}
+    version = filled.version("recommendations", "live")
+    assert run(config, context, None, weights).status == "skipped"
+    smaller = _config(filled, user_block=1, item_tile=2)
+    run(smaller, _context(spark, filled, smaller), None, weights)
+    again = {user: [(r["item_id"], r["score"]) for r in rows] for user, rows in _lists(filled).items()}
+    assert again == first
+    assert filled.version("recommendations", "live") == version  # an equal result is not committed
+
+
+def test_targets_are_ranked_in_a_nested_namespace(spark: SparkSession, filled: Store) -> None:
+    config = _config(filled, k=12)
+    context = _context(spark, filled, config, namespace="eval/r1/cooccurrence")
+    targets = spark.createDataFrame(
+        [("u0", 0, 6), ("u0", 0, 0), ("u1", 1, 7), ("u9", 9, 3), ("u1", 1, 11)], "user_id string, user_idx int, item_idx int"
+    )
+    run(config, context, None, {"cooccurrence": 1.0}, upstream="live", targets=targets)
+    ranks = {(r["user_id"], r["item_id"]): r for r in filled.read("target_ranks", context.namespace).collect()}
+    lists = _lists(filled, context.namespace)
+    listed = {(user, r["item_id"]): r["rank"] for user, rows in lists.items() for r in rows}
+    assert ranks["u0", "i6"]["rank"] == 1
+    assert ranks["u0", "i6"]["num_candidates"] == NUM_ITEMS - 1 - 3
+    assert ranks["u0", "i0"]["rank"] == 0  # seen
+    assert ranks["u1", "i11"]["rank"] == 0  # not available
+    for key in (("u1", "i7"), ("u9", "i3")):
+        assert ranks[key]["rank"] == listed[key]
+    assert len(ranks) == 5
+    assert not filled.exists("item_neighbours", context.namespace)
+
+
+def test_active_days_keep_recent_users_and_those_with_a_profile(spark: SparkSession, filled: Store) -> None:
+    config = _config(filled, active_days=26)  # since 6 January
+    run(config, _context(spark, filled, config), None, {"cooccurrence": 1.0})
+    assert set(_lists(filled)) == {"u3", "u4", "u5", "u6"}
+
+
+def test_views_follow_what_is_published(spark: SparkSession, filled: Store, commit: Commit) -> None:
+    config = _config(filled)
+    run(config, _context(spark, filled, config), None, {"popularity": 1.0})
+    row = (1, AS_OF, "night1", None, {}, "publish", "test", AS_OF)
+    published = spark.createDataFrame([row], contract("published").schema)
+    filled.replace("published", "live", published, commit)
+    register_views(spark, filled.root)
+    assert spark.table("recommendations_current").count() == filled.read("recommendations", "live").count()
+    spark.createDataFrame([("u0", "de"), ("nobody", "xx")], "user_id string, context string").createOrReplaceTempView("visitors")
+    found = spark.sql(lists_for_everyone_sql()).collect()
+    assert {r["user_id"] for r in found} == {"u0", "nobody"}
+    assert sorted(r["rank"] for r in found if r["user_id"] == "nobody") == [1, 2, 3, 4]
+    later = spark.createDataFrame([(2, AS_OF, "other", None, {}, "publish", "test", AS_OF)], contract("published").schema)
+    filled.append("published", "live", later, commit)
+    assert spark.table("recommendations_current").count() == 0
+
+
+def test_fusion_weights_find_the_partner_that_knows(spark: SparkSession, filled: Store) -> None:
+    """Validation targets are what co-occurrence says; the user vectors point away from them."""
+    config = _config(filled)
+    context = _context(spark, filled, config, fit_until=START + timedelta(days=2))
+    items = filled.read("item_embeddings", "live").select("item_idx", "vector")
+    users = filled.read("user_embeddings", "live").selectExpr("user_idx", "transform(vector, x -> -x) as vector")
+    fit = fit_weights(config, context, items, users)
+    assert fit.num_users == 4  # u0, u1, u2 and u3 like something on or after the third day
+    assert "encoder" not in fit.weights
+    assert fit.table[0] == (fit.weights, max(ndcg for _, ndcg in fit.table))
+    worst = {tuple(weights.items()): ndcg for weights, ndcg in fit.table}[(("encoder", 1.0),)]
+    assert fit.table[0][1] > worst
+    fixed = fit_weights(_config(filled, weights={"text": 2.0}), context, items, users)
+    assert fixed.weights == {"text": 2.0}

@@ -1,0 +1,167 @@
+"""Partners, filters, fallbacks and weights, one at a time and without Spark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys_spark.config.serving import RecommendSettings
+from recsys_spark.errors import ConfigError, InputError
+from recsys_spark.recommend.blocks import Block, history_matrix, seen_matrix, users_per_block
+from recsys_spark.recommend.catalogue import Item, build_catalogue
+from recsys_spark.recommend.fallback import groups, unknown_user_lists
+from recsys_spark.recommend.filters import blocked_ids, shortfall_reason
+from recsys_spark.recommend.fusion_fit import choose, first_round, second_round, user_ndcg
+from recsys_spark.recommend.model import PRIOR, fusion_weights
+from recsys_spark.recommend.neighbours import neighbour_weights
+from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems, TextItems
+from recsys_spark.recommend.scores import SharedScores
+from recsys_spark.recommend.sql import current_sql
+
+
+def test_history_weights_fall_with_age_and_add_up() -> None:
+    found = history_matrix(np.array([3, 0, 2]), np.array([4, 1, 4, -1, 2]), 0.5, 5).toarray()
+    np.testing.assert_allclose(found, [[0, 0.5, 0, 0, 1.25], [0] * 5, [0, 0, 1, 0, 0]])
+    seen = seen_matrix(np.array([3]), np.array([4, 1, 4]), 5).toarray()
+    np.testing.assert_array_equal(seen, [[0, 1, 0, 0, 1]])
+
+
+def test_dense_moments_are_those_of_the_whole_row() -> None:
+    rng = np.random.default_rng(3)
+    items, users = rng.normal(size=(200, 8)).astype(np.float32) + 5, rng.normal(size=(4, 8)).astype(np.float32)
+    scores = EncoderItems.of(items).scores(users)
+    raw = users.astype(float) @ items.astype(float).T
+    np.testing.assert_allclose(scores.mean, raw.mean(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(1 / scores.inverse_std, raw.std(axis=1), rtol=1e-9)
+
+
+def test_equal_scores_say_nothing() -> None:
+    same = EncoderItems.of(np.full((5, 3), 0.3, np.float32)).scores(np.ones((2, 3), np.float32))
+    assert same.inverse_std.tolist() == [0, 0]
+    assert SharedScores(np.full(4, 7.1), 2).tile(1.0, 0, 4, np.float32).tolist() == [[0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["", ""], ["!!", "?"], ["one"], ["same words", "same words", "same words"]])
+def test_text_without_telling_words_does_not_fail(texts: list[str]) -> None:
+    found = TextItems.of(texts)
+    assert found is None or found.by_item.shape[0] == len(texts)
+
+
+def test_text_takes_any_script() -> None:
+    found = TextItems.of(["شاي أخضر", "قهوة سوداء", "🙂 tea", "x" * 100_000])
+    assert found is not None
+    scores = found.scores(found.queries(["شاي"])).by_item
+    assert scores[0, 0] > 0
+    assert scores[1:, 0].tolist() == [0, 0, 0]
+
+
+def test_block_list_comes_from_config_and_file(tmp_path: Path) -> None:
+    listed = tmp_path / "blocked.csv"
+    listed.write_text('item_id,why\na,x\n"b ""quoted"", with comma",y\n', encoding="utf-8")
+    settings = RecommendSettings(block_items=["c"], block_list_path=str(listed))
+    assert blocked_ids(settings) == {"a", 'b "quoted", with comma', "c"}
+    listed.write_text("item\na\n", encoding="utf-8")
+    with pytest.raises(InputError, match="a column item_id"):
+        blocked_ids(settings)
+    with pytest.raises(InputError, match="no such file"):
+        blocked_ids(RecommendSettings(block_list_path=str(tmp_path / "absent.csv")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((0, 0, 5), "no item is available and allowed"),
+        ((3, 0, 5), "all items seen"),
+        ((3, 2, 5), "catalogue smaller than K"),
+        ((9, 2, 5), "fewer than K unseen items"),
+    ],
+)
+def test_a_shortfall_says_why(arguments: tuple[int, int, int], reason: str) -> None:
+    assert shortfall_reason(*arguments) == reason
+
+
+def _partners() -> Partners:
+    counts = PopularityItems(np.array([1.0, 9, 3, 0]), ("fr",), history_matrix(np.array([2]), np.array([0, 0]), 1.0, 4))
+    cooccurrence = CooccurrenceItems.of(np.array([0]), np.array([1]), np.array([1.0]), 4)
+    return Partners(counts, None, cooccurrence, TextItems.of(["red", "red", "blue", ""]))
+
+
+def test_users_are_dealt_to_the_first_that_knows_them() -> None:
+    partners = _partners()
+    assert partners.text is not None
+    lengths, items = np.array([1, 1, 1, 0, 0, 0]), np.array([0, 2, 3])
+    queries = partners.text.queries(["", "", "blue", "blue", "", ""])
+    empty = np.zeros((6, 0), np.float32)
+    block = Block(history_matrix(lengths, items, 0.7, 4), seen_matrix(np.zeros(6, int), np.empty(0, int), 4), empty, queries)
+    contexts = [None, None, None, "fr", "fr", "xx"]
+    found = {user: source for g in groups(block, partners, {"cooccurrence": 1.0, "text": 1.0}, contexts)
+             for user, source in zip(g.users, g.sources, strict=True)}  # fmt: skip
+    assert found == {0: "personal", 1: "item_text", 2: "profile", 3: "profile", 4: "context", 5: "popular"}
+    baseline = list(groups(block, partners, {"popularity": 1.0}, contexts))
+    assert [set(g.sources) for g in baseline] == [{"popular"}]
+
+
+def test_lists_for_unknown_users_hold_what_is_popular_there() -> None:
+    items = [Item(i, f"i{i}", None, "", None, None, i != 2) for i in range(4)]
+    rows = list(unknown_user_lists(build_catalogue(items, frozenset()), _partners(), 3))
+    assert [(c, r, i) for c, r, i, _ in rows] == [
+        ("", 1, "i1"), ("", 2, "i0"), ("", 3, "i3"), ("fr", 1, "i0"), ("fr", 2, "i1"), ("fr", 3, "i3"),
+    ]  # fmt: skip
+
+
+def test_weights_of_a_run() -> None:
+    settings = RecommendSettings()
+    assert fusion_weights(settings, None, True) == PRIOR
+    assert "encoder" not in fusion_weights(settings, {"encoder": 1.0, "text": 2.0}, False)
+    assert fusion_weights(RecommendSettings(weights={"text": 2.0}), None, True) == {"text": 2.0}
+    assert fusion_weights(RecommendSettings(weights={"text": 2.0}), {"popularity": 1.0}, True) == {"popularity": 1.0}
+    with pytest.raises(ConfigError, match="unknown partner 'txt'"):
+        fusion_weights(settings, {"txt": 1.0}, True)
+    with pytest.raises(ConfigError, match="0 or more"):
+        fusion_weights(settings, {"text": -1.0}, True)
+    with pytest.raises(ConfigError, match="no partner takes part"):
+        fusion_weights(settings, {"encoder": 1.0}, False)
+
+
+def test_neighbours_use_the_partners_that_relate_items() -> None:
+    assert neighbour_weights({"popularity": 1.0}, _partners()) == {"cooccurrence": 1.0, "text": 1.0, "popularity": 1e-3}
+    assert neighbour_weights({"encoder": 1.0, "text": 0.3}, _partners()) == {"text": 0.3, "popularity": 1e-3}
+
+
+def test_candidates_of_fusion() -> None:
+    grid = first_round(("encoder", "cooccurrence", "text", "popularity"))
+    assert len(grid) == 5 * 5 * 3 + 5 * 3 + 3 + 1
+    assert {"encoder": 1.0} in grid
+    assert {"popularity": 1.0} in grid
+    assert len({tuple(sorted(w.items())) for w in grid}) == len(grid)
+    second = second_round({"encoder": 1.0, "text": 0.3}, ("encoder", "cooccurrence", "text", "popularity"))
+    assert all(w["encoder"] == 1.0 for w in second)
+    assert {"encoder": 1.0, "text": 0.6} in second
+    assert {"encoder": 1.0, "text": 0.3, "cooccurrence": 0.03} in second
+    tied = [({"encoder": 1.0, "text": 0.1}, 0.5), ({"text": 3.0}, 0.5), ({"text": 1.0}, 0.5), ({"encoder": 1.0}, 0.4)]
+    assert choose(tied)[0] == ({"text": 1.0}, 0.5)
+
+
+def test_ndcg_of_a_user_for_each_candidate() -> None:
+    z = np.array([[3, 2, 1, 0], [0, 0, 5, 0]], np.float32)
+    weights = np.array([[1, 0], [0, 1]], np.float32)
+    barred = np.array([-np.inf, 0, 0, 0], np.float32)
+    found = user_ndcg(z, barred, np.array([2]), weights)  # second behind item 1; first for the other partner
+    np.testing.assert_allclose(found, [1 / np.log2(3), 1.0])
+    np.testing.assert_allclose(user_ndcg(z, barred, np.array([3]), weights), [1 / np.log2(4), 1 / np.log2(4)])  # tie order
+    assert user_ndcg(z, barred, np.array([0]), weights).tolist() == [0, 0]  # may not be listed
+    assert user_ndcg(z, barred, np.array([-1]), weights).tolist() == [0, 0]
+
+
+def test_blocks_shrink_with_the_catalogue() -> None:
+    assert users_per_block(512, 1_000) == 512
+    assert users_per_block(512, 60_000) == 186
+    assert users_per_block(512, 100_000_000) == 1
+
+
+def test_views_take_the_newest_published_row() -> None:
+    assert "ORDER BY sequence DESC LIMIT 1" in current_sql("/w/", "recommendations")
+    with pytest.raises(InputError, match="without backquotes"):
+        current_sql("/w`", "recommendations")
