@@ -27,7 +27,7 @@ _NAMES = {
     "hit_rate": "Hit rate",
     "coverage": "Coverage",
     "gini": "Gini",
-    "novelty": "Novelty (bits)",
+    "novelty": "Novelty",
     "diversity": "Diversity",
 }
 _FIGURES = ("loss", "recall", "by_item", "by_user", "cumulative", "tail", "weights")
@@ -71,7 +71,7 @@ def figure(value: float | None) -> str:
     """Four decimals; fewer for large values."""
     if value is None:
         return "\u2013"
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
+    return f"{value:.4f}" if abs(value) < 2 else f"{value:.2f}"
 
 
 def signed(value: float | None) -> str:

@@ -18,7 +18,7 @@ _INK, _GRID = "#010203", "#040506"
 _SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04")
 _VARIABLES = {_INK: "var(--ink)", _GRID: "var(--line)"} | {c: f"var(--series-{n})" for n, c in enumerate(_SERIES, 1)}
 _MARKERS = ("o", "s", "D", "^")
-_WIDTH, _HEIGHT = 4.9, 3.1
+_WIDTH, _HEIGHT = 4.3, 2.85  # inches; small, so that the text stays readable at phone width
 _RC = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
@@ -41,10 +41,10 @@ _RC = {
 }
 
 
-def _svg(draw: Callable[[Any], None], label: str, name: str) -> Markup:
+def _svg(draw: Callable[[Any], None], label: str, name: str, height: float = _HEIGHT) -> Markup:
     """Draw on one pair of axes. ``name`` keeps ids apart when several figures share a page."""
     with matplotlib.rc_context({**_RC, "svg.hashsalt": name}):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         draw(figure.subplots())
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -122,7 +122,7 @@ def cumulative_plot(events: Sequence[float], places: Sequence[float]) -> Markup:
                 run += value
                 y.append(100 * run / total)
             axes.plot(x, y, color=colour, linewidth=1.8, label=label)
-        axes.plot([0, 100], [0, 100], color=_GRID, linewidth=1, linestyle="--", label="all items alike")
+        axes.plot([0, 100], [0, 100], color=_INK, alpha=0.55, linewidth=1, linestyle="--", label="all items alike")
         axes.set(xlabel="items, most popular first (%)", ylabel="held by them (%)", xlim=(0, 100), ylim=(0, 102))
         axes.legend(loc="lower right")
 
@@ -157,4 +157,4 @@ def weights_plot(weights: dict[str, float]) -> Markup:
         axes.margins(x=0.15)
         axes.set_xlabel("weight of the partner's z-score")
 
-    return _svg(draw, "Fusion weights", "weights")
+    return _svg(draw, "Fusion weights", "weights", height=0.8 + 0.36 * len(weights))
