@@ -95,7 +95,7 @@ def _time_rules(fields: Fields, ts: Column, position: Column, now: datetime) -> 
 
 
 def _optional_rules(fields: Fields, source: EventSource, value: Column, event_type: Column) -> list[Rule]:
-    finite = (value == value) & (F.abs(value) != F.lit(float("inf"))) & ~F.isnan(value)
+    finite = ~F.isnan(value) & (F.abs(value) != F.lit(float("inf")))
     rules: list[Rule] = [
         (fields.text("value").isNotNull() & value.isNull(), "value is not a number"),
         (value.isNotNull() & ~finite, "value is not finite"),

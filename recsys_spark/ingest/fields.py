@@ -69,10 +69,12 @@ class Fields:
         return self._with_default(name, filled(self.raw(name).cast("string")))
 
     def text(self, name: str) -> Column:
-        """Like ``exact``, without white space at the ends; ``name`` may also be a source column."""
-        if not self.is_mapped(name) and name in self._found:
-            return F.trim(filled(F.col(quoted(name)).cast("string")))
+        """Like ``exact``, without white space at the ends."""
         return F.trim(self.exact(name))
+
+    def word(self, name: str) -> Column:
+        """A template's field: one of our names, else a source column."""
+        return self.text(name) if self.is_mapped(name) else F.trim(filled(F.col(quoted(name)).cast("string")))
 
     def rejected(self, name: str) -> Column:
         """True where a value is missing and the rule says to reject the row."""

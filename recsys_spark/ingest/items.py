@@ -36,7 +36,7 @@ def typed_items(raw: DataFrame, source: ItemSource, where: str, private: bool) -
     columns = {
         "item_id": fields.exact("item_id"),
         "title": _one_line(fields.text("title")),
-        "text": composed(source.template, fields.text),
+        "text": composed(source.template, fields.word),
         "category": fields.text("category"),
         "attributes": attributes(attribute_columns(source.columns, source.attributes), source.split_attributes),
         "available": F.coalesce(available, F.lit(True)),

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from recsys_spark.errors import ConfigError
 
 _BLOCK_BYTES = 64  # of SHA-256
-_INNER, _OUTER = "__inner_key", "__outer_key"
+KEY_COLUMNS = _INNER, _OUTER = "__inner_key", "__outer_key"
 
 
 def id_key(variable: str | None) -> bytes | None:

@@ -10,6 +10,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from recsys_spark.config.ingest import Source
 from recsys_spark.ingest.files import SourceFile, first_line, is_compressed
+from recsys_spark.ingest.pseudonyms import KEY_COLUMNS
 from recsys_spark.ingest.rownumbers import FILE_NO, ROW_NUMBER, SOURCE_HASH, number_rows
 
 MALFORMED = "__malformed"  # the raw record where a line does not parse, else null
@@ -43,7 +44,7 @@ def read_source(spark: SparkSession, source: Source, files: list[SourceFile], ne
 
 def source_columns(frame: DataFrame) -> list[str]:
     """Columns that come from the file."""
-    return [column for column in frame.columns if column not in OUR_COLUMNS]
+    return [column for column in frame.columns if column not in (*OUR_COLUMNS, *KEY_COLUMNS)]
 
 
 def _number(scan: DataFrame, group: list[Numbered]) -> DataFrame:

@@ -30,7 +30,7 @@ def typed_users(raw: DataFrame, source: UserSource, where: str, key: bytes | Non
     fields = Fields(raw, source, where, source_names(source))
     columns = {
         "user_id": pseudonym(fields.exact("user_id"), key),
-        "profile_text": composed(source.template, fields.text),
+        "profile_text": composed(source.template, fields.word),
         "attributes": attributes(attribute_columns(source.columns, source.attributes), None),
     }
     rules = [(fields.exact("user_id").isNull(), "missing user_id"), *fields.reject_reasons(("user_id",))]
