@@ -15,6 +15,7 @@ from recsys_spark.recommend.scores import Float64, Ints, as_rows
 from recsys_spark.recommend.topk import Best
 
 _SHARE_DECIMALS = 6
+_CELLS_AT_ONCE = 1_024
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Explainer:
             dealt = self._text_alike(items, weights, best) * np.where(value == "", by_text, 0.0)[:, None]
             alike, by_text = alike + dealt, np.where(value == "", 0.0, by_text)
         history = together + alike
-        slots = np.concatenate([history, by_text[:, None], shares["popularity"][:, None]], axis=1)
+        slots = _cut(np.concatenate([history, by_text[:, None], shares["popularity"][:, None]], axis=1))
         pick, kept = self._pick(slots, value != "")
         return self._write(pick, kept, slots, _Told(items[best.rows], together > alike, attribute, value, context or ""), best)
 
@@ -77,7 +78,10 @@ class Explainer:
             return np.zeros((len(best.rows), items.shape[1]))
         vectors = self.partners.encoder.vectors
         met = vectors[np.maximum(items, 0)]  # [B, L, D]
-        dots = np.einsum("cld,cd->cl", met[best.rows], vectors[best.cols]).astype(np.float64)
+        dots = np.empty((len(best.rows), items.shape[1]))
+        for begin in range(0, len(dots), _CELLS_AT_ONCE):
+            part = slice(begin, begin + _CELLS_AT_ONCE)
+            dots[part] = (met[best.rows[part]].astype(np.float64) * vectors[best.cols[part], None]).sum(axis=2)
         return _dealt(np.maximum(dots, 0.0) * weights[best.rows])
 
     def _text_alike(self, items: Ints, weights: Float64, best: Best) -> Float64:
@@ -133,9 +137,8 @@ class Explainer:
         item = told.anchors[owner, column]
         kinds[from_history] = np.where(told.mostly_together[owner, column], "cooccurrence", self.history_kind)
         ref_ids[from_history], texts[from_history] = self.catalogue.item_ids[item], self.catalogue.titles[item]
-        floor = 10.0**_SHARE_DECIMALS
         offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
-        return Reasons(offsets, kinds, ref_ids, texts, np.floor(slots[which, slot] * floor) / floor)
+        return Reasons(offsets, kinds, ref_ids, texts, slots[which, slot])
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,13 @@ def _padded(history: Any) -> tuple[Ints, Float64]:
     items, weights = np.full((len(lengths), width), -1, np.int64), np.zeros((len(lengths), width))
     items[rows, place], weights[rows, place] = history.indices, history.data
     return items, weights
+
+
+def _cut(shares: Float64) -> Float64:
+    """Shares cut (not rounded up, so that they never pass 1) to 6 decimals; 0.5 less the last bit of a float is still 0.5."""
+    scale = 10.0**_SHARE_DECIMALS
+    found: Float64 = np.floor(shares * scale + 1e-3) / scale
+    return found
 
 
 def _dealt(parts: Float64) -> Float64:

@@ -85,18 +85,21 @@ def _lists(store: Store, namespace: str = "live") -> dict[str, list[Any]]:
     return found
 
 
-@pytest.fixture
-def filled(store: Store, commit: Commit) -> Store:
-    _fill(store, commit)
+@pytest.fixture(scope="module")
+def filled(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Shared by the tests of this file, which each write into a namespace of their own."""
+    store = Store(spark, str(tmp_path_factory.mktemp("recommend") / "warehouse"))
+    _fill(store, Commit("run", "test", "fingerprint"))
     return store
 
 
 def test_lists_sources_reasons_and_shortfalls(spark: SparkSession, filled: Store) -> None:
     config = _config(filled, context_key="country", block_items=["i9"])
-    context = _context(spark, filled, config)
-    report = run(config, context, ModelRef("m", 3), {"encoder": 1.0, "cooccurrence": 1.0, "text": 0.5, "popularity": 0.1})
+    context = _context(spark, filled, config, namespace="eval/lists")
+    weights = {"encoder": 1.0, "cooccurrence": 1.0, "text": 0.5, "popularity": 0.1}
+    report = run(config, context, ModelRef("m", 3), weights, upstream="live", neighbours=True)
     assert report.status == "done"
-    lists = _lists(filled)
+    lists = _lists(filled, "eval/lists")
     sources = {user: {row["source"] for row in rows} for user, rows in lists.items()}
     assert sources == {"u0": {"personal"}, "u1": {"personal"}, "u2": {"personal"}, "u3": {"personal"}} | {
         "u4": {"context"},
@@ -112,36 +115,36 @@ def test_lists_sources_reasons_and_shortfalls(spark: SparkSession, filled: Store
             assert row["item_id"] not in ("i9", "i11")
             assert row["model_version"] == 3
             assert 1 <= len(row["reasons"]) <= 3
-            assert 0 <= sum(reason["contribution"] for reason in row["reasons"]) <= 1
+            assert 0 <= sum(reason["contribution"] for reason in row["reasons"]) <= 1 + 1e-9
     assert lists["u0"][0]["item_id"] == "i6"  # garden, and met together with what u0 has
     assert {r["ref_id"] for r in lists["u0"][0]["reasons"]} <= {"i0", "i2", "i4", "category"}
     assert {r["item_id"] for r in lists["u5"][:3]} <= {f"i{i}" for i in range(0, 12, 2)}
     assert lists["u5"][0]["reasons"][0]["ref_id"] == "profile_text"
     assert {r["item_id"] for r in lists["u6"][:3]} == {"i0", "i2", "i4"}  # what France likes
-    short = {row["user_id"]: (row["num_items"], row["reason"]) for row in filled.read("shortfalls", "live").collect()}
+    short = {row["user_id"]: (row["num_items"], row["reason"]) for row in filled.read("shortfalls", "eval/lists").collect()}
     assert short == {"u3": (1, "fewer than K unseen items")}
-    neighbours = filled.read("item_neighbours", "live").collect()
+    neighbours = filled.read("item_neighbours", "eval/lists").collect()
     by_item = {i: sorted(r["rank"] for r in neighbours if r["item_id"] == f"i{i}") for i in range(NUM_ITEMS)}
     assert all(ranks == [1, 2, 3] for ranks in by_item.values())
     assert all(row["item_id"] != row["neighbour_id"] and row["reasons"] for row in neighbours)
-    fallback = filled.read("fallback_recommendations", "live").orderBy("context", "rank").collect()
+    fallback = filled.read("fallback_recommendations", "eval/lists").orderBy("context", "rank").collect()
     assert {row["context"] for row in fallback} == {"", "fr", "de"}
     assert {row["item_id"] for row in fallback if row["context"] == "fr"} >= {"i0", "i2", "i4"}
 
 
 def test_rerun_does_nothing_and_blocks_change_nothing(spark: SparkSession, filled: Store) -> None:
     config = _config(filled)
-    context = _context(spark, filled, config)
+    context = _context(spark, filled, config, namespace="eval/rerun")
     weights = {"cooccurrence": 1.0, "text": 0.3}
-    run(config, context, None, weights)
-    first = {user: [(r["item_id"], r["score"]) for r in rows] for user, rows in _lists(filled).items()}
-    version = filled.version("recommendations", "live")
-    assert run(config, context, None, weights).status == "skipped"
+    run(config, context, None, weights, upstream="live")
+    first = {user: [(r["item_id"], r["score"]) for r in rows] for user, rows in _lists(filled, "eval/rerun").items()}
+    version = filled.version("recommendations", "eval/rerun")
+    assert run(config, context, None, weights, upstream="live").status == "skipped"
     smaller = _config(filled, user_block=1, item_tile=2)
-    run(smaller, _context(spark, filled, smaller), None, weights)
-    again = {user: [(r["item_id"], r["score"]) for r in rows] for user, rows in _lists(filled).items()}
+    run(smaller, _context(spark, filled, smaller, namespace="eval/rerun"), None, weights, upstream="live")
+    again = {user: [(r["item_id"], r["score"]) for r in rows] for user, rows in _lists(filled, "eval/rerun").items()}
     assert again == first
-    assert filled.version("recommendations", "live") == version  # an equal result is not committed
+    assert filled.version("recommendations", "eval/rerun") == version  # an equal result is not committed
 
 
 def test_targets_are_ranked_in_a_nested_namespace(spark: SparkSession, filled: Store) -> None:
@@ -166,8 +169,9 @@ def test_targets_are_ranked_in_a_nested_namespace(spark: SparkSession, filled: S
 
 def test_active_days_keep_recent_users_and_those_with_a_profile(spark: SparkSession, filled: Store) -> None:
     config = _config(filled, active_days=26)  # since 6 January
-    run(config, _context(spark, filled, config), None, {"cooccurrence": 1.0})
-    assert set(_lists(filled)) == {"u3", "u4", "u5", "u6"}
+    context = _context(spark, filled, config, namespace="eval/active")
+    run(config, context, None, {"cooccurrence": 1.0}, upstream="live")
+    assert set(_lists(filled, "eval/active")) == {"u3", "u4", "u5", "u6"}
 
 
 def test_views_follow_what_is_published(spark: SparkSession, filled: Store, commit: Commit) -> None:
