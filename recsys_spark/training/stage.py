@@ -16,6 +16,7 @@ from recsys_spark.context import Context
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.errors import InputError
 from recsys_spark.log import get_logger
+from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written
 from recsys_spark.training.catalogue import save_catalogue
@@ -41,7 +42,7 @@ def run(config: Config, context: Context, text_vectors: TextVectors) -> StageRep
         "seed": config.seed,
     }
     inputs = {table: context.content(table) for table in _TABLES} | {"items": context.items_content()}
-    inputs["known_items"] = context.events_content("fit")
+    inputs["known_items"] = content_hash(_fitted(context))
     plan = StagePlan("train", settings, inputs, (), _stands)
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
@@ -79,6 +80,11 @@ def _job(config: Config, context: Context, fingerprint: str) -> TrainJob:
     )
 
 
+def _fitted(context: Context) -> DataFrame:
+    """Items with an event that may be fitted on."""
+    return context.events("fit").select("item_idx").distinct()
+
+
 def _write_inputs(config: Config, context: Context, job: TrainJob, text_vectors: TextVectors) -> None:
     """The items, in order of item_idx; those with a fit event get a row of the id embedding, in the same order."""
     items = context.items().select("item_idx", "item_id", "text").toPandas().sort_values("item_idx", ignore_index=True)
@@ -86,7 +92,7 @@ def _write_inputs(config: Config, context: Context, job: TrainJob, text_vectors:
         raise InputError("items", "no visible item", "at least one", "check ingest.items and as_of")
     check_negatives(config.encoder, config.train, len(items))
     item_idx = items["item_idx"].to_numpy(np.int32)
-    fitted = context.events("fit").select("item_idx").distinct().toPandas()["item_idx"].to_numpy(np.int32)
+    fitted = _fitted(context).toPandas()["item_idx"].to_numpy(np.int32)
     known = np.isin(item_idx, fitted)
     id_rows = np.where(known, np.cumsum(known) - 1, -1)
     item_ids = items["item_id"][known].tolist()
