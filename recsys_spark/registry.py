@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -14,7 +15,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from recsys_spark.errors import RegistryError
 
@@ -145,12 +145,10 @@ class Registry:
         aliases: dict[int, list[str]] = {}
         for alias, number in dict(model.aliases or {}).items():
             aliases.setdefault(int(number), []).append(alias)
-        found = [
-            ModelVersion(
-                model_name, int(v.version), dict(v.tags or {}), tuple(sorted(aliases.get(int(v.version), []))), str(v.source)
-            )
-            for v in self._search(model_name)
-        ]
+        found = []
+        for v in self._search(model_name):
+            names = tuple(sorted(aliases.get(int(v.version), [])))
+            found.append(ModelVersion(model_name, int(v.version), dict(v.tags or {}), names, str(v.source)))
         return sorted(found, key=lambda v: v.version)
 
     def holder(self, model_name: str, alias: str) -> ModelVersion | None:
@@ -231,7 +229,7 @@ class Registry:
         found = self._client.get_experiment_by_name(self._experiment_name)
         if found is None:
             folder = _artifact_folder(self._tracking_uri)
-            location = None if folder is None else (folder / quote(self._experiment_name, safe="")).as_uri()
+            location = None if folder is None else (folder / re.sub(r"[^A-Za-z0-9_.-]", "_", self._experiment_name)).as_uri()
             return str(self._client.create_experiment(self._experiment_name, artifact_location=location))
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)

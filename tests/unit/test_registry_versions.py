@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -115,7 +116,7 @@ def test_training_metrics_keep_their_steps(registry: Registry, folder: Path) -> 
 
 def test_the_logged_model_names_exact_requirements_and_no_index(registry: Registry, model_dir: Path) -> None:
     registry.log_version("pinned", model_dir, {"fingerprint": "r"}, {}, {})
-    root = Path(registry.resolve("pinned", "1").source.removeprefix("file://").replace("%20", " ").replace("%27", "'"))
+    root = Path(unquote(registry.resolve("pinned", "1").source.removeprefix("file://")))
     lines = (root / "requirements.txt").read_text().split()
     assert {line.split("==")[0] for line in lines} >= {"mlflow", "torch", "transformers"}
     assert not [line for line in lines if "==" not in line or "://" in line or "+" in line]
