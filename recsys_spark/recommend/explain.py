@@ -50,6 +50,9 @@ class Explainer:
         items exactly as these made the score; the encoder's, which is not a sum over items, is dealt by
         decay x similarity. Text goes to a shared attribute where there is one.
         """
+        if not len(best.rows):
+            nothing = np.empty(0, object)
+            return Reasons(np.zeros(1, np.int32), nothing, nothing, nothing, np.empty(0))
         shares = _positive_shares(best)
         items, weights = _padded(block.history)
         together = self._together(items, weights, best) * shares["cooccurrence"][:, None]

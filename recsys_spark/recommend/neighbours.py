@@ -54,6 +54,8 @@ def _neighbours_of(anchors: Ints, side: Side, task: Task) -> Any:
     block = anchor_block(anchors, side)
     said = signals(block, side.partners)
     known = np.flatnonzero(sum((said[name] for name in PERSONAL if name in task.weights), np.zeros(len(anchors), np.bool_)))
+    if not len(known):
+        return output_batch(NEIGHBOURS, 0)
     anchors, block = anchors[known], block.take(known)
     fused = fuse(block, side.partners, task.weights)
     chosen = best(fused, Filter(side.catalogue.allowed, block.seen), task.k, task.item_tile)
