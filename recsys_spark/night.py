@@ -29,7 +29,7 @@ from recsys_spark.log import get_logger
 from recsys_spark.pairs import stage as pairs
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend import stage as recommend
-from recsys_spark.recommend.stage import ModelRef
+from recsys_spark.recommend.model import ModelRef
 from recsys_spark.register import stage as register
 from recsys_spark.registry import CHAMPION, REPLACED, ModelVersion, Registry
 from recsys_spark.report import stage as report
@@ -133,7 +133,9 @@ class Night:
             return recommend.run(self.config, self.live, _ref(model), weights)
         targets = self._targets()
         challenger = self._model("eval")
-        done = recommend.run(self.config, self.evaluation, _ref(challenger), self._weights(challenger), targets=targets)
+        done = recommend.run(
+            self.config, self.evaluation, _ref(challenger), self._weights(challenger), targets=targets, neighbours=False
+        )
         for name, weights in self.baselines.items():
             self._baseline(name, None, weights, targets)
         champion = self._opponent(challenger)
@@ -143,11 +145,11 @@ class Night:
 
     def evaluate(self, namespace: str = "eval") -> StageReport:
         """Metrics, the gate, and on a pass the champion alias."""
-        systems = {"fused": self.eval_namespace} | {name: f"{self.eval_namespace}/{name}" for name in self.baselines}
+        systems = {"fused": self.eval_namespace} | {name: self._system_namespace(name) for name in self.baselines}
         challenger = self._model("eval")
         champion = self._opponent(challenger)
         if champion is not None:
-            systems[CHAMPION] = f"{self.eval_namespace}/{CHAMPION}"
+            systems[CHAMPION] = self._system_namespace(CHAMPION)
         done = evaluate.run(self.config, self.evaluation, systems)
         decision = self.gate()
         if decision.passed and challenger is not None:
@@ -206,12 +208,16 @@ class Night:
     def _targets(self) -> DataFrame:
         return self.evaluation.events("test").where("label != -1").select("user_id", "user_idx", "item_idx").distinct()
 
+    def _system_namespace(self, name: str) -> str:
+        """Of another system's lists; below ``systems/``, for a namespace must not lie inside a table of the same name."""
+        return f"{self.eval_namespace}/systems/{name}"
+
     def _nested(self, name: str) -> Context:
         return Context(
             self.spark,
             self.store,
             self.config,
-            f"{self.eval_namespace}/{name}",
+            self._system_namespace(name),
             self.evaluation.cutoff,
             self.run_id,
             self.evaluation._kept,
@@ -231,7 +237,7 @@ class Night:
         if not self._may_be_compared(champion):
             champion, model_dir = self._stand_in(champion, context, model_dir)
         embed.run(context.config, context, champion, model_dir)
-        recommend.run(self.config, context, _ref(champion), weights, targets=targets)
+        recommend.run(self.config, context, _ref(champion), weights, targets=targets, neighbours=False)
 
     def _may_be_compared(self, champion: ModelVersion) -> bool:
         seen_until = datetime.fromisoformat(champion.tags["trained_until"])

@@ -17,11 +17,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+# a test session is short and its data small: compiled code would never earn back its compilation
+QUICK = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1", "spark.sql.adaptive.enabled": "false"}
+
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """A small local session that all Spark tests share."""
-    session = build_session(SparkSettings(master="local[2]", driver_memory="2g", shuffle_partitions=2), "tests")
+    settings = SparkSettings(master="local[2]", driver_memory="2g", shuffle_partitions=2, options=QUICK)
+    session = build_session(settings, "tests")
     yield session
     session.stop()
 

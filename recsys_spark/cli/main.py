@@ -162,9 +162,9 @@ def sql(config: ConfigOption) -> None:
 
     Example: recsys-spark sql --config conf/demo.toml
     """
-    from recsys_spark.recommend.sql import views_sql
+    from recsys_spark.cli.work import reader_sql
 
-    typer.echo(views_sql(load_config(config).warehouse))
+    typer.echo(reader_sql(load_config(config)))
 
 
 @benchmark.command("ml100k-sar")

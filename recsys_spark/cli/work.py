@@ -16,10 +16,13 @@ from recsys_spark.config import Config
 from recsys_spark.demo_data import ml100k_folder
 from recsys_spark.night import Night, run_night, run_step
 from recsys_spark.publish import stage as publish
+from recsys_spark.recommend.sql import current_sql, lists_for_everyone_sql
 from recsys_spark.registry import CHAMPION, Registry
 from recsys_spark.session import build_session
 from recsys_spark.tables.lock import namespace_lock
 from recsys_spark.tables.store import Store
+
+READ_TABLES = ("recommendations", "item_neighbours", "fallback_recommendations")
 
 
 @contextmanager
@@ -80,6 +83,12 @@ def rollback(config: Config) -> None:
                 registry = Registry(config.tracking_uri, config.registry.experiment)
                 registry.set_alias(config.model_name, CHAMPION, night["model_version"])
         print(f"readers see the night of {config.as_of.isoformat()}, run {night['run_id']}")
+
+
+def reader_sql(config: Config) -> str:
+    """One view per published table, and the join that gives a list to everyone."""
+    views = [f"CREATE OR REPLACE TEMP VIEW {t}_current AS\n{current_sql(config.warehouse, t)};" for t in READ_TABLES]
+    return "\n\n".join([*views, lists_for_everyone_sql() + ";"])
 
 
 def benchmark_sar(data: Path | None) -> None:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from recsys_spark.errors import LockError
@@ -33,8 +34,7 @@ def _stale(held: dict[str, Any]) -> bool:
 def _started(pid: int) -> str:
     """Start time of a process, so that a reused pid is not taken for the holder (empty where /proc is absent)."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[19]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
     except (OSError, IndexError):
         return ""
 

@@ -90,11 +90,11 @@ def run_stage(store: Store, namespace: str, run_id: str, as_of: datetime, plan: 
     start = time.monotonic()
     written, facts = body(commit)
     seconds = time.monotonic() - start
-    outputs = {t: store.content(t, namespace) for t in plan.outputs}
-    _record(store, namespace, as_of, plan, commit, outputs, written, seconds, facts)
+    done = StageReport(plan.stage, namespace, commit.fingerprint, "done", seconds, {w.table: w for w in written}, facts)
+    _record(store, namespace, as_of, plan, commit, done)
     rows = {w.table: w.rows for w in written}
     log.info(f"{plan.stage}: done", namespace=namespace, seconds=round(seconds, 1), **rows)
-    return StageReport(plan.stage, namespace, commit.fingerprint, "done", seconds, {w.table: w for w in written}, facts)
+    return done
 
 
 def _stands(store: Store, namespace: str, plan: StagePlan, earlier: dict[str, Any]) -> bool:
@@ -113,29 +113,19 @@ def find_run(store: Store, namespace: str, stage: str, wanted: str | None = None
     return None if newest is None else newest.asDict()
 
 
-def _record(
-    store: Store,
-    namespace: str,
-    as_of: datetime,
-    plan: StagePlan,
-    commit: Commit,
-    outputs: dict[str, str],
-    written: list[Written],
-    seconds: float,
-    facts: dict[str, Any],
-) -> None:
+def _record(store: Store, namespace: str, as_of: datetime, plan: StagePlan, commit: Commit, done: StageReport) -> None:
     row = (
         commit.run_id,
         plan.stage,
         commit.fingerprint,
         dict(plan.inputs),
-        outputs,
-        {w.table: w.rows for w in written},
-        seconds,
+        {table: store.content(table, namespace) for table in plan.outputs},
+        {w.table: w.rows for w in done.written.values()},
+        done.seconds,
         "done",
         as_of,
         datetime.now(UTC),
-        json.dumps(facts, sort_keys=True, default=str),
+        json.dumps(done.facts, sort_keys=True, default=str),
     )
     store.append("runs", namespace, store.spark.createDataFrame([row], contract("runs").schema), commit)
 

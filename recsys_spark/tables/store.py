@@ -13,10 +13,12 @@ from urllib.parse import unquote
 
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from recsys_spark.errors import ContractError, MissingTableError
 from recsys_spark.log import get_logger
-from recsys_spark.tables.content import Checked, check, content_hash, differing_rows, frames_equal, row_hash
+from recsys_spark.tables.commits import LastCommit, last_commit
+from recsys_spark.tables.content import Content, changes, check, content, row_hash
 from recsys_spark.tables.contracts import Contract, conform, contract
 
 log = get_logger(__name__)
@@ -68,7 +70,7 @@ class Store:
         return "/".join([self.root, *parts, table])
 
     def exists(self, table: str, namespace: str) -> bool:
-        return DeltaTable.isDeltaTable(self.spark, self.path(table, namespace))
+        return self._last_commit(table, namespace) is not None
 
     def read(self, table: str, namespace: str, version: int | None = None) -> DataFrame:
         """The table, at its newest or a given version.
@@ -92,17 +94,13 @@ class Store:
 
     def version(self, table: str, namespace: str) -> int:
         """Newest version; -1 when the table does not exist."""
-        if not self.exists(table, namespace):
-            return -1
-        return int(self._last_commit(table, namespace)["version"])
+        last = self._last_commit(table, namespace)
+        return -1 if last is None else last.version
 
     def content(self, table: str, namespace: str) -> str:
-        """Content hash of the newest version; ``"absent"`` when the table does not exist."""
-        if not self.exists(table, namespace):
-            return "absent"
-        metadata = self._metadata(self._last_commit(table, namespace))
-        known = metadata.get("content")
-        return str(known) if known else content_hash(self.read(table, namespace))
+        """Digest of the newest version's content; ``"absent"`` when the table does not exist."""
+        last = self._last_commit(table, namespace)
+        return "absent" if last is None else self._content(table, namespace, last).digest
 
     def files(self, table: str, namespace: str, version: int | None = None) -> list[str]:
         """Exact data files of one version, sorted, as unquoted URLs (what Petastorm is given)."""
@@ -113,7 +111,7 @@ class Store:
         if not self.exists(table, namespace):
             return []
         rows = DeltaTable.forPath(self.spark, self.path(table, namespace)).history().collect()
-        return [{**self._metadata(row.asDict()), "version": row["version"]} for row in rows if row["userMetadata"]]
+        return [{**json.loads(row["userMetadata"]), "version": row["version"]} for row in rows if row["userMetadata"]]
 
     def replace(
         self, table: str, namespace: str, frame: DataFrame, commit: Commit, where: str | None = None, num_files: int | None = None
@@ -125,21 +123,33 @@ class Store:
         """
         spec = contract(table)
         with _kept(conform(frame, spec)) as rows:
-            checked = check(rows, spec)
-            held = self._already_holds(spec, namespace, rows, checked, where)
-            if held and self._dealt(table, namespace, checked.rows, num_files):
-                return Written(table, self.version(table, namespace), checked.rows, self.content(table, namespace), False)
-            out = rows if num_files is None else _equal_files(rows, num_files)
-            facts = (
-                {"rows": checked.rows, "content": checked.content} if where is None else {"rows": checked.rows, "slice": where}
-            )
-            writer = out.write.format("delta").mode("overwrite").option("userMetadata", commit.metadata(table=table, **facts))
-            if where is not None and self.exists(table, namespace):
-                writer = writer.option("replaceWhere", where)
-            if num_files is not None:
-                writer = writer.option("delta.enableDeletionVectors", "false")
-            writer.partitionBy(*spec.partition).save(self.path(table, namespace))
-            return Written(table, self.version(table, namespace), checked.rows, self.content(table, namespace), True)
+            return self._replace(spec, namespace, rows, check(rows, spec), commit, where, num_files)
+
+    def _replace(
+        self,
+        spec: Contract,
+        namespace: str,
+        rows: DataFrame,
+        new: Content,
+        commit: Commit,
+        where: str | None = None,
+        num_files: int | None = None,
+    ) -> Written:
+        last = self._last_commit(spec.name, namespace)
+        present = Content(0, 0) if last is None else self._content(spec.name, namespace, last)
+        part = present if where is None or last is None else content(self.read(spec.name, namespace).where(where))
+        held = last is not None and self._holds(spec, namespace, rows, new, part, where)
+        if last is not None and held and self._dealt(spec.name, namespace, new.rows, num_files):
+            return Written(spec.name, last.version, new.rows, present.digest, False)
+        after = present - part + new
+        out = rows if num_files is None else _equal_files(rows, num_files)
+        writer = out.write.format("delta").mode("overwrite").option("userMetadata", _metadata(commit, spec, after))
+        if where is not None and last is not None:
+            writer = writer.option("replaceWhere", where)
+        if num_files is not None:
+            writer = writer.option("delta.enableDeletionVectors", "false")
+        writer.partitionBy(*spec.partition).save(self.path(spec.name, namespace))
+        return Written(spec.name, self.version(spec.name, namespace), new.rows, after.digest, True)
 
     def merge(self, table: str, namespace: str, frame: DataFrame, commit: Commit) -> Written:
         """Upsert by key. Only rows that are new or differ are written; none, and nothing is committed.
@@ -149,51 +159,54 @@ class Store:
         """
         spec = contract(table)
         with _kept(conform(frame, spec)) as rows:
-            check(rows, spec)
-            if not self.exists(table, namespace):
-                return self.replace(table, namespace, rows, commit)
-            with _kept(differing_rows(rows, self._pruned(spec, namespace, rows), spec.key)) as changes:
-                count = changes.count()
-                if count:
-                    self._upsert(spec, namespace, changes, commit, count)
-                version = self.version(table, namespace)
-                return Written(table, version, count, self.content(table, namespace), count > 0)
+            new = check(rows, spec)
+            last = self._last_commit(table, namespace)
+            if last is None:
+                return self._replace(spec, namespace, rows, new, commit)
+            present = self._content(table, namespace, last)
+            with _kept(changes(rows, self._pruned(spec, namespace, rows), spec.key)) as changed:
+                old = changed.agg(F.sum(F.col("_old_hash").cast("decimal(38,0)")), F.count("_found")).first()
+                put = changed.select(*rows.columns)
+                added = content(put)
+                if not added.rows or old is None:
+                    return Written(table, last.version, 0, present.digest, False)
+                after = present - Content(int(old[0] or 0), old[1]) + added
+                self._upsert(spec, namespace, put, _metadata(commit, spec, after))
+                return Written(table, self.version(table, namespace), added.rows, after.digest, True)
 
     def append(self, table: str, namespace: str, frame: DataFrame, commit: Commit) -> Written:
-        """Add rows, in one commit."""
+        """Add rows, in one commit.
+
+        Raises:
+            ContractError: types or nulls break the contract, or the new rows hold a key twice; nothing is written.
+        """
         spec = contract(table)
-        with _kept(conform(frame, spec)) as rows:
-            checked = check(rows, spec)
-            metadata = commit.metadata(table=table, rows=checked.rows)
-            rows.write.format("delta").mode("append").option("userMetadata", metadata).save(self.path(table, namespace))
-        return Written(table, self.version(table, namespace), checked.rows, checked.content, True)
+        rows = conform(frame, spec)
+        new = check(rows, spec)
+        last = self._last_commit(table, namespace)
+        after = new if last is None else self._content(table, namespace, last) + new
+        rows.write.format("delta").mode("append").option("userMetadata", _metadata(commit, spec, after)).save(
+            self.path(table, namespace)
+        )
+        return Written(table, self.version(table, namespace), new.rows, after.digest, True)
 
-    def _last_commit(self, table: str, namespace: str) -> dict[str, Any]:
-        rows = DeltaTable.forPath(self.spark, self.path(table, namespace)).history(1).collect()
-        found: dict[str, Any] = rows[0].asDict()
-        return found
+    def _last_commit(self, table: str, namespace: str) -> LastCommit | None:
+        return last_commit(self.spark, self.path(table, namespace))
 
-    @staticmethod
-    def _metadata(commit: dict[str, Any]) -> dict[str, Any]:
-        try:
-            found = json.loads(commit.get("userMetadata") or "{}")
-        except ValueError:  # somebody else's commit
-            return {}
-        return found if isinstance(found, dict) else {}
+    def _content(self, table: str, namespace: str, last: LastCommit) -> Content:
+        """From the commit's metadata; by a scan where the newest commit is somebody else's."""
+        if {"total", "rows"} <= set(last.metadata):
+            return Content(int(last.metadata["total"]), int(last.metadata["rows"]))
+        return content(self.read(table, namespace))
 
-    def _already_holds(self, spec: Contract, namespace: str, rows: DataFrame, new: Checked, where: str | None) -> bool:
-        if not self.exists(spec.name, namespace):
+    def _holds(self, spec: Contract, namespace: str, rows: DataFrame, new: Content, part: Content, where: str | None) -> bool:
+        """Whether the table (or slice) already holds these rows: to the bit, or by key within the tolerance."""
+        if part == new:
+            return True
+        if part.rows != new.rows or not spec.key:
             return False
         present = self.read(spec.name, namespace)
-        if where is not None:
-            present = present.where(where)
-        elif self.content(spec.name, namespace) == new.content:
-            return True
-        if present.count() != new.rows:
-            return False
-        if content_hash(present) == new.content:
-            return True
-        return bool(spec.key) and frames_equal(rows, present, spec.key)
+        return changes(rows, present if where is None else present.where(where), spec.key).isEmpty()
 
     def _dealt(self, table: str, namespace: str, rows: int, num_files: int | None) -> bool:
         """Whether the rows lie in as many files as wanted; fewer rows than files make one file each."""
@@ -204,16 +217,20 @@ class Store:
         condition = _partition_condition(spec, rows)
         return present.where(condition) if condition else present
 
-    def _upsert(self, spec: Contract, namespace: str, changes: DataFrame, commit: Commit, count: int) -> None:
+    def _upsert(self, spec: Contract, namespace: str, rows: DataFrame, metadata: str) -> None:
         condition = " AND ".join(f"t.{c} = s.{c}" for c in spec.key)
-        pruned = _partition_condition(spec, changes, "t.")
+        pruned = _partition_condition(spec, rows, "t.")
         condition = f"{condition} AND {pruned}" if pruned else condition
-        self.spark.conf.set(_METADATA_CONF, commit.metadata(table=spec.name, rows=count))
+        self.spark.conf.set(_METADATA_CONF, metadata)
         try:
             target = DeltaTable.forPath(self.spark, self.path(spec.name, namespace)).alias("t")
-            target.merge(changes.alias("s"), condition).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+            target.merge(rows.alias("s"), condition).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
         finally:
             self.spark.conf.unset(_METADATA_CONF)
+
+
+def _metadata(commit: Commit, spec: Contract, after: Content) -> str:
+    return commit.metadata(table=spec.name, total=str(after.total), rows=after.rows)
 
 
 @contextmanager
