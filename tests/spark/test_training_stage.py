@@ -1,0 +1,102 @@
+"""Stage train through Spark: two ranks under TorchDistributor, done once, found again after a kill."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Config, parse_config
+from recsys_spark.context import Context
+from recsys_spark.encoder.package import load_model
+from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.store import Commit, Store
+from recsys_spark.tables.visible import InstantCutoff
+from recsys_spark.training import stage
+from tests.debug_data import debug_config
+from tests.training_fixture import LENGTH, NUM_ITEMS, neighbours, walks
+
+AS_OF = datetime(2024, 2, 1, tzinfo=UTC)
+EVENT = datetime(2024, 1, 1, tzinfo=UTC)
+COLD = (NUM_ITEMS, NUM_ITEMS + 1)  # items with text and without events
+
+
+def text_vectors(context: Context, items: DataFrame) -> DataFrame:
+    """A vector for every item but the last."""
+    vector = F.array(*[F.sin(F.col("item_idx") * (i + 1)).cast("float") for i in range(32)])
+    return items.where(F.col("item_idx") != COLD[1]).select("item_idx", vector.alias("vector"))
+
+
+def fill(store: Store, commit: Commit) -> None:
+    """Items 0..29 with one event each, two cold items, walks and pairs."""
+    spark = store.spark
+    items = [
+        (f"i{i}", i, None, f"item {i}", True, None, None, True, f"sha{i}", EVENT.date(), None)
+        for i in range(NUM_ITEMS + len(COLD))
+    ]
+    events = [(f"e{i}", "u0", 0, f"i{i}", i, "view", 1.0, 1.0, 1, EVENT, i, "s0", None, EVENT.date()) for i in range(NUM_ITEMS)]
+    frames = {"items": items, "events": events, "users": [("u0", 0, None, None)]}
+    for table, rows in frames.items():
+        store.replace(table, "live", spark.createDataFrame(rows, contract(table).schema), commit)
+    for table, users, files in (("training_sequences", 40, 4), ("validation_sequences", 15, 2)):
+        rows = walks(users, seed=users)
+        found = [
+            (int(u), [int(i) // 10 if i >= 0 else -1 for i in row], int(n), float(w))
+            for u, row, n, w in zip(rows["user_idx"], rows["items"], rows["num_items"], rows["weight"], strict=True)
+        ]
+        store.replace(table, "live", spark.createDataFrame(found, contract(table).schema), commit, num_files=files)
+    pairs = neighbours(NUM_ITEMS)
+    found_pairs = [
+        (int(a) // 10, int(b) // 10, float(w))
+        for a, b, w in zip(pairs["anchor_idx"], pairs["item_idx"], pairs["weight"], strict=True)
+    ]
+    frame = spark.createDataFrame(found_pairs, contract("training_pairs").schema)
+    store.replace("training_pairs", "live", frame, commit, num_files=4)
+
+
+def config_for(tmp_path: Path) -> Config:
+    train = {"ranks": 2, "epochs": 2, "batch_size": 8, "pair_batch_size": 8, "learning_rate": 0.01, "max_restarts": 0}
+    encoder = {"text_model": "tiny", "dimension": 8, "user_layers": 1, "max_history": LENGTH - 1, "max_tokens": 8}
+    overrides = {"train": train, "encoder": encoder, "pairs": {"max_history": LENGTH - 1}}
+    return parse_config(debug_config(tmp_path, tmp_path / "warehouse", **overrides))
+
+
+def test_train_stage(store: Store, commit: Commit, tmp_path: Path) -> None:
+    fill(store, commit)
+    config = config_for(tmp_path)
+    context = Context(store.spark, store, config, "live", InstantCutoff(AS_OF, AS_OF, AS_OF), "run")
+
+    report = stage.run(config, context, text_vectors)
+    model_dir = Path(report.facts["model_dir"])
+    assert report.status == "done"
+    assert report.facts["ranks"] == 2
+    assert report.facts["steps"] == 6  # 40 sequences: 20 a rank, 3 batches of 8, 2 epochs
+    assert [step for step, _ in report.facts["loss_curve"]] == [1, 2, 3, 4, 5, 6]
+    assert 0 <= report.facts["validation_recall"] <= 1
+    assert model_dir.parent == config.work_dir / "live" / report.fingerprint
+    assert report.fingerprint in model_dir.name
+    model = load_model(model_dir)
+    assert model.known_items == {f"i{i}": i for i in range(NUM_ITEMS)}
+    inputs = np.load(model_dir.parent / "inputs" / "items.npz")
+    assert inputs["item_idx"].tolist() == list(range(NUM_ITEMS + 2))
+    assert inputs["id_row"].tolist() == [*range(NUM_ITEMS), -1, -1]
+    vectors = np.load(model_dir.parent / "inputs" / "text_vectors.npy")
+    assert vectors.shape == (NUM_ITEMS + 2, 32)
+    np.testing.assert_allclose(vectors[7, 4], np.sin(7 * 5), atol=1e-6)
+    assert not vectors[COLD[1]].any()
+
+    again = stage.run(config, context, text_vectors)
+    assert (again.status, again.facts["steps"]) == ("skipped", 6)
+
+    weights = (model_dir / "weights.safetensors").read_bytes()
+    shutil.rmtree(model_dir)  # as if it had been killed before the model was written
+    result = model_dir.parent / "result.json"
+    before = json.loads(result.read_text())
+    assert stage.run(config, context, text_vectors).status == "done"
+    assert (model_dir / "weights.safetensors").read_bytes() == weights
+    assert json.loads(result.read_text()) == before, "nothing was trained again"
