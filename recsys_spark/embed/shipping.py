@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import shutil
+import tarfile
 import tempfile
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -45,7 +45,10 @@ def ship(spark: SparkSession, folder: str | Path) -> Place:
 def _shipped(application_id: str, root: Path, identity: str) -> Place:
     name = f"{root.name}-{identity}"
     scratch = Path(tempfile.mkdtemp(prefix="recsys-spark-"))  # the driver serves the archive as long as it lives
-    archive = shutil.make_archive(str(scratch / name), "tar", root)
+    archive = scratch / f"{name}.tar"
+    with tarfile.open(archive, "w") as tar:
+        for child in sorted(root.iterdir()):  # one by one: Spark refuses an archive with an entry "./"
+            tar.add(child, arcname=child.name)
     active = SparkSession.getActiveSession()
     if active is None:  # the caller holds one
         raise RuntimeError("no active Spark session")
