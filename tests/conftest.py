@@ -12,13 +12,11 @@ from pyspark.sql import SparkSession
 from recsys_spark.config.serving import SparkSettings
 from recsys_spark.session import build_session
 from recsys_spark.tables.store import Commit, Store
+from tests.debug_data import QUICK
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-# a test session is short and its data small: compiled code would never earn back its compilation
-QUICK = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1", "spark.sql.adaptive.enabled": "false"}
 
 
 @pytest.fixture(scope="session")

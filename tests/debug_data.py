@@ -17,6 +17,8 @@ WORDS = {
 }
 START_SECONDS = 1_700_000_000  # 2023-11-14
 AS_OF = "2024-02-01T00:00:00Z"
+# a test session is short and its data small: compiled code would never earn back its compilation
+QUICK = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1", "spark.sql.adaptive.enabled": "false"}
 
 
 def write_debug_data(folder: Path, num_users: int = 200, num_items: int = 150, seed: int = 7) -> Path:
@@ -88,5 +90,5 @@ def debug_config(data: Path, warehouse: Path, **overrides: object) -> dict[str, 
         "train": {"epochs": 3, "batch_size": 32, "pair_batch_size": 64, "learning_rate": 0.01, "checkpoint_every_steps": 5},
         "recommend": {"k": 10, "neighbours_k": 10},
         "evaluate": {"split": "leave_one_out", "bootstrap_samples": 200},
-        "spark": {"master": "local[2]", "driver_memory": "2g", "shuffle_partitions": 2},
+        "spark": {"master": "local[2]", "driver_memory": "2g", "shuffle_partitions": 2, "options": dict(QUICK)},
     } | overrides

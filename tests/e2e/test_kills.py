@@ -28,7 +28,6 @@ def _night(settings: Path, kill: str) -> subprocess.CompletedProcess[str]:
 def test_killed_nights_end_in_the_same_tables(spark: SparkSession, done: Done, tmp_path: Path) -> None:
     settings = tmp_path / "settings.json"
     config: dict[str, Any] = debug_config(done.data, tmp_path / "warehouse")
-    config["spark"] |= {"options": {"spark.sql.artifact.isolation.enabled": "false"}}
     settings.write_text(json.dumps(config))
     assert _night(settings, "after:pairs:eval").returncode == -signal.SIGKILL
     assert _night(settings, "write:recommendations").returncode == -signal.SIGKILL
