@@ -14,6 +14,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Config
+from recsys_spark.config.base import Settings
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.config.signals import PairsSettings
 from recsys_spark.context import Context
@@ -247,7 +248,7 @@ class Night:
     def _stand_in(self, champion: ModelVersion, context: Context, model_dir: Path) -> tuple[ModelVersion, Path]:
         recipe = json.loads((model_dir / "recipe.json").read_text())["config"]
         log.info("the champion has seen this holdout: its recipe is trained to the cutoff", version=champion.version)
-        parts = {"pairs": PairsSettings, "encoder": EncoderSettings, "train": TrainSettings}
+        parts: dict[str, type[Settings]] = {"pairs": PairsSettings, "encoder": EncoderSettings, "train": TrainSettings}
         update = {name: kind.model_validate(recipe[name]) for name, kind in parts.items()}
         config = self.config.model_copy(update=update)
         pairs.run(config, context)

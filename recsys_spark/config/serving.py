@@ -12,11 +12,15 @@ Partner = Literal["encoder", "cooccurrence", "text", "popularity"]
 
 
 class EmbedSettings(Settings):
+    """How executors encode."""
+
     batch_size: int = Field(64, ge=1)
     texts_per_task: int = Field(2_000, ge=1)
 
 
 class RecommendSettings(Settings):
+    """Partners, filters, list lengths and block sizes of scoring."""
+
     k: int = Field(20, ge=1)
     partners: list[Partner] = ["encoder", "cooccurrence", "text", "popularity"]
     weights: dict[str, float] = {}  # fixed fusion weights; empty: those of the model version
@@ -34,6 +38,8 @@ class RecommendSettings(Settings):
 
 
 class EvaluateSettings(Settings):
+    """The split, the metrics' cuts and their intervals."""
+
     split: Literal["time", "leave_one_out", "table"] = "time"
     holdout_days: float = Field(7.0, gt=0)  # time split: the last days are the test
     validation_days: float = Field(7.0, gt=0)  # the days before them are the validation
@@ -47,16 +53,22 @@ class EvaluateSettings(Settings):
 
 
 class GateSettings(Settings):
+    """The metric that decides on promotion, and how much worse may pass."""
+
     metric: str = "ndcg"
     k: int = 10
     margin: float = Field(0.0, ge=0)
 
 
 class PublishSettings(Settings):
+    """Where the report goes."""
+
     report_dir: str | None = None  # default: reports/ beside the warehouse
 
 
 class SparkSettings(Settings):
+    """What the session builder adds to Spark's own configuration."""
+
     master: str | None = None  # None: what spark-submit says, else local[*]
     driver_memory: str = "4g"
     shuffle_partitions: int | None = None  # None: 2 per local core

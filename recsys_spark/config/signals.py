@@ -12,6 +12,8 @@ Measure = Literal["count", "cosine", "jaccard", "lift", "pmi", "npmi", "llr"]
 
 
 class CooccurrenceSettings(Settings):
+    """What a basket is, which measures are computed, what is kept."""
+
     basket: Literal["session", "history", "user_day"] = "history"
     window_days: float | None = None  # history baskets: items of one user at most this far apart
     measures: list[Measure] = ["count", "cosine", "jaccard", "lift", "pmi", "npmi", "llr"]
@@ -24,6 +26,8 @@ class CooccurrenceSettings(Settings):
 
 
 class BehaviourPositives(Settings):
+    """Positives from co-occurrence."""
+
     enabled: bool = True
     measure: Measure = "cosine"
     top_n: int = Field(20, ge=1)
@@ -31,6 +35,8 @@ class BehaviourPositives(Settings):
 
 
 class CollaborativePositives(Settings):
+    """Positives from the item factors of Spark ALS."""
+
     enabled: bool = True
     factors: int = Field(32, ge=1)
     iterations: int = Field(8, ge=1)
@@ -42,6 +48,8 @@ class CollaborativePositives(Settings):
 
 
 class KnowledgeGraphPositives(Settings):
+    """Positives from shared entities."""
+
     enabled: bool = True
     relations: list[str] = []  # empty: all
     max_entity_items: int = 200  # an entity on more items than this is a hub and is left out
@@ -50,6 +58,8 @@ class KnowledgeGraphPositives(Settings):
 
 
 class TextPositives(Settings):
+    """Positives from similar text."""
+
     enabled: bool = True
     min_similarity: float = Field(0.3, ge=0, le=1)  # cosine of TF-IDF
     max_term_items_share: float = Field(0.2, ge=0, le=1)  # a word on more than this share of items is left out
@@ -58,6 +68,8 @@ class TextPositives(Settings):
 
 
 class PairsSettings(Settings):
+    """The mix of positives, the sequences, and the shape of the training tables."""
+
     behaviour: BehaviourPositives = BehaviourPositives()
     collaborative: CollaborativePositives = CollaborativePositives()
     knowledge_graph: KnowledgeGraphPositives = KnowledgeGraphPositives()

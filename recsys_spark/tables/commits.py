@@ -38,7 +38,7 @@ def _remote(spark: SparkSession, log: str) -> LastCommit | None:
     """The same through Hadoop's file systems (HDFS, object stores)."""
     jvm: Any = spark._jvm
     path = jvm.org.apache.hadoop.fs.Path(log)
-    files = path.getFileSystem(spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+    files = path.getFileSystem(spark._jsc.hadoopConfiguration())
     if not files.exists(path):
         return None
     names = [status.getPath().getName() for status in files.listStatus(path)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import cast
 
 from pyspark.sql import DataFrame
 from pyspark.sql.types import StructField, StructType, _parse_datatype_string
@@ -37,7 +38,7 @@ class Contract:
     @property
     def schema(self) -> StructType:
         """Spark schema in the contract's column order (needs an active Spark context)."""
-        parsed = _parse_datatype_string(self.columns.replace("!", ""))
+        parsed = cast(StructType, _parse_datatype_string(self.columns.replace("!", "")))
         required = set(self.not_null)
         return StructType([StructField(f.name, f.dataType, f.name not in required) for f in parsed])
 

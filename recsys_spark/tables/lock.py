@@ -48,7 +48,7 @@ def namespace_lock(store: Store, namespace: str, lifetime_seconds: float = LIFET
     """
     jvm: Any = store.spark._jvm
     path = jvm.org.apache.hadoop.fs.Path(f"{store.root}/_locks/{namespace.replace('/', '__')}.json")
-    files = path.getFileSystem(store.spark._jsc.hadoopConfiguration())  # type: ignore[attr-defined]
+    files = path.getFileSystem(store.spark._jsc.hadoopConfiguration())
     files.mkdirs(path.getParent())
     mine = {
         "pid": os.getpid(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -248,7 +248,8 @@ def _equal_files(frame: DataFrame, num_files: int) -> DataFrame:
     in the same order in the same file each time, so that a seed gives the same training batches."""
     ordered = frame.withColumn("_hash", row_hash(frame)).orderBy("_hash", *[c for c, t in frame.dtypes if "map" not in t])
     keyed = ordered.drop("_hash").rdd.zipWithIndex().map(lambda pair: (pair[1], pair[0]))
-    dealt = keyed.repartitionAndSortWithinPartitions(num_files, lambda position: int(position) % num_files).values()
+    deal: Callable[[Any], int] = lambda position: int(position) % num_files  # noqa: E731
+    dealt = keyed.repartitionAndSortWithinPartitions(num_files, deal).values()  # type: ignore[call-overload]
     return frame.sparkSession.createDataFrame(dealt, frame.schema)
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
-from recsys_spark.recommend.sql import register_views
 
 from recsys_spark.errors import MissingTableError
 from recsys_spark.night import STEPS, run_night
 from recsys_spark.publish import stage as publish
+from recsys_spark.recommend.sql import register_views
 from recsys_spark.registry import CHAMPION, Registry
 from tests.debug_data import debug_config
 from tests.e2e.conftest import Done, run, versions
