@@ -17,6 +17,7 @@ from tests.debug_data import QUICK
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("RECSYS_SPARK_THREADS", "1")  # per rank: tests start several on few cores
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,10 @@ WORDS = {
 START_SECONDS = 1_700_000_000  # 2023-11-14
 AS_OF = "2024-02-01T00:00:00Z"
 # a test session is short and its data small: compiled code would never earn back its compilation
-QUICK = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1", "spark.sql.adaptive.enabled": "false"}
+QUICK = {
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC -XX:MetaspaceSize=256m",
+    "spark.sql.adaptive.enabled": "false",
+}
 
 
 def write_debug_data(folder: Path, num_users: int = 200, num_items: int = 150, seed: int = 7) -> Path:
