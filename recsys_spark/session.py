@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -38,6 +39,8 @@ def build_session(settings: SparkSettings, app_name: str = "recsys-spark") -> Sp
     """
     submitted = "SPARK_ENV_LOADED" in os.environ and "PYSPARK_GATEWAY_PORT" in os.environ
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ["TZ"] = "UTC"  # collect() gives timestamps in the process's own zone: let it be ours
+    time.tzset()
     builder: Any = SparkSession.builder.appName(app_name)
     options = dict(_DEFAULTS)
     master = settings.master or (None if submitted else "local[*]")

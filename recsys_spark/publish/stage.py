@@ -12,7 +12,7 @@ from recsys_spark.context import Context
 from recsys_spark.errors import MissingTableError
 from recsys_spark.log import get_logger
 from recsys_spark.tables.contracts import contract
-from recsys_spark.tables.store import Commit, Store, Written
+from recsys_spark.tables.store import Commit, Store
 
 log = get_logger(__name__)
 LIVE = "live"
@@ -27,8 +27,8 @@ def current(store: Store) -> dict[str, Any] | None:
     return None if row is None else row.asDict()
 
 
-def run(config: Config, context: Context, model_version: int | None, reason: str) -> Written | None:
-    """Make this run's lists the ones readers see, in one commit; None when they already are."""
+def run(config: Config, context: Context, model_version: int | None, reason: str) -> int | None:
+    """Make this run's lists the ones readers see, in one commit (its version is returned); None when they already are."""
     store = context.store
     versions = {table: store.version(table, LIVE) for table in TABLES}
     now = current(store)
@@ -58,7 +58,7 @@ def rollback(store: Store, to: datetime) -> dict[str, Any]:
 
 def _point(
     store: Store, as_of: datetime, run_id: str, model_version: int | None, versions: dict[str, int], action: str, reason: str
-) -> Written:
+) -> int:
     now = current(store)
     sequence = 0 if now is None else int(now["sequence"]) + 1
     row = (sequence, as_of, run_id, model_version, versions, action, reason, datetime.now(UTC))

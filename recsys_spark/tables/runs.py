@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import functions as F
-
 from recsys_spark.config.base import Settings
 from recsys_spark.log import get_logger
 from recsys_spark.tables.contracts import contract
@@ -104,13 +102,22 @@ def _stands(store: Store, namespace: str, plan: StagePlan, earlier: dict[str, An
 
 def find_run(store: Store, namespace: str, stage: str, wanted: str | None = None) -> dict[str, Any] | None:
     """Newest finished run of a stage (with a given fingerprint), or None."""
-    if not store.exists("runs", namespace):
-        return None
-    rows = store.read("runs", namespace).where((F.col("stage") == stage) & (F.col("status") == "done"))
-    if wanted is not None:
-        rows = rows.where(F.col("fingerprint") == wanted)
-    newest = rows.orderBy(F.desc("finished_at")).first()
-    return None if newest is None else newest.asDict()
+    found = [
+        row
+        for row in _rows(store, namespace)
+        if row["stage"] == stage and row["status"] == "done" and wanted in (None, row["fingerprint"])
+    ]
+    return max(found, key=lambda row: row["finished_at"], default=None)
+
+
+def _rows(store: Store, namespace: str) -> list[dict[str, Any]]:
+    """The rows of ``runs``, read again only when somebody else has written it: it is asked before and after every stage."""
+    version = store.version("runs", namespace)
+    known, rows = store.runs_seen.get(namespace, (-1, []))
+    if version != known:
+        rows = [row.asDict() for row in store.read("runs", namespace).collect()] if version >= 0 else []
+        store.runs_seen[namespace] = (version, rows)
+    return rows
 
 
 def _record(store: Store, namespace: str, as_of: datetime, plan: StagePlan, commit: Commit, done: StageReport) -> None:
@@ -127,7 +134,16 @@ def _record(store: Store, namespace: str, as_of: datetime, plan: StagePlan, comm
         datetime.now(UTC),
         json.dumps(done.facts, sort_keys=True, default=str),
     )
-    store.append("runs", namespace, store.spark.createDataFrame([row], contract("runs").schema), commit)
+    before = _rows(store, namespace)
+    schema = contract("runs").schema
+    version = store.append("runs", namespace, store.spark.createDataFrame([row], schema), commit)
+    if version == store.runs_seen[namespace][0] + 1:  # nobody else wrote in between
+        store.runs_seen[namespace] = (version, [*before, dict(zip(schema.names, _as_read(row), strict=True))])
+
+
+def _as_read(row: tuple[Any, ...]) -> list[Any]:
+    """Values as Spark gives them back: instants without a zone, in UTC."""
+    return [v.astimezone(UTC).replace(tzinfo=None) if isinstance(v, datetime) else v for v in row]
 
 
 def rebuild_runs(store: Store, namespace: str, tables: tuple[str, ...]) -> list[dict[str, Any]]:
