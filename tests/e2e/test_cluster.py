@@ -56,7 +56,7 @@ def _submit(master: str, stage: str, namespace: str, config: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_a_night_by_spark_submit_on_two_workers(spark: SparkSession, done: Done, master: str, tmp_path: Path) -> None:
     settings = debug_config(done.data, tmp_path / "warehouse")
     settings["spark"] = {"shuffle_partitions": 2}

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark.tables.store import Store
@@ -22,9 +23,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def _night(settings: Path, kill: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.e2e.disturbed_night", str(settings), kill]
-    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=500, check=False)
+    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=900, check=False)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_killed_nights_end_in_the_same_tables(spark: SparkSession, done: Done, tmp_path: Path) -> None:
     settings = tmp_path / "settings.json"
     config: dict[str, Any] = debug_config(done.data, tmp_path / "warehouse")

@@ -82,6 +82,8 @@ def test_a_rerun_commits_nothing(spark: SparkSession, done: Done) -> None:
     assert [(v.version, sorted(v.aliases)) for v in registry.versions(done.config.model_name)] == models
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_an_event_past_the_cutoff_changes_no_output(spark: SparkSession, done: Done, tmp_path: Path) -> None:
     """The same night on a log with later events, in a warehouse of its own: all tables but the log itself are equal."""
     late = tmp_path / "late.csv"
