@@ -1,4 +1,4 @@
-"""May the challenger become champion? A pure rule on paired differences (DESIGN section 2; docs/decisions/008)."""
+"""May the challenger become champion? A pure rule on paired differences (DESIGN section 2; docs/decisions/005)."""
 
 from __future__ import annotations
 

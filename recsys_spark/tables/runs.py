@@ -113,7 +113,7 @@ def find_run(store: Store, namespace: str, stage: str, wanted: str | None = None
 def _rows(store: Store, namespace: str) -> list[dict[str, Any]]:
     """The rows of ``runs``, read again only when somebody else has written it: it is asked before and after every stage."""
     version = store.version("runs", namespace)
-    known, rows = store.runs_seen.get(namespace, (-1, []))
+    known, rows = store.runs_seen.get(namespace, (-2, []))  # -1 is the version of a table that is not there
     if version != known:
         rows = [row.asDict() for row in store.read("runs", namespace).collect()] if version >= 0 else []
         store.runs_seen[namespace] = (version, rows)
