@@ -23,7 +23,7 @@ from recsys_spark.embed import stage as embed
 from recsys_spark.embed.text_vectors import text_vectors
 from recsys_spark.errors import MissingTableError
 from recsys_spark.evaluate import stage as evaluate
-from recsys_spark.evaluate.gate import GateDecision, decide, differences
+from recsys_spark.evaluate.gate import GateDecision
 from recsys_spark.evaluate.split import cutoff_for
 from recsys_spark.ingest import stage as ingest
 from recsys_spark.log import get_logger
@@ -165,8 +165,7 @@ class Night:
 
     def gate(self) -> GateDecision:
         """The verdict on this night's challenger, from table metrics."""
-        rows = [row.asDict() for row in self.store.read("metrics", self.eval_namespace).collect()]
-        return decide(differences(rows, self.config.gate), self.config.gate)
+        return evaluate.decide(self.config, self.evaluation)
 
     # -- models -----------------------------------------------------------------------------------------------
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +26,7 @@ from recsys_spark.recommend.users import active_since, user_rows, with_targets, 
 from recsys_spark.recommend.worker import LISTS, RANKS, SHORTFALLS, Side, Task, list_batches
 from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.runs import StagePlan, StageReport
-from recsys_spark.tables.store import Commit, Written, slice_of
+from recsys_spark.tables.store import Commit, Written, kept, slice_of
 from recsys_spark.tables.visible import InstantCutoff
 
 FALLBACK = "fallback_recommendations"
@@ -191,7 +189,7 @@ def _task(work: _Run, weights: dict[str, float], k: int) -> Task:
 
 def _write_lists(work: _Run, broadcast: Any, commit: Commit) -> list[Written]:
     make = functools.partial(list_batches, broadcast=broadcast, task=_task(work, work.weights, work.settings.k))
-    with _kept(_user_frame(work).mapInArrow(make, OUTPUT)) as rows:
+    with kept(_user_frame(work).mapInArrow(make, OUTPUT)) as rows:
         lists, short, ranks = (rows.where(F.col("table") == name) for name in (LISTS, SHORTFALLS, RANKS))
         version = F.lit(None if work.model is None else work.model.version).cast("int").alias("model_version")
         user = F.col("owner_id").alias("user_id")
@@ -228,13 +226,3 @@ def _replace(work: _Run, table: str, frame: DataFrame, commit: Commit) -> Writte
     stamped = frame.withColumn("run_id", F.lit(context.run_id)).withColumn("as_of", moment)
     where = slice_of(as_of=context.as_of.isoformat(), run_id=context.run_id)
     return context.store.replace(table, context.namespace, stamped, commit, where=where)
-
-
-@contextmanager
-def _kept(frame: DataFrame) -> Iterator[DataFrame]:
-    """The frame, computed once while its tables are written."""
-    kept = frame.persist()
-    try:
-        yield kept
-    finally:
-        kept.unpersist()

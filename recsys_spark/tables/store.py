@@ -123,7 +123,7 @@ class Store:
             ContractError: types, nulls or keys break the contract; nothing is written.
         """
         spec = contract(table)
-        with _kept(conform(frame, spec)) as rows:
+        with kept(conform(frame, spec)) as rows:
             return self._replace(spec, namespace, rows, check(rows, spec), commit, where, num_files)
 
     def _replace(
@@ -159,13 +159,13 @@ class Store:
             ContractError: types, nulls or keys break the contract; nothing is written.
         """
         spec = contract(table)
-        with _kept(conform(frame, spec)) as rows:
+        with kept(conform(frame, spec)) as rows:
             new = check(rows, spec)
             last = self._last_commit(table, namespace)
             if last is None:
                 return self._replace(spec, namespace, rows, new, commit)
             present = self._content(table, namespace, last)
-            with _kept(changes(rows, self._pruned(spec, namespace, rows), spec.key)) as changed:
+            with kept(changes(rows, self._pruned(spec, namespace, rows), spec.key)) as changed:
                 old = changed.agg(F.sum(F.col("_old_hash").cast("decimal(38,0)")), F.count("_found")).first()
                 put = changed.select(*rows.columns)
                 added = content(put)
@@ -231,13 +231,13 @@ def _metadata(commit: Commit, spec: Contract, after: Content) -> str:
 
 
 @contextmanager
-def _kept(frame: DataFrame) -> Iterator[DataFrame]:
+def kept(frame: DataFrame) -> Iterator[DataFrame]:
     """The frame, computed once while it is checked and written."""
-    kept = frame.persist()
+    frame = frame.persist()
     try:
-        yield kept
+        yield frame
     finally:
-        kept.unpersist()
+        frame.unpersist()
 
 
 def _equal_files(frame: DataFrame, num_files: int) -> DataFrame:
@@ -275,4 +275,4 @@ def slice_of(**values: str) -> str:
     )
 
 
-__all__ = ["Commit", "Store", "Written", "slice_of"]
+__all__ = ["Commit", "Store", "Written", "kept", "slice_of"]
