@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
-from recsys_spark.tables.content import content_hash
+from recsys_spark.tables.content import Content, content_hash, contents_by
 from recsys_spark.tables.runs import Body, StagePlan, StageReport, run_stage
 from recsys_spark.tables.store import Store
-from recsys_spark.tables.visible import Cutoff, Rows, robots, visible
+from recsys_spark.tables.visible import ROLE, ROLES, Cutoff, Rows, of_role, robots, with_role
+
+T = TypeVar("T")
+MAX_KEPT_EVENTS = 20_000_000  # a larger log is read from the table each time: holding it would only fill the disks
+
+
+@dataclass
+class Cache:
+    """What contexts of one cutoff have computed already, and the frames that are held for it."""
+
+    made: dict[str, Any] = field(default_factory=dict)
+    frames: list[DataFrame] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,7 @@ class Context:
     namespace: str
     cutoff: Cutoff
     run_id: str
-    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
+    cache: Cache = field(default_factory=Cache, repr=False)
 
     @property
     def as_of(self) -> datetime:
@@ -40,48 +52,66 @@ class Context:
 
     def events(self, rows: Rows = "fit") -> DataFrame:
         """Visible events without those of robots; robots are judged on what is visible, never beyond it."""
+        return self.once(f"events {rows}", lambda: of_role(self._log(), rows))
+
+    def _log(self) -> DataFrame:
+        """Every visible event with its role, robots left out; kept where it is small, for a night reads it dozens of times."""
+        return self.once("log", self._make_log)
+
+    def _make_log(self) -> DataFrame:
         settings = self.config.ingest.robots
         everything = self.store.read("events", self.namespace)
-        history = visible(everything, self.cutoff, "history")
+        marked = with_role(everything, self.cutoff)
+        history = of_role(marked, "history")
         flagged = robots(history, settings.max_events_per_minute, settings.max_z_score, settings.min_users)
-        return (
-            visible(everything, self.cutoff, rows)
-            .join(self._keep("robots", flagged), "user_idx", "left_anti")
-            .select(*everything.columns)
-        )
+        log = marked.join(self.kept(flagged), "user_idx", "left_anti").select(*everything.columns, ROLE)
+        return self.kept(log) if self.store.rows("events", self.namespace) <= MAX_KEPT_EVENTS else log
 
     def events_content(self, rows: Rows = "fit") -> str:
-        return str(self._once(f"events {rows}", lambda: content_hash(self.events(rows))))
+        """Identity of ``events(rows)``; all four come out of one pass."""
+        parts = self.once("contents", lambda: contents_by(self._log(), ROLE))
+        return sum((parts[role] for role in ROLES[rows] if role in parts), Content(0, 0)).digest
 
     def items(self) -> DataFrame:
         """Items this run may know: those with text from the catalogue, and those in a visible history."""
-        known = self.events("history").select("item_idx").distinct().withColumn("_met", F.lit(True))
-        joined = self.store.read("items", self.namespace).join(known, "item_idx", "left")
-        columns = self.store.read("items", self.namespace).columns
-        return joined.where(F.col("has_text") | F.col("_met")).select(*columns)
+        return self.once("items", lambda: self.kept(self._known("items", "item_idx", "has_text")))
 
     def items_content(self) -> str:
-        return str(self._once("items", lambda: content_hash(self.items().drop("updated_at", "first_seen"))))
+        """Identity of ``items()``, but for when each was written."""
+        return str(self.once("items content", lambda: content_hash(self.items().drop("updated_at", "first_seen"))))
 
     def users(self) -> DataFrame:
         """Users this run may know: those of the users table with a profile, and those with a visible history."""
-        known = self.events("history").select("user_idx").distinct().withColumn("_met", F.lit(True))
-        table = self.store.read("users", self.namespace)
-        met = table.join(known, "user_idx", "left")
-        return met.where(F.col("profile_text").isNotNull() | F.col("_met")).select(*table.columns)
+        return self.once("users", lambda: self.kept(self._known("users", "user_idx", "profile_text IS NOT NULL")))
 
     def users_content(self) -> str:
-        return str(self._once("users", lambda: content_hash(self.users())))
+        """Identity of ``users()``."""
+        return str(self.once("users content", lambda: content_hash(self.users())))
+
+    def _known(self, table: str, key: str, otherwise: str) -> DataFrame:
+        met = self.events("history").select(key).distinct().withColumn("_met", F.lit(True))
+        rows = self.store.read(table, self.namespace)
+        return rows.join(met, key, "left").where(f"({otherwise}) OR _met").select(*rows.columns)
 
     def run_stage(self, plan: StagePlan, body: Body) -> StageReport:
         """Run ``body`` once per fingerprint (see ``tables.runs``)."""
         return run_stage(self.store, self.namespace, self.run_id, self.as_of, plan, body)
 
-    def _keep(self, name: str, frame: DataFrame) -> DataFrame:
-        kept: DataFrame = self._once(name, lambda: frame.persist())
-        return kept
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """``make()``, called once for all contexts that share this one's cache (those of one night and cutoff)."""
+        if name not in self.cache.made:
+            self.cache.made[name] = make()
+        found: T = self.cache.made[name]
+        return found
 
-    def _once(self, name: str, make: Any) -> Any:
-        if name not in self._kept:
-            self._kept[name] = make()
-        return self._kept[name]
+    def kept(self, frame: DataFrame) -> DataFrame:
+        """The frame, computed at its first use and held until ``release``."""
+        self.cache.frames.append(frame.persist())
+        return frame
+
+    def release(self) -> None:
+        """Let go of all that is held."""
+        for frame in self.cache.frames:
+            frame.unpersist()
+        self.cache.frames.clear()
+        self.cache.made.clear()

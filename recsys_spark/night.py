@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -56,7 +57,7 @@ class Night:
     @cached_property
     def run_id(self) -> str:
         """Same settings, code and visible inputs: the same id. It names the namespace ``eval/<run_id>``."""
-        live = self._context("live", "unknown")
+        live = self._unnamed
         settings = self.config.model_dump(mode="json", exclude={"spark", "warehouse"})
         parts = [settings, code_version(), live.events_content("history"), live.items_content(), live.users_content()]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
@@ -73,7 +74,12 @@ class Night:
 
     @cached_property
     def live(self) -> Context:
-        return self._context("live", self.run_id)
+        return replace(self._unnamed, run_id=self.run_id)
+
+    @cached_property
+    def _unnamed(self) -> Context:
+        """``live`` before its run id is known, which is made of what it sees."""
+        return self._context("live", "unknown")
 
     @cached_property
     def evaluation(self) -> Context:
@@ -83,6 +89,12 @@ class Night:
     def context(self, namespace: str) -> Context:
         """``live`` or ``eval``."""
         return self.live if namespace == "live" else self.evaluation
+
+    def release(self) -> None:
+        """Let go of the frames held for this night."""
+        for name in ("_unnamed", "evaluation"):
+            if name in self.__dict__:
+                self.__dict__[name].release()
 
     def _context(self, namespace: str, run_id: str) -> Context:
         as_of = self.config.as_of
@@ -220,7 +232,7 @@ class Night:
             self._system_namespace(name),
             self.evaluation.cutoff,
             self.run_id,
-            self.evaluation._kept,
+            self.evaluation.cache,
         )
 
     def _baseline(self, name: str, model: ModelVersion | None, weights: dict[str, float], targets: DataFrame) -> None:
@@ -279,16 +291,25 @@ def run_step(config: Config, spark: SparkSession, stage: str, namespace: str | N
     """One step of a night, under the lock of its warehouse; ``namespace`` defaults to the step's first."""
     night = Night(config, spark)
     where = namespace or next(n for s, n in STEPS if s == stage)
-    with namespace_lock(night.store, "live"):
+    with closing_night(night), namespace_lock(night.store, "live"):
         step: Callable[[str], Any] = getattr(night, stage)
         return step(where)
+
+
+@contextmanager
+def closing_night(night: Night) -> Iterator[None]:
+    """Release what the night holds, however it ends."""
+    try:
+        yield
+    finally:
+        night.release()
 
 
 def run_night(config: Config, spark: SparkSession, after_step: Callable[[str, str], None] | None = None) -> Path:
     """All steps in order; returns the path of the report. ``after_step`` is told each (stage, namespace) when done."""
     night = Night(config, spark)
     outcome: Any = None
-    with namespace_lock(night.store, "live"):
+    with closing_night(night), namespace_lock(night.store, "live"):
         for number, (stage, namespace) in enumerate(STEPS, 1):
             log.info(f"step {number} of {len(STEPS)}", stage=stage, namespace=namespace)
             outcome = getattr(night, stage)(namespace)

@@ -30,6 +30,9 @@ _MAX_PARAM_CHARS = 500
 _BATCH = 900  # MLflow takes at most 1,000 metrics a call
 
 
+Curves = Mapping[str, Sequence[Sequence[float]]]  # metric -> its (step, value) points
+
+
 @dataclass(frozen=True)
 class ModelVersion:
     """One registered model version; ``tags`` as logged, ``aliases`` as they stood when it was read."""
@@ -59,16 +62,16 @@ class Registry:
             self._experiment_id = self._experiment()
 
     def log_version(
-        self, model_name: str, model_dir: Path, tags: Mapping[str, str], metrics: Mapping[str, float], params: Mapping[str, Any]
+        self, model_name: str, model_dir: Path, tags: Mapping[str, str], metrics: Curves, params: Mapping[str, Any]
     ) -> int:
-        """Log a model folder as the next version of ``model_name`` and return its number.
+        """Log a model folder as the next version of ``model_name``, with the metrics of its training, and return its number.
 
         A version with the same tag ``fingerprint`` is returned instead: a rerun logs nothing twice.
         """
         known = self._with_fingerprint(model_name, tags.get(FINGERPRINT))
         if known is not None:
             return known.version
-        run_id = self.log_training(f"{model_name} {tags.get('run_id', '')}".strip(), params, [metrics], tags)
+        run_id = self.log_training(f"{model_name} {tags.get('run_id', '')}".strip(), params, metrics, tags)
         with tempfile.TemporaryDirectory() as scratch:
             saved = _save_pyfunc(model_dir, Path(scratch))
             self._client.log_artifacts(run_id, str(saved), MODEL_ARTIFACT)
@@ -82,21 +85,19 @@ class Registry:
         self,
         run_name: str,
         params: Mapping[str, Any],
-        metrics_per_step: Sequence[Mapping[str, float]],
+        metrics: Curves,
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        """One finished MLflow run: parameters, and for step 0, 1, ... a dict of metrics. Returns its id."""
+        """One finished MLflow run: parameters, and per metric its (step, value) points. Returns its id."""
         from mlflow.entities import Metric, Param, RunTag
 
         run = self._client.create_run(self._experiment_id, run_name=run_name)
-        metrics = [
-            Metric(name, float(value), 0, step) for step, found in enumerate(metrics_per_step) for name, value in found.items()
-        ]
+        points = [Metric(name, float(value), 0, int(step)) for name, curve in metrics.items() for step, value in curve]
         settings = [Param(name, str(value)[:_MAX_PARAM_CHARS]) for name, value in params.items()]
         labels = [RunTag(name, value) for name, value in _strings(tags or {}).items()]
-        for start in range(0, max(len(metrics), 1), _BATCH):
+        for start in range(0, max(len(points), 1), _BATCH):
             first = start == 0
-            part = metrics[start : start + _BATCH]
+            part = points[start : start + _BATCH]
             self._client.log_batch(run.info.run_id, part, settings if first else (), labels if first else ())
         self._client.set_terminated(run.info.run_id)
         return str(run.info.run_id)

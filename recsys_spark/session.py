@@ -22,6 +22,7 @@ _DEFAULTS = {
     "spark.sql.adaptive.enabled": "true",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.parquet.enableVectorizedReader": "true",
+    "spark.python.sql.dataFrameDebugging.enabled": "false",  # else every column expression costs four round trips to the JVM
 }
 _LOCAL = {
     "spark.databricks.delta.snapshotPartitions": "2",  # the default of 50 costs every read of a small table 50 tasks

@@ -19,15 +19,21 @@ START_SECONDS = 1_700_000_000  # 2023-11-14
 AS_OF = "2024-02-01T00:00:00Z"
 # a test session is short and its data small: compiled code would never earn back its compilation
 QUICK = {
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC -XX:MetaspaceSize=256m",
+    # without the larger code cache, the small one of this level fills up within a night and compiling stops
+    "spark.driver.extraJavaOptions": (
+        "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseParallelGC -XX:MetaspaceSize=256m"
+    ),
     "spark.sql.adaptive.enabled": "false",
+    "spark.sql.codegen.wholeStage": "false",  # rows are too few to pay for compiling a class per query
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
 
 
 def write_debug_data(folder: Path, num_users: int = 200, num_items: int = 150, seed: int = 7) -> Path:
     """Write events.csv (user, item, rating, time in epoch seconds), items.csv (item, title, topic) and graph.csv.
 
-    Users prefer one topic and popular items in it; each has 8 to 30 events, one to six hours apart.
+    Users prefer one topic and popular items in it, and often go on from an item to the next one of its topic; each has
+    8 to 30 events, one to six hours apart.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -38,7 +44,7 @@ def write_debug_data(folder: Path, num_users: int = 200, num_items: int = 150, s
     for user in range(num_users):
         favourite = rng.integers(0, len(TOPICS))
         chance = popularity * np.where(topic_of == favourite, 8.0, 1.0)
-        items = rng.choice(num_items, size=int(rng.integers(8, 31)), replace=False, p=chance / chance.sum())
+        items = _walk(int(rng.integers(8, 31)), topic_of, chance, rng)
         time = START_SECONDS + int(rng.integers(0, 40 * 86_400))
         for item in items:
             time += int(rng.integers(3_600, 6 * 3_600))
@@ -51,6 +57,19 @@ def write_debug_data(folder: Path, num_users: int = 200, num_items: int = 150, s
     _write(folder / "items.csv", ("item", "title", "topic"), titles)
     _write(folder / "graph.csv", ("head", "relation", "tail"), graph)
     return folder
+
+
+def _walk(length: int, topic_of: np.ndarray, chance: np.ndarray, rng: np.random.Generator) -> list[int]:
+    """Distinct items: mostly the next of the same topic, else any by its chance. Only who reads the order can tell."""
+    items: list[int] = []
+    left = chance.copy()
+    while len(items) < length:
+        same = np.flatnonzero((topic_of == topic_of[items[-1]]) & (left > 0)) if items and rng.random() < 0.7 else np.array([])
+        after = same[same > items[-1]] if len(same) else same
+        item = int(after[0]) if len(after) else int(rng.choice(len(left), p=left / left.sum()))
+        left[item] = 0.0
+        items.append(item)
+    return items
 
 
 def _title(topic: str, rng: np.random.Generator) -> str:
@@ -89,7 +108,14 @@ def debug_config(data: Path, warehouse: Path, **overrides: object) -> dict[str, 
             },
         },
         "pairs": {"max_history": 20, "num_files": 4},
-        "encoder": {"text_model": "tiny", "dimension": 16, "user_layers": 1, "max_history": 20, "max_tokens": 16},
+        "encoder": {
+            "text_model": "tiny",
+            "dtype": "float32",
+            "dimension": 16,
+            "user_layers": 1,
+            "max_history": 20,
+            "max_tokens": 16,
+        },
         "train": {"epochs": 3, "batch_size": 32, "pair_batch_size": 64, "learning_rate": 0.01, "checkpoint_every_steps": 5},
         "recommend": {"k": 10, "neighbours_k": 10},
         "evaluate": {"split": "leave_one_out", "bootstrap_samples": 200},

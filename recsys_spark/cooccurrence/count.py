@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark import Broadcast, StorageLevel
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config.signals import CooccurrenceSettings, Measure
@@ -38,6 +38,7 @@ from recsys_spark.cooccurrence.grouping import (
 from recsys_spark.cooccurrence.kernels import PairCounts, Timing, best, pair_counts
 from recsys_spark.cooccurrence.measures import MEASURES
 from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.dealing import partition_keys
 
 Hashes = NDArray[np.uint64]
 
@@ -103,7 +104,7 @@ def cooccurrences(
     """
     spark = rows.sparkSession
     partitions = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
-    plan = plan_of(settings, reference, seed, _slots(spark, partitions))
+    plan = plan_of(settings, reference, seed, partition_keys(spark, partitions))
     shared_hashes = spark.sparkContext.broadcast(hashes)
     micros = [F.unix_micros("ts").alias("micros")] if plan.timing.needed else []
     dealt = rows.select(F.col("basket"), F.col("item_idx"), *micros).repartition(partitions, "basket")
@@ -133,16 +134,6 @@ def plan_of(settings: CooccurrenceSettings, reference: datetime, seed: int, slot
     return Plan(
         settings.max_basket_items, settings.min_support, settings.top_n, wanted, settings.rank_by, timing, seed, tuple(slots)
     )
-
-
-def _slots(spark: SparkSession, partitions: int) -> list[int]:
-    """For each partition the smallest int that ``repartition(partitions, ...)`` sends there, so that no two blocks share."""
-    places = f"transform(sequence(0, {64 * partitions}), slot -> pmod(hash(slot), {partitions}))"
-    row = spark.sql(f"SELECT {places} AS places").first()
-    first: dict[int, int] = {}
-    for slot, place in enumerate(row["places"] if row is not None else []):
-        first.setdefault(place, slot)
-    return sorted(first.values())
 
 
 def item_hashes(items: NDArray[np.integer[Any]], seed: int, hashes: Hashes | None) -> Hashes:

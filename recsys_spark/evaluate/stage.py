@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC
 from typing import Any
 
 import numpy as np
@@ -124,24 +126,21 @@ def _collected(frame: DataFrame) -> dict[str, NDArray[np.int64]]:
 
 
 def _system(context: Context, namespace: str) -> tuple[frames.SystemFrames, int | None]:
-    """Lists of this as_of (of the newest run, where reruns left several) and the model version they carry.
+    """Lists of the newest run of recommend for this as_of, and the model version behind them.
 
     Raises:
         MissingTableError: there are none.
     """
+    where = f"recommendations in '{namespace}'"
+    newest = find_run(context.store, namespace, "recommend")
+    if newest is None or newest["as_of"].replace(tzinfo=UTC) != context.as_of:
+        raise MissingTableError(where, f"no list of {context.as_of.isoformat()}", do="run recommend first")
     as_of = F.timestamp_micros(F.lit(round(context.as_of.timestamp() * 1_000_000)))
-    lists = context.store.read("recommendations", namespace).where(F.col("as_of") == as_of)
-    runs = {
-        row["run_id"]: row["version"] for row in lists.groupBy("run_id").agg(F.max("model_version").alias("version")).collect()
-    }
-    if not runs:
-        raise MissingTableError(
-            f"recommendations in '{namespace}'", f"no list of {context.as_of.isoformat()}", do="run recommend first"
-        )
-    newest = find_run(context.store, namespace, "recommend") if len(runs) > 1 else None
-    run_id = newest["run_id"] if newest is not None and newest["run_id"] in runs else max(runs)
+    lists = context.store.read("recommendations", namespace)
+    lists = lists.where((F.col("as_of") == as_of) & (F.col("run_id") == newest["run_id"]))
     full = context.store.read("target_ranks", namespace) if context.store.exists("target_ranks", namespace) else None
-    return frames.SystemFrames(lists.where(F.col("run_id") == run_id).select("user_id", "item_id", "rank"), full), runs[run_id]
+    version = json.loads(newest["facts"] or "{}").get("model_version")
+    return frames.SystemFrames(lists.select("user_id", "item_id", "rank"), full), version
 
 
 def _frame(context: Context, rows: list[dict[str, Any]], versions: dict[str, int | None]) -> DataFrame:

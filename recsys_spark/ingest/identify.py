@@ -7,10 +7,10 @@ from pyspark.sql import functions as F
 
 from recsys_spark.ingest.quality import FATE, KEPT, KNOWN, MERGED
 from recsys_spark.ingest.rownumbers import FILE_NO, ROW_NUMBER
+from recsys_spark.tables.dealing import numbered
 
 _BASE, _TURN = "__base", "__turn"
 HASH_CHARS = 32
-_ROW_BITS = (1 << 33) - 1  # monotonically_increasing_id: partition above, row in partition in these bits
 
 
 def digest(*parts: Column) -> Column:
@@ -70,8 +70,4 @@ def deal(ids: DataFrame, present: DataFrame, kind: str, seed: int) -> DataFrame:
     start = 0 if largest is None or largest[0] is None else int(largest[0]) + 1
     new = ids.select(name).distinct().join(present.select(name), name, "left_anti")
     ordered = new.orderBy(F.sha2(F.concat(F.lit(f"{seed}|"), F.col(name)), 256), name).persist()
-    sizes = {row[0]: row[1] for row in ordered.groupBy(F.spark_partition_id()).count().collect()}
-    offsets = [start + sum(size for partition, size in sizes.items() if partition < p) for p in range(max(sizes, default=0) + 1)]
-    offset = F.get(F.array(*[F.lit(o) for o in offsets]), F.spark_partition_id())
-    position = F.monotonically_increasing_id().bitwiseAND(F.lit(_ROW_BITS))
-    return ordered.select(name, (offset + position).cast("int").alias(f"{kind}_idx"))
+    return numbered(ordered, "_position", start).select(name, F.col("_position").cast("int").alias(f"{kind}_idx"))

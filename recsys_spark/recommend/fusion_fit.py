@@ -18,13 +18,11 @@ from recsys_spark.context import Context
 from recsys_spark.log import get_logger
 from recsys_spark.recommend.arrow import flat_list
 from recsys_spark.recommend.blocks import fuse, users_per_block
-from recsys_spark.recommend.catalogue import build_catalogue
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.gather import cooccurrence_items, encoder_items, items_in_order, popularity_items
 from recsys_spark.recommend.matmul import matmul, one_thread
 from recsys_spark.recommend.model import KNOWN, fusion_weights
-from recsys_spark.recommend.partners import Partners, TextItems
 from recsys_spark.recommend.scores import Float64, FloatArray, Ints
+from recsys_spark.recommend.side import item_side
 from recsys_spark.recommend.users import user_rows, with_targets, with_vectors
 from recsys_spark.recommend.worker import Side, block_of
 
@@ -85,7 +83,7 @@ def fit_weights(config: Config, context: Context, item_vectors: DataFrame | None
     fallback = FusionFit(fusion_weights(config.recommend, None, item_vectors is not None), [])
     if config.recommend.weights:
         return fallback
-    side = _fit_side(config, context, item_vectors)
+    side = item_side(config, context, item_vectors, context.namespace)
     names = side.partners.present()
     present = [name for name in names if name in config.recommend.partners]
     rows = _validation_users(config, context, user_vectors).persist()
@@ -102,19 +100,6 @@ def fit_weights(config: Config, context: Context, item_vectors: DataFrame | None
         broadcast.unpersist()
     ordered = choose(table)
     return FusionFit(ordered[0][0], ordered, num_users)
-
-
-def _fit_side(config: Config, context: Context, item_vectors: DataFrame | None) -> Side:
-    ordered = items_in_order(context.items(), config.seed)
-    catalogue = build_catalogue(ordered, frozenset())
-    wanted = config.recommend.partners
-    popularity = popularity_items(context.events("fit"), catalogue, None)
-    encoder = encoder_items(item_vectors, catalogue) if item_vectors is not None and "encoder" in wanted else None
-    cooccurrence = None
-    if "cooccurrence" in wanted:
-        cooccurrence = cooccurrence_items(context.read("cooccurrence"), catalogue, config.cooccurrence.rank_by)
-    text = TextItems.of([item.text for item in ordered]) if "text" in wanted else None
-    return Side(catalogue, Partners(popularity, encoder, cooccurrence, text))
 
 
 def _validation_users(config: Config, context: Context, user_vectors: DataFrame | None) -> DataFrame:

@@ -13,15 +13,12 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config
 from recsys_spark.config.serving import RecommendSettings
 from recsys_spark.context import Context
-from recsys_spark.errors import InputError
 from recsys_spark.recommend.arrow import OUTPUT
-from recsys_spark.recommend.catalogue import build_catalogue
 from recsys_spark.recommend.fallback import unknown_user_lists
 from recsys_spark.recommend.filters import blocked_ids
-from recsys_spark.recommend.gather import cooccurrence_items, encoder_items, items_in_order, popularity_items
 from recsys_spark.recommend.model import ModelRef, fusion_weights
 from recsys_spark.recommend.neighbours import NEIGHBOURS, neighbour_batches, neighbour_weights
-from recsys_spark.recommend.partners import Partners, TextItems
+from recsys_spark.recommend.side import item_side, separator
 from recsys_spark.recommend.users import active_since, user_rows, with_targets, with_vectors
 from recsys_spark.recommend.worker import LISTS, RANKS, SHORTFALLS, Side, Task, list_batches
 from recsys_spark.tables.content import content_hash
@@ -58,7 +55,8 @@ def run(
     targets: DataFrame | None = None,
     neighbours: bool | None = None,
 ) -> StageReport:
-    """Write recommendations, shortfalls, fallback_recommendations and item_neighbours of a namespace.
+    """Write recommendations, shortfalls, fallback_recommendations and item_neighbours of a namespace; with targets,
+    recommendations and target_ranks.
 
     Args:
         model: the version whose vectors are read; None: no encoder takes part.
@@ -98,7 +96,7 @@ def _plan(work: _Run, blocked: frozenset[str]) -> StagePlan:
         "recommend": work.settings.model_dump(mode="json"),
         "weights": work.weights,
         "measure": work.config.cooccurrence.rank_by,
-        "separator": _separator(work.config),
+        "separator": separator(work.config),
         "model": None if work.model is None else [work.model.name, work.model.version],
         "blocked": sorted(blocked),
         "seed": work.config.seed,
@@ -106,13 +104,14 @@ def _plan(work: _Run, blocked: frozenset[str]) -> StagePlan:
         "cutoff": context.cutoff.describe(),
         "neighbours": work.neighbours,
     }
-    optional = ((RANKS, work.targets is not None), (NEIGHBOURS, work.neighbours))
-    outputs = (LISTS, SHORTFALLS, FALLBACK, *(table for table, wanted in optional if wanted))
-    return StagePlan("recommend", settings, inputs, outputs)
+    return StagePlan("recommend", settings, inputs, _outputs(work))
 
 
-def _separator(config: Config) -> str | None:
-    return None if config.ingest.items is None else config.ingest.items.split_attributes
+def _outputs(work: _Run) -> tuple[str, ...]:
+    """Lists are measured (with targets) or served: only who is served needs what stands in for a list."""
+    if work.targets is not None:
+        return (LISTS, RANKS)
+    return (LISTS, SHORTFALLS, FALLBACK, *((NEIGHBOURS,) if work.neighbours else ()))
 
 
 def _write(work: _Run, blocked: frozenset[str], commit: Commit) -> tuple[list[Written], dict[str, Any]]:
@@ -120,9 +119,10 @@ def _write(work: _Run, blocked: frozenset[str], commit: Commit) -> tuple[list[Wr
     broadcast = work.context.spark.sparkContext.broadcast(side)
     try:
         written = _write_lists(work, broadcast, commit)
-        if work.neighbours:
+        if work.neighbours and work.targets is None:
             written.append(_write_neighbours(work, side, broadcast, commit))
-        written.append(_write_fallback(work, side, commit))
+        if work.targets is None:
+            written.append(_write_fallback(work, side, commit))
     finally:
         broadcast.unpersist()
     facts = {
@@ -136,22 +136,8 @@ def _write(work: _Run, blocked: frozenset[str], commit: Commit) -> tuple[list[Wr
 
 
 def _item_side(work: _Run, blocked: frozenset[str]) -> Side:
-    settings, context = work.settings, work.context
-    ordered = items_in_order(context.items(), work.config.seed)
-    if not ordered:
-        raise InputError(
-            "recommend", "the catalogue is empty", "at least one visible item", "run ingest with events or items first"
-        )
-    catalogue = build_catalogue(ordered, blocked, _separator(work.config))
-    popularity = popularity_items(context.events("fit"), catalogue, settings.context_key)
-    encoder = cooccurrence = None
-    if work.model is not None and "encoder" in settings.partners:
-        encoder = encoder_items(_of_version(work, "item_embeddings", work.model), catalogue)
-    if "cooccurrence" in settings.partners:
-        table = context.store.read("cooccurrence", work.upstream)
-        cooccurrence = cooccurrence_items(table, catalogue, work.config.cooccurrence.rank_by)
-    text = TextItems.of([item.text for item in ordered]) if "text" in settings.partners else None
-    return Side(catalogue, Partners(popularity, encoder, cooccurrence, text))
+    vectors = None if work.model is None else _of_version(work, "item_embeddings", work.model)
+    return item_side(work.config, work.context, vectors, work.upstream, blocked)
 
 
 def _of_version(work: _Run, table: str, model: ModelRef) -> DataFrame:
@@ -193,11 +179,11 @@ def _write_lists(work: _Run, broadcast: Any, commit: Commit) -> list[Written]:
         lists, short, ranks = (rows.where(F.col("table") == name) for name in (LISTS, SHORTFALLS, RANKS))
         version = F.lit(None if work.model is None else work.model.version).cast("int").alias("model_version")
         user = F.col("owner_id").alias("user_id")
-        written = [
-            _replace(work, LISTS, lists.select(user, "rank", "item_id", "score", "source", "reasons", version), commit),
-            _replace(work, SHORTFALLS, short.select(user, F.col("number").alias("num_items"), "reason"), commit),
-        ]
-        if work.targets is not None:
+        written = [_replace(work, LISTS, lists.select(user, "rank", "item_id", "score", "source", "reasons", version), commit)]
+        if work.targets is None:
+            frame = short.select(user, F.col("number").alias("num_items"), "reason")
+            written.append(_replace(work, SHORTFALLS, frame, commit))
+        else:
             frame = ranks.select(user, "item_id", "rank", F.col("number").alias("num_candidates"))
             written.append(work.context.store.replace(RANKS, work.context.namespace, frame, commit))
     return written

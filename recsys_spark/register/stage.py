@@ -49,7 +49,9 @@ def run(config: Config, context: Context, model_dir: Path, training: dict[str, A
         fit = _fusion(config, context, model_dir)
         (model_dir / "fusion.json").write_text(json.dumps({"segments": {"all": fit.weights}}, indent=1))
         tags = _tags(config, context, fingerprint("register", settings, inputs))
-        metrics = {"validation_recall": float(training.get("validation_recall") or 0.0)}
+        best = [[0, float(training.get("validation_recall") or 0.0)]]
+        metrics = {"train_loss": training.get("loss_curve", []), "epoch_recall": training.get("recall_curve", [])}
+        metrics["validation_recall"] = best
         version = registry.log_version(config.model_name, model_dir, tags, metrics, _params(config))
         registry.set_alias(config.model_name, CHALLENGER, version)
         table = [[weights, round(ndcg, 6)] for weights, ndcg in sorted(fit.table, key=lambda row: -row[1])[:10]]
@@ -60,7 +62,7 @@ def run(config: Config, context: Context, model_dir: Path, training: dict[str, A
 
 def _fusion(config: Config, context: Context, model_dir: Path) -> FusionFit:
     """Weights on validation users, whose vectors come from fit histories only."""
-    items = item_vectors(context, model_dir, context.items())
+    items = context.kept(item_vectors(context, model_dir, context.items()))
     past = histories(context.events("fit"), config.encoder.max_history)
     targets = context.events("validation").select("user_idx").distinct()
     users = user_vectors(context, model_dir, past.join(targets, "user_idx", "left_semi"), items)

@@ -14,7 +14,7 @@ from recsys_spark.context import Context
 from recsys_spark.evaluate.gate import GateDecision
 from recsys_spark.histories import histories
 from recsys_spark.report.data import Fates, Listed, Metric, Reason, ReportData, Sample, StageRow
-from recsys_spark.tables.runs import code_version, find_run
+from recsys_spark.tables.runs import code_version, find_run, run_rows
 from recsys_spark.tables.store import Store
 
 LIVE = "live"
@@ -178,9 +178,9 @@ def _item_samples(live: Context) -> list[Sample]:
 def _stages(store: Store, eval_namespace: str) -> list[StageRow]:
     """The newest finished run of every stage, in the order they ended."""
     found = []
-    for namespace in (LIVE, eval_namespace, *[f"{eval_namespace}/{name}" for name in NESTED]):
+    for namespace in (LIVE, eval_namespace, *[f"{eval_namespace}/systems/{name}" for name in NESTED]):
         newest = {}
-        for row in store.read_or_empty("runs", namespace).where("status = 'done'").orderBy("finished_at").collect():
+        for row in sorted(run_rows(store, namespace), key=lambda row: row["finished_at"]):
             newest[row["stage"]] = row
         found += [(row["finished_at"], namespace, row) for row in newest.values()]
     ordered = sorted(found, key=lambda entry: entry[0])

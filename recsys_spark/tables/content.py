@@ -33,24 +33,31 @@ class Content:
         return hashlib.sha256(f"{self.total}|{self.rows}".encode()).hexdigest()[:16]
 
 
-def _hashable(name: str, kind: DataType) -> Column:
-    if isinstance(kind, MapType):
-        return F.array_sort(F.map_entries(F.col(name)))
-    return F.col(name)
+def _hashable(name: str, kind: DataType) -> str:
+    column = "`" + name.replace("`", "``") + "`"
+    return f"array_sort(map_entries({column}))" if isinstance(kind, MapType) else column
 
 
 def row_hash(frame: DataFrame) -> Column:
     """64-bit hash of a whole row; nulls count (xxhash64 alone skips them), and so do the names and types of columns."""
-    parts: list[Column] = []
+    parts = ["'" + frame.schema.simpleString().replace("\\", "\\\\").replace("'", "\\'") + "'"]
     for field in frame.schema:
-        parts += [_hashable(field.name, field.dataType), F.col(field.name).isNull()]
-    return F.xxhash64(F.lit(frame.schema.simpleString()), *parts)
+        parts += [_hashable(field.name, field.dataType), f"{_hashable(field.name, field.dataType)} IS NULL"]
+    return F.expr(f"xxhash64({', '.join(parts)})")  # as text: a round trip to the JVM per column would cost more than the job
 
 
 def content(frame: DataFrame) -> Content:
     """The content of a frame; the order of rows and their partitions do not matter."""
     row = frame.select(F.sum(row_hash(frame).cast("decimal(38,0)")), F.count(F.lit(1))).first()
     return Content(0, 0) if row is None else Content(int(row[0] or 0), row[1])
+
+
+def contents_by(frame: DataFrame, column: str) -> dict[str, Content]:
+    """The content of each group of rows with one value in ``column``, which itself does not count; one job for all."""
+    others = frame.drop(column)
+    rows = frame.select(column, row_hash(others).cast("decimal(38,0)").alias("hash")).groupBy(column)
+    found = rows.agg(F.sum("hash").alias("total"), F.count(F.lit(1)).alias("rows")).collect()
+    return {row[column]: Content(int(row["total"] or 0), row["rows"]) for row in found}
 
 
 def content_hash(frame: DataFrame) -> str:

@@ -104,13 +104,13 @@ def find_run(store: Store, namespace: str, stage: str, wanted: str | None = None
     """Newest finished run of a stage (with a given fingerprint), or None."""
     found = [
         row
-        for row in _rows(store, namespace)
+        for row in run_rows(store, namespace)
         if row["stage"] == stage and row["status"] == "done" and wanted in (None, row["fingerprint"])
     ]
     return max(found, key=lambda row: row["finished_at"], default=None)
 
 
-def _rows(store: Store, namespace: str) -> list[dict[str, Any]]:
+def run_rows(store: Store, namespace: str) -> list[dict[str, Any]]:
     """The rows of ``runs``, read again only when somebody else has written it: it is asked before and after every stage."""
     version = store.version("runs", namespace)
     known, rows = store.runs_seen.get(namespace, (-2, []))  # -1 is the version of a table that is not there
@@ -134,7 +134,7 @@ def _record(store: Store, namespace: str, as_of: datetime, plan: StagePlan, comm
         datetime.now(UTC),
         json.dumps(done.facts, sort_keys=True, default=str),
     )
-    before = _rows(store, namespace)
+    before = run_rows(store, namespace)
     schema = contract("runs").schema
     version = store.append("runs", namespace, store.spark.createDataFrame([row], schema), commit)
     if version == store.runs_seen[namespace][0] + 1:  # nobody else wrote in between

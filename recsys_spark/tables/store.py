@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -20,6 +20,7 @@ from recsys_spark.log import get_logger
 from recsys_spark.tables.commits import LastCommit, last_commit
 from recsys_spark.tables.content import Content, changes, check, content, row_hash
 from recsys_spark.tables.contracts import Contract, conform, contract
+from recsys_spark.tables.dealing import in_equal_parts
 
 log = get_logger(__name__)
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]*")
@@ -98,6 +99,11 @@ class Store:
         last = self._last_commit(table, namespace)
         return -1 if last is None else last.version
 
+    def rows(self, table: str, namespace: str) -> int:
+        """Rows of the newest version; 0 when the table does not exist."""
+        last = self._last_commit(table, namespace)
+        return 0 if last is None else self._content(table, namespace, last).rows
+
     def content(self, table: str, namespace: str) -> str:
         """Digest of the newest version's content; ``"absent"`` when the table does not exist."""
         last = self._last_commit(table, namespace)
@@ -143,14 +149,20 @@ class Store:
         if last is not None and held and self._dealt(spec.name, namespace, new.rows, num_files):
             return Written(spec.name, last.version, new.rows, present.digest, False)
         after = present - part + new
-        out = rows if num_files is None else _equal_files(rows, num_files)
-        writer = out.write.format("delta").mode("overwrite").option("userMetadata", _metadata(commit, spec, after))
+        options = {"userMetadata": _metadata(commit, spec, after)}
         if where is not None and last is not None:
-            writer = writer.option("replaceWhere", where)
-        if num_files is not None:
-            writer = writer.option("delta.enableDeletionVectors", "false")
-        writer.partitionBy(*spec.partition).save(self.path(spec.name, namespace))
+            options["replaceWhere"] = where
+        if num_files is None:
+            self._overwrite(rows, spec, namespace, options)
+        else:
+            with kept(_shuffled(rows)) as ordered:
+                options["delta.enableDeletionVectors"] = "false"  # Petastorm would not see them
+                self._overwrite(in_equal_parts(ordered, num_files), spec, namespace, options)
         return Written(spec.name, self.version(spec.name, namespace), new.rows, after.digest, True)
+
+    def _overwrite(self, rows: DataFrame, spec: Contract, namespace: str, options: dict[str, str]) -> None:
+        writer = rows.write.format("delta").mode("overwrite").options(**options)
+        writer.partitionBy(*spec.partition).save(self.path(spec.name, namespace))
 
     def merge(self, table: str, namespace: str, frame: DataFrame, commit: Commit) -> Written:
         """Upsert by key. Only rows that are new or differ are written; none, and nothing is committed.
@@ -240,14 +252,10 @@ def kept(frame: DataFrame) -> Iterator[DataFrame]:
         frame.unpersist()
 
 
-def _equal_files(frame: DataFrame, num_files: int) -> DataFrame:
-    """Deal rows to ``num_files`` partitions in the order of a row hash: sizes equal to within one, and the same rows
-    in the same order in the same file each time, so that a seed gives the same training batches."""
-    ordered = frame.withColumn("_hash", row_hash(frame)).orderBy("_hash", *[c for c, t in frame.dtypes if "map" not in t])
-    keyed = ordered.drop("_hash").rdd.zipWithIndex().map(lambda pair: (pair[1], pair[0]))
-    deal: Callable[[Any], int] = lambda position: int(position) % num_files  # noqa: E731
-    dealt = keyed.repartitionAndSortWithinPartitions(num_files, deal).values()  # type: ignore[call-overload]
-    return frame.sparkSession.createDataFrame(dealt, frame.schema)
+def _shuffled(frame: DataFrame) -> DataFrame:
+    """Rows in the order of a hash: mixed, and the same each time, so that a seed gives the same training batches."""
+    ordered = frame.withColumn("_hash", row_hash(frame))
+    return ordered.orderBy("_hash", *[c for c, t in frame.dtypes if "map" not in t]).drop("_hash")
 
 
 def _partition_condition(spec: Contract, rows: DataFrame, prefix: str = "") -> str:

@@ -45,35 +45,43 @@ class HoldoutCutoff:
 Cutoff = InstantCutoff | HoldoutCutoff
 
 
+ROLE = "_role"
+ROLES: dict[Rows, tuple[str, ...]] = {
+    "fit": ("fit",),
+    "history": ("fit", "validation"),
+    "validation": ("validation",),
+    "test": ("test",),
+}
+
+
 def visible(events: DataFrame, cutoff: Cutoff, rows: Rows = "fit") -> DataFrame:
     """The part of ``events`` (one row per event) that a run may use.
 
     ``fit``: what anything may be fitted on. ``history``: fit and validation rows, known when test is scored; never
     fitted on. ``validation`` and ``test``: the targets, read by fusion and evaluation alone.
     """
+    return of_role(with_role(events, cutoff), rows)
+
+
+def with_role(events: DataFrame, cutoff: Cutoff) -> DataFrame:
+    """All events that any part of a run may see, with ``_role``: fit, validation or test, each event exactly one."""
+    # the date bound is implied by the instant; it lets Delta skip whole partitions
+    before = events.where((F.col("event_date") <= F.to_date(_instant(cutoff.end))) & (F.col("ts") < _instant(cutoff.end)))
     if isinstance(cutoff, InstantCutoff):
-        return events.where(_between(cutoff, rows))
-    before = events.where(F.col("ts") < _instant(cutoff.end))
-    if rows in ("validation", "test"):
-        return before.join(cutoff.holdout.where(F.col("role") == rows).select("event_id"), "event_id", "left_semi")
-    hidden = cutoff.holdout if rows == "fit" else cutoff.holdout.where("role <> 'validation'")
-    return before.join(hidden.select("event_id"), "event_id", "left_anti")
+        validation = F.when(F.col("ts") < _instant(cutoff.history_until), "validation").otherwise("test")
+        return before.withColumn(ROLE, F.when(F.col("ts") < _instant(cutoff.fit_until), "fit").otherwise(validation))
+    held = cutoff.holdout.select("event_id", F.col("role").alias(ROLE))
+    marked = before.join(held, "event_id", "left").withColumn(ROLE, F.coalesce(F.col(ROLE), F.lit("fit")))
+    return marked.where(F.col(ROLE) != "hidden").select(*events.columns, ROLE)
+
+
+def of_role(marked: DataFrame, rows: Rows) -> DataFrame:
+    """The rows of ``with_role`` that ``visible`` means, without the mark."""
+    return marked.where(F.col(ROLE).isin(*ROLES[rows])).drop(ROLE)
 
 
 def _instant(moment: datetime) -> Column:
     return F.timestamp_micros(F.lit(round(moment.timestamp() * 1_000_000)))
-
-
-def _between(cutoff: InstantCutoff, rows: Rows) -> Column:
-    ts, fit, history = F.col("ts"), _instant(cutoff.fit_until), _instant(cutoff.history_until)
-    # the date bound is implied by the instant; it lets Delta skip whole partitions
-    upto = F.col("event_date") <= F.to_date(_instant(cutoff.end))
-    return {
-        "fit": upto & (ts < fit),
-        "history": upto & (ts < history),
-        "validation": upto & (ts >= fit) & (ts < history),
-        "test": upto & (ts >= history) & (ts < _instant(cutoff.end)),
-    }[rows]
 
 
 def robots(events: DataFrame, max_events_per_minute: float | None, max_z_score: float | None, min_users: int) -> DataFrame:

@@ -30,7 +30,9 @@ AS_OF = datetime(2024, 1, 10, tzinfo=UTC)
 START = datetime(2024, 1, 1, tzinfo=UTC)
 TEXTS = {"a": "garden rake", "b": "kitchen pan", "c": "", "d": "😀 שלום " + "long " * 25_000, "e": "never bought"}
 HISTORIES = {"u0": "ab", "u1": "c", "u2": "dab", "u3": "abcd"}
-SETTINGS = EncoderSettings(text_model="tiny", dimension=8, max_tokens=12, user_layers=1, max_history=3, text_training="frozen")
+SETTINGS = EncoderSettings(
+    text_model="tiny", dtype="float32", dimension=8, max_tokens=12, user_layers=1, max_history=3, text_training="frozen"
+)
 VERSION = ModelVersion("debug", 1)
 
 
@@ -41,7 +43,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         encoder.item_tower.ids.weight.normal_()
     folder = tmp_path_factory.mktemp("models") / "debug-1"
-    return save_model(folder, encoder, TextEncoder.load("tiny", 12), ["a", "c"], 0.07, {})
+    return save_model(folder, encoder, TextEncoder.load("tiny", 12, "float32"), ["a", "c"], 0.07, {})
 
 
 def write_items(store: Store, texts: dict[str, str]) -> None:
@@ -145,11 +147,11 @@ def test_text_vectors_are_encoded_once_and_zero_where_there_is_no_text(context: 
     frame = {r["item_idx"]: np.array(r["vector"]) for r in text_vectors(context, context.items()).collect()}
     assert set(frame) == {0, 1, 2, 3, 4}
     np.testing.assert_array_equal(frame[2], np.zeros(32))
-    expected = TextEncoder.load("tiny", 12).encode(list(TEXTS.values()))
+    expected = TextEncoder.load("tiny", 12, "float32").encode(list(TEXTS.values()))
     np.testing.assert_allclose(np.stack([frame[i] for i in range(5)]), expected, atol=1e-6)
     assert context.read("item_text_vectors").count() == 4
-    assert ensure_text_vectors(context, context.items(), "tiny", 12, "auto", commit) is None
-    assert ensure_text_vectors(context, context.items(), "tiny", 8, "auto", commit) is not None  # another cut, other vectors
+    assert ensure_text_vectors(context, context.items(), "tiny", 12, "float32", commit) is None
+    assert ensure_text_vectors(context, context.items(), "tiny", 8, "float32", commit) is not None  # another cut, other vectors
     assert context.read("item_text_vectors").count() == 8
 
 

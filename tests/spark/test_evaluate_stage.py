@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.context import Context
 from recsys_spark.errors import InputError, MissingTableError
@@ -15,7 +16,8 @@ from recsys_spark.evaluate import stage
 from recsys_spark.evaluate.gate import differences
 from recsys_spark.evaluate.split import cutoff_for
 from recsys_spark.tables.contracts import contract
-from recsys_spark.tables.store import Commit, Store
+from recsys_spark.tables.runs import StagePlan, run_stage
+from recsys_spark.tables.store import Commit, Store, Written
 from tests.spark.test_evaluate_split import AS_OF, config, log
 
 # users 1..3 have three events each, user 4 only one; targets: 1 -> i3, 2 -> i4, 3 -> i3; i5 is never met
@@ -39,9 +41,15 @@ def fill(spark: SparkSession, store: Store, commit: Commit) -> None:
             for user, items_of in lists.items()
             for rank, item in enumerate(items_of, 1)
         ]
-        store.replace("recommendations", space(name), spark.createDataFrame(rows, contract("recommendations").schema), commit)
+        frame = spark.createDataFrame(rows, contract("recommendations").schema)
+        plan = StagePlan("recommend", {}, {}, ("recommendations",))
+        run_stage(store, space(name), "r1", AS_OF, plan, partial(write_lists, store, space(name), frame))
     ranks = [("u1", "i3", 1, 3), ("u2", "i4", 2, 3), ("u3", "i3", 3, 3)]
     store.replace("target_ranks", "eval/r1", spark.createDataFrame(ranks, contract("target_ranks").schema), commit)
+
+
+def write_lists(store: Store, namespace: str, frame: DataFrame, commit: Commit) -> tuple[list[Written], dict[str, Any]]:
+    return [store.replace("recommendations", namespace, frame, commit)], {"model_version": 3}
 
 
 def space(name: str) -> str:

@@ -15,7 +15,7 @@ from recsys_spark.encoder.package import load_model, model_identity, read_descri
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.errors import RegistryError
 
-SETTINGS = EncoderSettings(text_model="tiny", dimension=8, max_tokens=16, user_layers=1, max_history=5)
+SETTINGS = EncoderSettings(text_model="tiny", dtype="float32", dimension=8, max_tokens=16, user_layers=1, max_history=5)
 IDS = ["plain", "quote\"'", "slash/and\nnewline \U0001f600"]
 
 
@@ -30,7 +30,7 @@ def encoder() -> Encoder:
 
 @pytest.fixture
 def folder(encoder: Encoder, tmp_path: Path) -> Path:
-    return save_model(tmp_path / "model", encoder, TextEncoder.load("tiny", 16), IDS, 0.07, {"cutoff": "2024"})
+    return save_model(tmp_path / "model", encoder, TextEncoder.load("tiny", 16, "float32"), IDS, 0.07, {"cutoff": "2024"})
 
 
 def test_what_goes_in_comes_out(folder: Path, encoder: Encoder) -> None:
@@ -40,7 +40,7 @@ def test_what_goes_in_comes_out(folder: Path, encoder: Encoder) -> None:
     assert (model.temperature, model.fusion, model.recipe) == (0.07, {}, {"cutoff": "2024"})
     texts, ids = ["garden rake", "", "kitchen pan", "garden rake"], [IDS[2], IDS[1], "unknown", None]
     found = model.encode_items(texts, ids)
-    text_vectors = torch.tensor(TextEncoder.load("tiny", 16).encode(texts))
+    text_vectors = torch.tensor(TextEncoder.load("tiny", 16, "float32").encode(texts))
     with torch.no_grad():
         expected = encoder.eval().item_vectors(text_vectors, torch.tensor([2, 1, -1, -1])).numpy()
         np.testing.assert_array_equal(found, expected)
@@ -59,7 +59,7 @@ def test_nothing_in_the_folder_can_run_code(folder: Path) -> None:
 def test_saving_again_replaces_the_folder_whole(folder: Path, encoder: Encoder) -> None:
     (folder / "left over").write_text("x")
     before = model_identity(folder)
-    save_model(folder, encoder, TextEncoder.load("tiny", 16), IDS, 0.07, {})
+    save_model(folder, encoder, TextEncoder.load("tiny", 16, "float32"), IDS, 0.07, {})
     assert not (folder / "left over").exists()
     assert model_identity(folder) == before
     save_fusion(folder, {"all": {"encoder": 1.0}})

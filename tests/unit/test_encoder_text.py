@@ -33,7 +33,7 @@ ODD = [
 
 @pytest.fixture(scope="module")
 def tiny() -> TextEncoder:
-    return TextEncoder.load("tiny", 16)
+    return TextEncoder.load("tiny", 16, "float32")
 
 
 def test_vectors_keep_the_order_of_the_texts_whatever_the_batch(tiny: TextEncoder) -> None:
@@ -69,7 +69,7 @@ def test_forward_is_the_mean_of_the_token_states_and_padding_does_not_count(tiny
 
 
 def test_gradients_are_finite_and_reach_only_the_layers_that_learn() -> None:
-    encoder = TextEncoder.load("tiny", 16)
+    encoder = TextEncoder.load("tiny", 16, "float32")
     assert encoder.train_only("frozen") == []
     learning = encoder.train_only("last_layers", 1)
     last = list(encoder.model.encoder.layer[-1].parameters())
@@ -83,7 +83,7 @@ def test_gradients_are_finite_and_reach_only_the_layers_that_learn() -> None:
 def test_saved_and_loaded_by_path_is_the_same(tiny: TextEncoder, tmp_path: Path) -> None:
     tiny.save(tmp_path / "text")
     sha = hashlib.sha256((tmp_path / "text" / "tokenizer.json").read_bytes()).hexdigest()
-    again = TextEncoder.load(tmp_path / "text", 16)
+    again = TextEncoder.load(tmp_path / "text", 16, "float32")
     assert tiny.tokenizer_sha == again.tokenizer_sha == sha
     np.testing.assert_array_equal(tiny.encode(ODD), again.encode(ODD))
     again.save(tmp_path / "twice")
@@ -150,7 +150,7 @@ def test_loading_leaves_the_seed_alone_and_prints_nothing(capfd: pytest.CaptureF
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    TextEncoder.load("tiny", 16)
+    TextEncoder.load("tiny", 16, "float32")
     assert torch.equal(torch.rand(3), expected)
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
@@ -159,7 +159,7 @@ def test_loading_leaves_the_seed_alone_and_prints_nothing(capfd: pytest.CaptureF
 def test_tiny_is_the_same_in_every_process(tiny: TextEncoder) -> None:
     code = (
         "from recsys_spark.encoder.text_encoder import TextEncoder as T\n"
-        "e = T.load('tiny', 16); print(e.tokenizer_sha, e.encode(['garden rake'])[0, :3].tolist())"
+        "e = T.load('tiny', 16, 'float32'); print(e.tokenizer_sha, e.encode(['garden rake'])[0, :3].tolist())"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300).stdout
     assert printed.split()[0] == tiny.tokenizer_sha

@@ -21,7 +21,7 @@ from recsys_spark.encoder.package import load_model, save_model
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.registry import Registry
 
-SETTINGS = EncoderSettings(text_model="tiny", dimension=8, max_tokens=16, user_layers=1, max_history=2)
+SETTINGS = EncoderSettings(text_model="tiny", dtype="float32", dimension=8, max_tokens=16, user_layers=1, max_history=2)
 ITEMS = [("garden rake", "a"), ("kitchen pan", "unknown"), ("", "b"), ("garden hose", None)]
 SCRIPT = r"""
 import importlib.machinery, json, sys
@@ -71,7 +71,7 @@ def test_the_registered_model_loads_alone_and_gives_the_same_vectors(tmp_path: P
     encoder = Encoder(SETTINGS, 32, 2)
     with torch.no_grad():
         encoder.item_tower.ids.weight.normal_()
-    folder = save_model(tmp_path / "model", encoder, TextEncoder.load("tiny", 16), ["a", "b"], 0.07, {})
+    folder = save_model(tmp_path / "model", encoder, TextEncoder.load("tiny", 16, "float32"), ["a", "b"], 0.07, {})
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     registry = Registry(uri, "tests")
     registry.log_version("main", folder, {"fingerprint": "f"}, {}, {})

@@ -17,7 +17,7 @@ from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.errors import RegistryError
 from recsys_spark.registry import ModelVersion, Registry
 
-SETTINGS = EncoderSettings(text_model="tiny", dimension=8, max_tokens=16, user_layers=1, max_history=5)
+SETTINGS = EncoderSettings(text_model="tiny", dtype="float32", dimension=8, max_tokens=16, user_layers=1, max_history=5)
 TAGS = {"fingerprint": "f1", "run_id": "run", "trained_until": "2024-01-01", "namespace": "live"}
 
 
@@ -34,7 +34,7 @@ def registry(folder: Path) -> Registry:
 @pytest.fixture(scope="module")
 def model_dir(folder: Path) -> Path:
     torch.manual_seed(0)
-    return save_model(folder / "model-1", Encoder(SETTINGS, 32, 2), TextEncoder.load("tiny", 16), ["a", "b"], 0.07, {})
+    return save_model(folder / "model-1", Encoder(SETTINGS, 32, 2), TextEncoder.load("tiny", 16, "float32"), ["a", "b"], 0.07, {})
 
 
 def test_a_version_is_logged_once_and_found_by_alias_and_number(
@@ -42,7 +42,7 @@ def test_a_version_is_logged_once_and_found_by_alias_and_number(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert registry.versions("main") == []
-    assert registry.log_version("main", model_dir, TAGS, {"recall": 0.5}, {"dimension": 8, "long": "x" * 9_000}) == 1
+    assert registry.log_version("main", model_dir, TAGS, {"recall": [(0, 0.5)]}, {"dimension": 8, "long": "x" * 9_000}) == 1
     assert registry.log_version("main", model_dir, TAGS, {}, {}) == 1
     assert registry.log_version("main", model_dir, TAGS | {"fingerprint": "f2"}, {}, {}) == 2
     registry.set_alias("main", "challenger", 2)
@@ -88,7 +88,9 @@ def test_promotion_remembers_whom_it_replaced(registry: Registry, model_dir: Pat
 def test_a_download_is_a_model_folder_and_is_fetched_again_for_another_version(
     registry: Registry, model_dir: Path, tmp_path: Path
 ) -> None:
-    other = save_model(tmp_path / "other", load_model(model_dir).encoder, TextEncoder.load("tiny", 16), ["x", "y"], 0.2, {})
+    other = save_model(
+        tmp_path / "other", load_model(model_dir).encoder, TextEncoder.load("tiny", 16, "float32"), ["x", "y"], 0.2, {}
+    )
     registry.log_version("fetched", model_dir, {"fingerprint": "d1"}, {}, {})
     registry.log_version("fetched", other, {"fingerprint": "d2"}, {}, {})
     first, second = registry.versions("fetched")
@@ -106,7 +108,7 @@ def test_a_download_is_a_model_folder_and_is_fetched_again_for_another_version(
 
 
 def test_training_metrics_keep_their_steps(registry: Registry, folder: Path) -> None:
-    run_id = registry.log_training("night", {"epochs": 2}, [{"loss": 2.0}, {"loss": 1.0, "recall": 0.25}])
+    run_id = registry.log_training("night", {"epochs": 2}, {"loss": [(0, 2.0), (1, 1.0)], "recall": [(1, 0.25)]})
     with sqlite3.connect(folder / "mlflow.db") as store:
         rows = store.execute("select key, step, value from metrics where run_uuid = ? order by key, step", (run_id,)).fetchall()
         params = store.execute("select key, value from params where run_uuid = ?", (run_id,)).fetchall()

@@ -1,0 +1,58 @@
+"""The item side of a run: the catalogue and its partners, made once for all systems that rank the same items."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+
+from recsys_spark.config import Config
+from recsys_spark.context import Context
+from recsys_spark.errors import InputError
+from recsys_spark.recommend.catalogue import Item, build_catalogue
+from recsys_spark.recommend.gather import cooccurrence_items, encoder_items, items_in_order, popularity_items
+from recsys_spark.recommend.partners import Partners, TextItems
+from recsys_spark.recommend.worker import Side
+
+
+def separator(config: Config) -> str | None:
+    """What stands between the values of an attribute that holds several."""
+    return None if config.ingest.items is None else config.ingest.items.split_attributes
+
+
+def item_side(
+    config: Config, context: Context, vectors: DataFrame | None, upstream: str, blocked: frozenset[str] = frozenset()
+) -> Side:
+    """Catalogue and partners out of what ``context`` sees and out of the co-occurrence of ``upstream``.
+
+    All but the encoder is kept in the context's cache: fusing, the challenger and the baselines share it.
+
+    Args:
+        vectors: ``(item_idx, vector)`` of the encoder; None: it takes no part.
+        blocked: item ids that may not be recommended.
+
+    Raises:
+        InputError: no item is visible.
+    """
+    wanted, measure = config.recommend.partners, config.cooccurrence.rank_by
+    ordered = context.once("items in order", lambda: _ordered(config, context))
+    catalogue = context.once(f"catalogue {sorted(blocked)}", lambda: build_catalogue(ordered, blocked, separator(config)))
+    fit, key = context.events("fit"), config.recommend.context_key
+    popularity = context.once("popularity", lambda: popularity_items(fit, catalogue, key))
+    encoder = cooccurrence = text = None
+    if vectors is not None and "encoder" in wanted:
+        encoder = encoder_items(vectors, catalogue)
+    if "cooccurrence" in wanted:
+        rows = context.store.read("cooccurrence", upstream)
+        name = f"{measure} of {upstream} {context.store.content('cooccurrence', upstream)}"
+        cooccurrence = context.once(name, lambda: cooccurrence_items(rows, catalogue, measure))
+    if "text" in wanted:
+        text = context.once("words", lambda: TextItems.of([item.text for item in ordered]))
+    return Side(catalogue, Partners(popularity, encoder, cooccurrence, text))
+
+
+def _ordered(config: Config, context: Context) -> list[Item]:
+    ordered = items_in_order(context.items(), config.seed)
+    if not ordered:
+        raise InputError(
+            "recommend", "the catalogue is empty", "at least one visible item", "run ingest with events or items first"
+        )
+    return ordered
