@@ -4,17 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint types imports check bench java clean
+.PHONY: demo test lint types imports check bench java clean
 
 demo: java $(STAMP)
 	$(BIN)/recsys-spark demo
 
-# everything but the nights that are killed, moved to a cluster or repeated on another log: about half an hour more
+# two processes: one goes through the nights, the other through everything else
 test: java $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
-
-test-slow: java $(STAMP)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: lint types imports
 

@@ -58,8 +58,8 @@ class Night:
     def run_id(self) -> str:
         """Same settings, code and visible inputs: the same id. It names the namespace ``eval/<run_id>``."""
         live = self._unnamed
-        settings = self.config.model_dump(mode="json", exclude={"spark", "warehouse"})
-        parts = [settings, code_version(), live.events_content("history"), live.items_content(), live.users_content()]
+        seen = [live.events_content("history"), live.items_content(), live.users_content()]
+        parts = [self.config.identity(), code_version(), *seen]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.config.as_of:%Y%m%dT%H%M%S}-{digest}"
 

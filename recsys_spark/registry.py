@@ -111,6 +111,11 @@ class Registry:
         found = self.resolve(model_name, str(version))
         self._client.set_registered_model_alias(model_name, alias, str(found.version))
 
+    def clear_alias(self, model_name: str, alias: str) -> None:
+        """Nobody holds ``alias`` afterwards."""
+        if self.holder(model_name, alias) is not None:
+            self._client.delete_registered_model_alias(model_name, alias)
+
     def set_tag(self, model: ModelVersion, name: str, value: str) -> None:
         """Set one tag of a version."""
         self._client.set_model_version_tag(model.model_name, str(model.version), name, value)

@@ -44,7 +44,8 @@ def build_session(settings: SparkSettings, app_name: str = "recsys-spark") -> Sp
     time.tzset()
     builder: Any = SparkSession.builder.appName(app_name)
     options = dict(_DEFAULTS)
-    master = settings.master or (None if submitted else "local[*]")
+    # locally too a task that loses its Python worker is tried again: Spark's own default is to give up at once
+    master = settings.master or (None if submitted else "local[*,4]")
     if master is not None:
         builder = builder.master(master)
     if master is not None and master.startswith("local"):

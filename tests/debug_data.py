@@ -119,5 +119,5 @@ def debug_config(data: Path, warehouse: Path, **overrides: object) -> dict[str, 
         "train": {"epochs": 3, "batch_size": 32, "pair_batch_size": 64, "learning_rate": 0.01, "checkpoint_every_steps": 5},
         "recommend": {"k": 10, "neighbours_k": 10},
         "evaluate": {"split": "leave_one_out", "bootstrap_samples": 200},
-        "spark": {"master": "local[2]", "driver_memory": "2g", "shuffle_partitions": 2, "options": dict(QUICK)},
+        "spark": {"master": "local[2,4]", "driver_memory": "2g", "shuffle_partitions": 2, "options": dict(QUICK)},
     } | overrides

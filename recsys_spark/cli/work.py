@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -76,13 +77,24 @@ def show_item(config: Config, item_id: str, k: int) -> None:
 def rollback(config: Config) -> None:
     """Back to the night of ``config.as_of``: the pointer first, then the alias."""
     with _session(config) as spark:
-        store = Store(spark, config.warehouse)
-        with namespace_lock(store, "live"):
-            night = publish.rollback(store, config.as_of)
-            if night["model_version"] is not None:
-                registry = Registry(config.tracking_uri, config.registry.experiment)
-                registry.set_alias(config.model_name, CHAMPION, night["model_version"])
+        night = return_to(config, Store(spark, config.warehouse))
         print(f"readers see the night of {config.as_of.isoformat()}, run {night['run_id']}")
+
+
+def return_to(config: Config, store: Store) -> dict[str, Any]:
+    """Point readers and the champion alias at the night of ``config.as_of``; a night without a model leaves no champion.
+
+    Raises:
+        MissingTableError: no such night was published.
+    """
+    with namespace_lock(store, "live"):
+        night = publish.rollback(store, config.as_of)
+        registry = Registry(config.tracking_uri, config.registry.experiment)
+        if night["model_version"] is None:
+            registry.clear_alias(config.model_name, CHAMPION)
+        else:
+            registry.set_alias(config.model_name, CHAMPION, night["model_version"])
+    return night
 
 
 def reader_sql(config: Config) -> str:

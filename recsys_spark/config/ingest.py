@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -74,6 +74,15 @@ class RobotSettings(Settings):
     max_events_per_minute: float | None = 120.0  # busiest minute of a user
     max_z_score: float | None = 6.0  # of log(1 + events) over all users
     min_users: int = 30  # below this the z-score means nothing and is not used
+
+
+_PATH = {"path": True}
+SOURCE_PLACES: dict[str, Any] = {  # where each source lies: says nothing about what is in it
+    "events": _PATH,
+    "items": _PATH,
+    "users": _PATH,
+    "knowledge_graph": _PATH | {"links": _PATH},
+}
 
 
 class IngestSettings(Settings):

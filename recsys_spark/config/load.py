@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from recsys_spark.config.base import Settings, validate
-from recsys_spark.config.ingest import IngestSettings
+from recsys_spark.config.ingest import SOURCE_PLACES, IngestSettings
 from recsys_spark.config.learning import EncoderSettings, RegistrySettings, TrainSettings
 from recsys_spark.config.serving import (
     EmbedSettings,
@@ -60,6 +60,18 @@ class Config(Settings):
     @property
     def model_name(self) -> str:
         return self.registry.model_name or self.name
+
+    def identity(self) -> dict[str, Any]:
+        """All settings that decide what a night's tables hold; not where things lie, nor how Spark is run."""
+        places: Any = {
+            "spark": True,
+            "warehouse": True,
+            "publish": True,
+            "ingest": SOURCE_PLACES,
+            "train": {"work_dir": True},
+            "registry": {"tracking_uri": True},
+        }
+        return self.model_dump(mode="json", exclude=places)
 
     @property
     def work_dir(self) -> Path:

@@ -69,7 +69,7 @@ class PublishSettings(Settings):
 class SparkSettings(Settings):
     """What the session builder adds to Spark's own configuration."""
 
-    master: str | None = None  # None: what spark-submit says, else local[*]
+    master: str | None = None  # None: what spark-submit says, else local[*,4]
     driver_memory: str = "4g"
     shuffle_partitions: int | None = None  # None: 2 per local core
     options: dict[str, str] = {}

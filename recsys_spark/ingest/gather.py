@@ -15,9 +15,11 @@ from recsys_spark.ingest import events, items, knowledge_graph, users
 from recsys_spark.ingest.files import SourceFile, list_files
 from recsys_spark.ingest.identify import event_ids, fates, last_wins
 from recsys_spark.ingest.intake import Intake, each_once
-from recsys_spark.ingest.ledger import Ledger, ledger_of, rebuilds, settings_sha
+from recsys_spark.ingest.ledger import Ledger, rebuilds, settings_sha
 from recsys_spark.ingest.pseudonyms import key_check
 from recsys_spark.ingest.quality import FATE, KEPT, good
+
+Ledgers = dict[str, Ledger]  # by table
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ def files_of(spark: SparkSession, sources: dict[str, Source]) -> dict[str, list[
     return {table: each_once(list_files(spark, source, place_of(table, source))) for table, source in sources.items()}
 
 
+def book_of(ledger: Ledgers, table: str) -> Ledger:
+    """The files of a table that earlier runs ingested; none before the first."""
+    return ledger.get(table, Ledger(table, {}))
+
+
 def intake(job: Job, table: str, book: Ledger) -> Intake:
     """A source before reading; its settings' hash holds all that decides what its rows become."""
     source = job.sources[table]
@@ -77,14 +84,14 @@ def intake(job: Job, table: str, book: Ledger) -> Intake:
     return Intake(table, where, source, job.files[table], sha, book.known(sha), reads_known=table != "events")
 
 
-def gather_events(job: Job, ledger: DataFrame, present: DataFrame) -> tuple[Intake, DataFrame | None, bool]:
+def gather_events(job: Job, ledger: Ledgers, present: DataFrame) -> tuple[Intake, DataFrame | None, bool]:
     """The new events: their intake, the rows to add (``event_pos`` and ``event_date`` set), and whether the table is
     to be made anew, because the settings changed.
 
     Raises:
         InputError, ConfigError: as ``Fields``, ``Intake`` and ``rebuilds`` do.
     """
-    source, book = cast(EventSource, job.sources["events"]), ledger_of(ledger, "events")
+    source, book = cast(EventSource, job.sources["events"]), book_of(ledger, "events")
     taken = intake(job, "events", book)
     anew = rebuilds(book, taken.sha, taken.files, taken.where)
     if anew:
@@ -110,9 +117,9 @@ def gather_events(job: Job, ledger: DataFrame, present: DataFrame) -> tuple[Inta
     return taken, events.placed(fated.where(F.col(FATE) == KEPT), earlier, before), anew
 
 
-def gather_items(job: Job, ledger: DataFrame) -> tuple[Intake, DataFrame | None]:
+def gather_items(job: Job, ledger: Ledgers) -> tuple[Intake, DataFrame | None]:
     """The catalogue: its intake, and one row per item."""
-    source, taken = cast(ItemSource, job.sources["items"]), intake(job, "items", ledger_of(ledger, "items"))
+    source, taken = cast(ItemSource, job.sources["items"]), intake(job, "items", book_of(ledger, "items"))
     needed = {*source.columns.values(), *items.source_names(source)}
     taken.read(job.spark, needed, lambda raw: items.typed_items(raw, source, taken.where, job.private))
     if taken.rows is None:
@@ -122,9 +129,9 @@ def gather_items(job: Job, ledger: DataFrame) -> tuple[Intake, DataFrame | None]
     return taken, items.catalogue(fated.where(F.col(FATE) == KEPT), job.config.ingest.max_text_chars)
 
 
-def gather_users(job: Job, ledger: DataFrame) -> tuple[Intake, DataFrame | None]:
+def gather_users(job: Job, ledger: Ledgers) -> tuple[Intake, DataFrame | None]:
     """The users' source: its intake, and one row per user."""
-    source, taken = cast(UserSource, job.sources["users"]), intake(job, "users", ledger_of(ledger, "users"))
+    source, taken = cast(UserSource, job.sources["users"]), intake(job, "users", book_of(ledger, "users"))
     needed = {*source.columns.values(), *users.source_names(source)}
     taken.read(job.spark, needed, lambda raw: users.typed_users(raw, source, taken.where, job.key))
     if taken.rows is None:
@@ -134,7 +141,7 @@ def gather_users(job: Job, ledger: DataFrame) -> tuple[Intake, DataFrame | None]
     return taken, users.profiles(fated.where(F.col(FATE) == KEPT), source, job.config.ingest.max_text_chars)
 
 
-def gather_graph(job: Job, ledger: DataFrame, known_items: DataFrame) -> tuple[list[Intake], DataFrame]:
+def gather_graph(job: Job, ledger: Ledgers, known_items: DataFrame) -> tuple[list[Intake], DataFrame]:
     """The knowledge graph: the intakes of triples and (where configured) links, and the facts about known items.
 
     Args:
@@ -146,7 +153,7 @@ def gather_graph(job: Job, ledger: DataFrame, known_items: DataFrame) -> tuple[l
         taken, links = _gather_links(job, ledger, known_items)
         intakes.append(taken)
     source = cast(KnowledgeGraphSource, job.sources["knowledge_graph"])
-    taken = intake(job, "knowledge_graph", ledger_of(ledger, "knowledge_graph"))
+    taken = intake(job, "knowledge_graph", book_of(ledger, "knowledge_graph"))
 
     def typed(raw: DataFrame) -> DataFrame:
         triples = knowledge_graph.typed_triples(raw, source, taken.where, job.private)
@@ -161,8 +168,8 @@ def gather_graph(job: Job, ledger: DataFrame, known_items: DataFrame) -> tuple[l
     return [*intakes, taken], knowledge_graph.facts(kept, links)
 
 
-def _gather_links(job: Job, ledger: DataFrame, known_items: DataFrame) -> tuple[Intake, DataFrame]:
-    source, taken = job.sources["links"], intake(job, "links", ledger_of(ledger, "links"))
+def _gather_links(job: Job, ledger: Ledgers, known_items: DataFrame) -> tuple[Intake, DataFrame]:
+    source, taken = job.sources["links"], intake(job, "links", book_of(ledger, "links"))
     itself = known_items.select(F.col("item_id").alias("entity_id"))
 
     def typed(raw: DataFrame) -> DataFrame:

@@ -8,7 +8,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 from recsys_spark.config.ingest import Source
 from recsys_spark.errors import ConfigError
@@ -29,10 +28,13 @@ class Ledger:
         return {source: rows for source, (rows, sha) in self.files.items() if sha == settings_sha}
 
 
-def ledger_of(ledger: DataFrame, table: str) -> Ledger:
-    """One row per file reaches the driver."""
-    rows = ledger.where(F.col("table") == table).select("source_hash", "rows_read", "settings_sha").collect()
-    return Ledger(table, {row["source_hash"]: (row["rows_read"], row["settings_sha"]) for row in rows})
+def ledgers(rows: DataFrame) -> dict[str, Ledger]:
+    """The ledger of each table that has files in it; one row per file reaches the driver."""
+    found: dict[str, Ledger] = {}
+    for row in rows.select("table", "source_hash", "rows_read", "settings_sha").collect():
+        book = found.setdefault(row["table"], Ledger(row["table"], {}))
+        book.files[row["source_hash"]] = (row["rows_read"], row["settings_sha"])
+    return found
 
 
 def settings_sha(source: Source, **others: object) -> str:

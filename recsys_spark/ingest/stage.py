@@ -9,12 +9,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
+from recsys_spark.config.ingest import SOURCE_PLACES
 from recsys_spark.context import Context
 from recsys_spark.ingest import items, users
 from recsys_spark.ingest.gather import Job, files_of, gather_events, gather_graph, gather_items, gather_users, sources_of
 from recsys_spark.ingest.identify import deal
 from recsys_spark.ingest.intake import Intake
-from recsys_spark.ingest.ledger import ledger_rows, totals
+from recsys_spark.ingest.ledger import ledger_rows, ledgers, totals
 from recsys_spark.ingest.pseudonyms import id_key, key_check
 from recsys_spark.ingest.quality import bad, quarantine
 from recsys_spark.ingest.sessions import with_sessions
@@ -43,8 +44,7 @@ def run(config: Config, context: Context) -> StageReport:
 
 def _plan(job: Job) -> StagePlan:
     """Where the files lie is no part of the identity, and robots are judged by those who read the log."""
-    path = {"path": True}
-    exclude: Any = {"events": path, "items": path, "users": path, "knowledge_graph": path | {"links": path}, "robots": True}
+    exclude: Any = SOURCE_PLACES | {"robots": True}
     ingest = job.config.ingest
     settings = {"ingest": ingest.model_dump(mode="json", exclude=exclude), "seed": job.config.seed, "key": key_check(job.key)}
     inputs = {f"{table} {n} {f.name}": f.source_hash for table, files in job.files.items() for n, f in enumerate(files)}
@@ -59,7 +59,7 @@ class _Ingest:
     def __init__(self, job: Job, context: Context, commit: Commit) -> None:
         self.job, self.context, self.store, self.commit = job, context, context.store, commit
         self.intakes: list[Intake] = []
-        self.ledger = self._present("ledger")
+        self.ledger = ledgers(self._present("ledger"))
 
     def run(self) -> tuple[list[Written], dict[str, Any]]:
         taken, new, anew = gather_events(self.job, self.ledger, self._present("events"))
@@ -166,21 +166,17 @@ class _Ingest:
 
     def _facts(self) -> dict[str, Any]:
         """Figures for the report: the sums of each source (DESIGN promise 2), reasons, and what the tables hold now."""
-        events = self._present("events").agg(F.count(F.lit(1)), F.min("ts").cast("string"), F.max("ts").cast("string")).first()
-        catalogue = (
-            self._present("items").agg(F.count(F.lit(1)), F.coalesce(F.sum(F.col("has_text").cast("int")), F.lit(0))).first()
-        )
-        held = events or (0, None, None)
-        num_items, with_text = catalogue or (0, 0)
+        times = self._present("events").agg(F.min("ts").cast("string"), F.max("ts").cast("string")).first() or (None, None)
+        rows = {table: self.store.rows(table, self.context.namespace) for table in ("events", "users", "items")}
         return {
             "tables": {t.table: totals(t.new_counts(), t.known_rows, len(t.files)) for t in self.intakes},
             "reasons": {t.table: t.reasons for t in self.intakes if t.reasons},
-            "num_events": held[0],
-            "first_event": held[1],
-            "last_event": held[2],
-            "num_users": self._present("users").count(),
-            "num_items": num_items,
-            "num_items_with_text": with_text,
+            "num_events": rows["events"],
+            "first_event": times[0],
+            "last_event": times[1],
+            "num_users": rows["users"],
+            "num_items": rows["items"],
+            "num_items_with_text": self._present("items").where("has_text").count(),
         }
 
     def _release(self) -> None:

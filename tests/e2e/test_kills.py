@@ -26,7 +26,6 @@ def _night(settings: Path, kill: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=900, check=False)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_killed_nights_end_in_the_same_tables(spark: SparkSession, done: Done, tmp_path: Path) -> None:
     settings = tmp_path / "settings.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +17,7 @@ from recsys_spark.night import STEPS, run_night
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend.sql import register_views
 from recsys_spark.registry import CHAMPION, Registry
-from tests.debug_data import debug_config
-from tests.e2e.conftest import Done, run, versions
+from tests.e2e.conftest import Done, versions
 
 
 def test_everyone_gets_k_items_or_a_reason(done: Done) -> None:
@@ -80,32 +78,6 @@ def test_a_rerun_commits_nothing(spark: SparkSession, done: Done) -> None:
     run_night(done.config, spark)
     assert versions(done.store) == before
     assert [(v.version, sorted(v.aliases)) for v in registry.versions(done.config.model_name)] == models
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_an_event_past_the_cutoff_changes_no_output(spark: SparkSession, done: Done, tmp_path: Path) -> None:
-    """The same night on a log with later events, in a warehouse of its own: all tables but the log itself are equal."""
-    late = tmp_path / "late.csv"
-    seconds = int(datetime(2024, 2, 2, tzinfo=UTC).timestamp())
-    with late.open("w", newline="") as out:
-        csv.writer(out).writerows([("user", "item", "rating", "time"), *[(f"u{n}", f"i{n}", 5, seconds + n) for n in range(40)]])
-    settings = debug_config(done.data, tmp_path / "warehouse")
-    settings["ingest"]["events"]["path"] = [str(done.data / "events.csv"), str(late)]  # type: ignore[index]
-    other = run(spark, settings, done.data)
-    assert other.store.read("events", "live").count() == done.store.read("events", "live").count() + 40
-    for table in ("recommendations", "item_neighbours", "fallback_recommendations"):
-        mine = done.store.read(table, "live").drop("run_id", "model_version")
-        theirs = other.store.read(table, "live").drop("run_id", "model_version")
-        assert mine.select("as_of", "rank", "score").exceptAll(theirs.select("as_of", "rank", "score")).isEmpty(), table
-    mine, theirs = (
-        {
-            (r["system"], r["name"], r["k"], r["segment"]): r["value"]
-            for r in d.store.read("metrics", d.night.eval_namespace).collect()
-        }
-        for d in (done, other)
-    )
-    assert mine == pytest.approx(theirs, nan_ok=True)
 
 
 def test_publishing_points_and_rollback_points_back(spark: SparkSession, done: Done, tmp_path: Path) -> None:

@@ -26,6 +26,14 @@ def _with(path: str, value: object) -> dict[str, Any]:
     return config
 
 
+def test_where_things_lie_is_no_part_of_a_nights_identity() -> None:
+    same = parse_config(_with("ingest.events.path", ["elsewhere.csv", "later.csv"])).identity()
+    for key, value in (("ingest.items.path", "x.csv"), ("warehouse", "other"), ("train.work_dir", "models")):
+        assert parse_config(_with(key, value)).identity() == same, key
+    for key, value in (("ingest.events.dislike_at_most", 2.0), ("train.epochs", 4), ("ingest.robots", {"max_z_score": 3.0})):
+        assert parse_config(_with(key, value)).identity() != same, key
+
+
 def test_there_are_shipped_configs() -> None:
     assert SHIPPED
 

@@ -107,6 +107,14 @@ def test_a_download_is_a_model_folder_and_is_fetched_again_for_another_version(
         registry.download(gone, tmp_path / "gone")
 
 
+def test_a_cleared_alias_is_nobodys(registry: Registry, model_dir: Path) -> None:
+    registry.clear_alias("cleared", "champion")  # nobody held it: nothing to do
+    version = registry.log_version("cleared", model_dir, {"fingerprint": "c"}, {}, {})
+    registry.set_alias("cleared", "champion", version)
+    registry.clear_alias("cleared", "champion")
+    assert registry.holder("cleared", "champion") is None
+
+
 def test_training_metrics_keep_their_steps(registry: Registry, folder: Path) -> None:
     run_id = registry.log_training("night", {"epochs": 2}, {"loss": [(0, 2.0), (1, 1.0)], "recall": [(1, 0.25)]})
     with sqlite3.connect(folder / "mlflow.db") as store:
