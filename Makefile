@@ -4,14 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types imports check bench java clean
+.PHONY: demo test test-cluster lint types imports check bench java clean
 
 demo: java $(STAMP)
 	$(BIN)/recsys-spark demo
 
 # two processes: one goes through the nights, the other through everything else
 test: java $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not cluster"
+
+# every stage by spark-submit on a standalone cluster of two workers: ten minutes more on two cores
+test-cluster: java $(STAMP)
+	$(BIN)/python -m pytest -m cluster
 
 check: lint types imports
 

@@ -16,7 +16,7 @@ from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
 from recsys_spark.errors import InputError
 from recsys_spark.evaluate.split import leave_one_out
-from recsys_spark.night import BASELINES, Night
+from recsys_spark.night import BASELINES, Night, closing_night
 from recsys_spark.tables.store import Commit, Store
 from recsys_spark.tables.visible import HoldoutCutoff
 
@@ -137,9 +137,10 @@ def run_leave_one_out(protocol: Protocol, spark: SparkSession, warehouse: Path, 
         InputError: see ``settings_for``.
     """
     night = BenchmarkNight(settings_for(protocol, warehouse, overrides), spark, protocol)
-    night.ingest()
-    for stage in ("cooccurrence", "pairs", "train", "embed", "recommend", "evaluate"):
-        getattr(night, stage)("eval")
+    with closing_night(night):
+        night.ingest()
+        for stage in ("cooccurrence", "pairs", "train", "embed", "recommend", "evaluate"):
+            getattr(night, stage)("eval")
     return {
         "row": "leave-one-out",
         "data": protocol.data.name,

@@ -56,6 +56,7 @@ def _submit(master: str, stage: str, namespace: str, config: Path) -> None:
     assert done.returncode == 0, f"{stage} in {namespace}:\n{done.stderr[-4000:]}"
 
 
+@pytest.mark.cluster
 @pytest.mark.timeout(2400)
 def test_a_night_by_spark_submit_on_two_workers(spark: SparkSession, master: str, data: Path, tmp_path: Path) -> None:
     settings = debug_config(data, tmp_path / "warehouse")
