@@ -1,0 +1,46 @@
+"""What a context holds is what it would read: contents out of one pass, and nothing left behind once it is released."""
+
+from __future__ import annotations
+
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys_spark import context as module
+from recsys_spark.context import Context
+from recsys_spark.evaluate.split import cutoff_for
+from recsys_spark.tables.content import content_hash
+from recsys_spark.tables.store import Commit, Store
+from recsys_spark.tables.visible import ROLES, visible
+from tests.spark.test_evaluate_split import config, log
+
+EVENTS = [(f"e{u}{n}", u, 1 + (u + n) % 5, 9 - n, 1) for u in range(1, 6) for n in range(4)]
+
+
+@pytest.fixture
+def here(spark: SparkSession, store: Store, commit: Commit) -> Context:
+    store.replace("events", "live", log(spark, EVENTS), commit)
+    settings = config(store.root, split="leave_one_out")
+    return Context(spark, store, settings, "eval/r1", cutoff_for(settings, store, "eval/r1"), "r1")
+
+
+@pytest.mark.parametrize("most_held", [1_000, 0])
+def test_contents_of_all_views_are_those_of_the_rows(here: Context, monkeypatch: pytest.MonkeyPatch, most_held: int) -> None:
+    monkeypatch.setattr(module, "MAX_KEPT_EVENTS", most_held)
+    events, sizes = here.read("events"), {}
+    for rows in ROLES:
+        plain = visible(events, here.cutoff, rows).select(*events.columns)
+        assert here.events_content(rows) == content_hash(plain) == content_hash(here.events(rows)), rows
+        sizes[rows] = plain.count()
+    assert sizes == {"fit": 10, "history": 15, "validation": 5, "test": 5}
+    here.release()
+
+
+def test_a_released_context_holds_nothing_and_reads_again(spark: SparkSession, here: Context) -> None:
+    manager = spark._jsparkSession.sharedState().cacheManager()
+    manager.clearCache()
+    before = here.events_content("fit")
+    assert not manager.isEmpty()
+    here.release()
+    assert manager.isEmpty()
+    assert here.events_content("fit") == before
+    here.release()
