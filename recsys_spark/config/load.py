@@ -74,6 +74,11 @@ class Config(Settings):
         return self.model_dump(mode="json", exclude=places)
 
     @property
+    def attribute_separator(self) -> str | None:
+        """What stands between the values of an item attribute that holds several; None: each holds one."""
+        return None if self.ingest.items is None else self.ingest.items.split_attributes
+
+    @property
     def work_dir(self) -> Path:
         """Where training keeps checkpoints and exported models."""
         return Path(self.train.work_dir or Path(self.warehouse).absolute().parent / "models")

@@ -52,7 +52,7 @@ def run(config: Config, context: Context, systems: dict[str, str]) -> StageRepor
         "systems": list(systems),
         "cutoff": context.cutoff.describe(),
         "k": config.recommend.k,
-        "split_attributes": _separator(config),
+        "split_attributes": config.attribute_separator,
     }
     plan = StagePlan("evaluate", settings, inputs, ("metrics",))
     return context.run_stage(plan, lambda commit: _measure(config, context, systems, commit))
@@ -67,10 +67,6 @@ def decide(config: Config, context: Context) -> GateDecision:
     """
     rows = context.read("metrics").where((F.col("segment") == figures.ALL) & (F.col("name") == config.gate.metric))
     return decide_by_differences(differences([row.asDict() for row in rows.collect()], config.gate), config.gate)
-
-
-def _separator(config: Config) -> str | None:
-    return config.ingest.items.split_attributes if config.ingest.items else None
 
 
 def _measure(config: Config, context: Context, systems: dict[str, str], commit: Commit) -> tuple[list[Written], dict[str, Any]]:
@@ -114,7 +110,7 @@ def _rows(
     segments.unpersist()
     rows = figures.ranking_rows(targets, ks, draws)
     rows += figures.list_rows(names, ks, counts, targets.num_users)
-    rows += figures.diversity_rows(names, ks, sampled, _separator(config))
+    rows += figures.diversity_rows(names, ks, sampled, config.attribute_separator)
     facts = {"num_users": targets.num_users, "num_targets": len(targets.user_M), "catalogue_items": len(counts["num_events"])}
     return rows, facts
 

@@ -13,11 +13,6 @@ from recsys_spark.recommend.partners import Partners, TextItems
 from recsys_spark.recommend.worker import Side
 
 
-def separator(config: Config) -> str | None:
-    """What stands between the values of an attribute that holds several."""
-    return None if config.ingest.items is None else config.ingest.items.split_attributes
-
-
 def item_side(
     config: Config, context: Context, vectors: DataFrame | None, upstream: str, blocked: frozenset[str] = frozenset()
 ) -> Side:
@@ -34,7 +29,8 @@ def item_side(
     """
     wanted, measure = config.recommend.partners, config.cooccurrence.rank_by
     ordered = context.once("items in order", lambda: _ordered(config, context))
-    catalogue = context.once(f"catalogue {sorted(blocked)}", lambda: build_catalogue(ordered, blocked, separator(config)))
+    apart = config.attribute_separator
+    catalogue = context.once(f"catalogue {sorted(blocked)}", lambda: build_catalogue(ordered, blocked, apart))
     fit, key = context.events("fit"), config.recommend.context_key
     popularity = context.once("popularity", lambda: popularity_items(fit, catalogue, key))
     encoder = cooccurrence = text = None

@@ -18,7 +18,7 @@ from recsys_spark.recommend.fallback import unknown_user_lists
 from recsys_spark.recommend.filters import blocked_ids
 from recsys_spark.recommend.model import ModelRef, fusion_weights
 from recsys_spark.recommend.neighbours import NEIGHBOURS, neighbour_batches, neighbour_weights
-from recsys_spark.recommend.side import item_side, separator
+from recsys_spark.recommend.side import item_side
 from recsys_spark.recommend.users import active_since, user_rows, with_targets, with_vectors
 from recsys_spark.recommend.worker import LISTS, RANKS, SHORTFALLS, Side, Task, list_batches
 from recsys_spark.tables.content import content_hash
@@ -96,7 +96,7 @@ def _plan(work: _Run, blocked: frozenset[str]) -> StagePlan:
         "recommend": work.settings.model_dump(mode="json"),
         "weights": work.weights,
         "measure": work.config.cooccurrence.rank_by,
-        "separator": separator(work.config),
+        "separator": work.config.attribute_separator,
         "model": None if work.model is None else [work.model.name, work.model.version],
         "blocked": sorted(blocked),
         "seed": work.config.seed,
