@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 demo: java $(STAMP)
 	$(BIN)/recsys-spark demo
 
-# two processes: one goes through the nights, the other through everything else
+# two processes that share one undisturbed night; each takes the next test when it is free
 test: java $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not cluster"
 

@@ -20,14 +20,6 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RECSYS_SPARK_THREADS", "1")  # per rank: tests start several on few cores
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All that read the one undisturbed night run in the process that made it."""
-    for item in items:
-        if "done" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("night"))
-
-
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """A small local session that all Spark tests share."""

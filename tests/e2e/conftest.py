@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from pyspark.sql import SparkSession
 
 from recsys_spark.config import Config, parse_config
@@ -55,7 +57,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def done(spark: SparkSession, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """The undisturbed night; tests must leave its warehouse as they find it."""
-    warehouse = tmp_path_factory.mktemp("night") / "warehouse"
-    return run(spark, debug_config(data, warehouse), data)
+def done(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """The undisturbed night, made by whichever test process comes first; tests must leave its warehouse as they find it."""
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
+    home.mkdir(exist_ok=True)
+    settings, finished = debug_config(home / "data", home / "warehouse"), home / "report.txt"
+    with FileLock(home / "lock"):
+        if not finished.exists():
+            made = run(spark, settings, write_debug_data(home / "data"))
+            finished.write_text(str(made.report))
+    config = parse_config(settings)
+    return Done(config, home / "data", Path(finished.read_text()), Night(config, spark))
