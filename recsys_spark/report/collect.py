@@ -180,7 +180,8 @@ def _stages(store: Store, eval_namespace: str) -> list[StageRow]:
     found = []
     for namespace in (LIVE, eval_namespace, *[f"{eval_namespace}/systems/{name}" for name in NESTED]):
         newest = {}
-        for row in sorted(run_rows(store, namespace), key=lambda row: row["finished_at"]):
+        finished = [row for row in run_rows(store, namespace) if row["status"] == "done"]
+        for row in sorted(finished, key=lambda row: row["finished_at"]):
             newest[row["stage"]] = row
         found += [(row["finished_at"], namespace, row) for row in newest.values()]
     ordered = sorted(found, key=lambda entry: entry[0])

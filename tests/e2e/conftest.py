@@ -52,11 +52,6 @@ def versions(store: Store) -> dict[tuple[str, str], int]:
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_debug_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="session")
 def done(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Done:
     """The undisturbed night, made by whichever test process comes first; tests must leave its warehouse as they find it."""
     base = tmp_path_factory.getbasetemp()

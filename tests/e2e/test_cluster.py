@@ -1,4 +1,4 @@
-"""All stages by spark-submit on a real standalone cluster of two workers, the ranks on its executors."""
+"""All stages by spark-submit on a standalone cluster of two workers, ranks on its executors; tables equal the in-process night's."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 from recsys_spark.night import STEPS
 from recsys_spark.tables.store import Store
 from tests.debug_data import QUICK, debug_config
+from tests.e2e.conftest import Done
 
 ROOT = Path(__file__).resolve().parents[2]
 SUBMIT = Path(sys.executable).parent / "spark-submit"
@@ -58,8 +59,8 @@ def _submit(master: str, stage: str, namespace: str, config: Path) -> None:
 
 @pytest.mark.cluster
 @pytest.mark.timeout(2400)
-def test_a_night_by_spark_submit_on_two_workers(spark: SparkSession, master: str, data: Path, tmp_path: Path) -> None:
-    settings = debug_config(data, tmp_path / "warehouse")
+def test_a_night_by_spark_submit_on_two_workers(spark: SparkSession, done: Done, master: str, tmp_path: Path) -> None:
+    settings = debug_config(done.data, tmp_path / "warehouse")
     settings["spark"] = {"shuffle_partitions": 2}
     settings["train"] = {**settings["train"], "ranks": 2, "local_ranks": False}  # type: ignore[dict-item]
     config = tmp_path / "cluster.toml"
@@ -67,6 +68,9 @@ def test_a_night_by_spark_submit_on_two_workers(spark: SparkSession, master: str
     for stage, namespace in STEPS:
         _submit(master, stage, namespace, config)
     store = Store(spark, str(tmp_path / "warehouse"))
+    for table in ("events", "items", "cooccurrence"):
+        assert store.content(table, "live") == done.store.content(table, "live"), table
+    assert store.read("recommendations", "live").count() == done.store.read("recommendations", "live").count()
     users = store.rows("users", "live")
     assert (users, store.rows("items", "live")) == (200, 150)
     assert store.rows("recommendations", "live") == users * settings["recommend"]["k"]  # type: ignore[index]
