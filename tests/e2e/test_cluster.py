@@ -1,4 +1,4 @@
-"""All stages by spark-submit on a standalone cluster of two workers, ranks on its executors; tables equal the in-process night's."""
+"""All stages by spark-submit on a standalone cluster of two workers, ranks on executors; tables equal the in-process night's."""
 
 from __future__ import annotations
 
