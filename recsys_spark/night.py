@@ -32,6 +32,7 @@ from recsys_spark.pairs import stage as pairs
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend import stage as recommend
 from recsys_spark.recommend.model import ModelRef
+from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.register import stage as register
 from recsys_spark.registry import CHAMPION, REPLACED, ModelVersion, Registry
 from recsys_spark.report import stage as report
@@ -142,12 +143,13 @@ class Night:
     def recommend(self, namespace: str) -> StageReport:
         if namespace == "live":
             model = self._model("live")
-            weights = self._weights(model) if model else BASELINES["cooccurrence"]
-            return recommend.run(self.config, self.live, _ref(model), weights)
+            weights, new_items = self._fusion(model)
+            return recommend.run(self.config, self.live, _ref(model), weights, new_items=new_items)
         targets = self._targets()
         challenger = self._model("eval")
+        weights, new_items = self._fusion(challenger)
         done = recommend.run(
-            self.config, self.evaluation, _ref(challenger), self._weights(challenger), targets=targets, neighbours=False
+            self.config, self.evaluation, _ref(challenger), weights, targets=targets, neighbours=False, new_items=new_items
         )
         for name, weights in self.baselines.items():
             self._baseline(name, None, weights, targets)
@@ -191,14 +193,13 @@ class Night:
     def _model_dir(self, model: ModelVersion) -> Path:
         return self.registry.download(model, self.config.work_dir / "downloads" / f"{model.model_name}-{model.version}")
 
-    def _weights(self, model: ModelVersion | None) -> dict[str, float]:
-        if self.config.recommend.weights:
-            return self.config.recommend.weights
+    def _fusion(self, model: ModelVersion | None) -> tuple[dict[str, float], NewItems | None]:
+        """Weights of the partners (the config's come first) and the places of new items, as the model version has them."""
         if model is None:
-            return BASELINES["cooccurrence"]
+            return self.config.recommend.weights or BASELINES["cooccurrence"], None
         fusion = json.loads((self._model_dir(model) / "fusion.json").read_text())
-        weights: dict[str, float] = fusion["segments"]["all"]
-        return weights
+        weights: dict[str, float] = self.config.recommend.weights or fusion["segments"]["all"]
+        return weights, NewItems.from_document(fusion.get("new_items"), self.config.recommend.new_item_every)
 
     def _opponent(self, challenger: ModelVersion | None) -> ModelVersion | None:
         """The champion the challenger meets; after its own promotion still the one it replaced, so that reruns agree."""
@@ -244,12 +245,12 @@ class Night:
         One trained beyond this cutoff has seen the holdout: its recipe, trained to this cutoff, stands in for it.
         """
         context, model_dir = self._nested(CHAMPION), self._model_dir(champion)
-        weights = self._weights(champion)
+        weights, new_items = self._fusion(champion)
         cooccurrence.run(self.config, context)
         if not self._may_be_compared(champion):
             champion, model_dir = self._stand_in(champion, context, model_dir)
         embed.run(context.config, context, champion, model_dir)
-        recommend.run(self.config, context, _ref(champion), weights, targets=targets, neighbours=False)
+        recommend.run(self.config, context, _ref(champion), weights, targets=targets, neighbours=False, new_items=new_items)
 
     def _may_be_compared(self, champion: ModelVersion) -> bool:
         seen_until = datetime.fromisoformat(champion.tags["trained_until"])

@@ -73,6 +73,7 @@ def settings_for(protocol: Protocol, warehouse: Path, overrides: dict[str, Any])
         "warehouse": str(warehouse),
         "seed": 42 + protocol.seed,
         "ingest": ingest,
+        "train": {"batch_size": 64},
         "recommend": {"k": 20, "history_items": 10, "history_decay": 0.7},
         "evaluate": {"split": "leave_one_out"},
     }

@@ -33,10 +33,10 @@ class TrainSettings(Settings):
     local_ranks: bool = True  # False: ranks run on the executors
     batch_size: int = Field(128, ge=1)  # sequences per rank and step
     pair_batch_size: int = Field(256, ge=1)  # item pairs per rank and step
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(30, ge=1)
     max_steps: int | None = None
     optimiser: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop"] = "adamw"
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     text_learning_rate: float = Field(2e-5, gt=0)  # of the text encoder's own weights
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.05, ge=0, le=1)
@@ -47,7 +47,7 @@ class TrainSettings(Settings):
     item_item_share: float = Field(0.1, ge=0)  # weight of the item-item loss
     user_item_share: float = Field(1.0, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    patience: int = Field(3, ge=1)  # epochs without a better validation recall
+    patience: int = Field(8, ge=1)  # epochs without a better validation recall; a small validation set is noisy
     validation_k: int = 10
     checkpoint_every_steps: int = Field(200, ge=1)
     max_restarts: int = Field(2, ge=0)  # after a lost rank

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recsys_spark.config.base import Settings
 
@@ -32,9 +32,18 @@ class RecommendSettings(Settings):
     block_list_path: str | None = None  # a file with a column item_id
     neighbours_k: int = Field(20, ge=1)
     max_reasons: int = Field(3, ge=1)
+    new_item_every: int = Field(10, ge=0)  # every n-th place of a list is kept for a new item that is alike enough; 0: none
+    max_new_item_loss: float = Field(0.02, ge=0, le=1)  # share of validation NDCG@10 that these places may cost
     context_key: str | None = None  # key of the event context that fallback lists are made per
     user_block: int = Field(512, ge=1)
     item_tile: int = Field(4_096, ge=1)
+
+    @field_validator("new_item_every")
+    @classmethod
+    def _not_every_place(cls, every: int) -> int:
+        if every == 1:
+            raise ValueError("1 would keep every place for new items: 0 for none, or 2 and more")
+        return every
 
 
 class EvaluateSettings(Settings):

@@ -26,6 +26,7 @@ class Group:
     sources: list[str]
     context: str | None = None
     profile: bool = False
+    personal: bool = False  # scored by what the user has met
 
 
 def groups(block: Block, partners: Partners, weights: dict[str, float], contexts: list[str | None]) -> Iterator[Group]:
@@ -41,7 +42,7 @@ def groups(block: Block, partners: Partners, weights: dict[str, float], contexts
     personal = by_behaviour | used["text"]
     if personal.any():
         users = np.flatnonzero(personal)
-        yield Group(users, weights, ["personal" if b else "item_text" for b in by_behaviour[users]])
+        yield Group(users, weights, ["personal" if b else "item_text" for b in by_behaviour[users]], personal=True)
     if not any(weights.get(name, 0.0) != 0.0 for name in PERSONAL):
         yield Group(np.arange(block.num_users), {"popularity": 1.0}, ["popular"] * block.num_users)
         return

@@ -36,6 +36,10 @@ class Filter:
             rows, cols = self._seen_by_item[:, start:stop].nonzero()
             scores[rows, cols] = -np.inf
 
+    def columns(self, cols: Ints) -> Filter:
+        """The same for these items alone."""
+        return Filter(self.allowed[cols], self.seen[:, cols])
+
     def allows(self, rows: Ints, cols: Ints) -> npt.NDArray[np.bool_]:
         """Whether single cells may be recommended: ``[C]``."""
         if not len(rows):

@@ -42,6 +42,11 @@ class Fused:
                 np.add(total, tile, out=total)
         return total
 
+    def columns(self, cols: Ints) -> Fused:
+        """The scores of these items alone, each as it is among all."""
+        parts = tuple(Part(part.name, part.weight, part.scores.columns(cols)) for part in self.parts)
+        return Fused(parts, self.num_users, len(cols))
+
     def shares(self, rows: Ints, cols: Ints) -> dict[str, Float64]:
         """What each partner adds to the score of single cells: name -> ``[C]`` (weight x z-score)."""
         return {part.name: part.weight * part.scores.at(rows, cols) for part in self.parts}

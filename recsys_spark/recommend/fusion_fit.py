@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from recsys_spark.recommend.blocks import fuse, users_per_block
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.matmul import matmul, one_thread
 from recsys_spark.recommend.model import KNOWN, fusion_weights
+from recsys_spark.recommend.new_items_fit import NDCG_K, FloorFit, fit_floor
 from recsys_spark.recommend.scores import Float64, FloatArray, Ints
 from recsys_spark.recommend.side import item_side
 from recsys_spark.recommend.users import user_rows, with_targets, with_vectors
@@ -28,7 +29,6 @@ from recsys_spark.recommend.worker import Side, block_of
 
 log = get_logger(__name__)
 
-NDCG_K = 10
 STEPS = (0.0, 0.1, 0.3, 1.0, 3.0)
 POPULARITY_STEPS = (0.0, 0.1, 0.3)
 FACTORS = (0.5, 0.7, 1.5, 2.0)  # of the second round, one weight at a time
@@ -37,11 +37,16 @@ Weights = dict[str, float]
 
 @dataclass(frozen=True)
 class FusionFit:
-    """The chosen weights, and every candidate with its mean NDCG@10 on validation, best first."""
+    """The chosen weights, every candidate with its mean NDCG@10 on validation, best first, and the places of new items."""
 
     weights: Weights
     table: list[tuple[Weights, float]]
     num_users: int = 0
+    floor: FloorFit = field(default_factory=lambda: FloorFit(None))
+
+    def document(self) -> dict[str, Any]:
+        """What goes into the model version as ``fusion.json``."""
+        return {"segments": {"all": self.weights}, "new_items": self.floor.document()}
 
 
 def first_round(present: Iterable[str]) -> list[Weights]:
@@ -95,11 +100,12 @@ def fit_weights(config: Config, context: Context, item_vectors: DataFrame | None
             log.warning("no validation targets: fusion weights are the prior", **fallback.weights)
             return fallback
         table += score(second_round(choose(table)[0][0], present))[0]
+        ordered = choose(table)
+        floor = fit_floor(config, rows, broadcast, ordered[0][0])
     finally:
         rows.unpersist()
         broadcast.unpersist()
-    ordered = choose(table)
-    return FusionFit(ordered[0][0], ordered, num_users)
+    return FusionFit(ordered[0][0], ordered, num_users, floor)
 
 
 def _validation_users(config: Config, context: Context, user_vectors: DataFrame | None) -> DataFrame:

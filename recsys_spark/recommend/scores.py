@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,9 @@ class Scores(Protocol):
 
     def at(self, rows: Ints, cols: Ints) -> Float64:
         """z-scores of single (user, item) cells in float64: ``[C]``, each the same whatever else is in the block."""
+
+    def columns(self, cols: Ints) -> Scores:
+        """The scores of these items alone; z-scores are as before, by mean and deviation over all items."""
 
 
 def inverse_or_zero(std: Float64, largest: Float64) -> Float64:
@@ -95,6 +98,9 @@ class DenseScores:
             out[begin : begin + len(r)] = (dots - self.mean[r]) * self.inverse_std[r]
         return out
 
+    def columns(self, cols: Ints) -> DenseScores:
+        return DenseScores(self.users, self.items[cols], self.item_mean, self.item_covariance, self.longest)
+
 
 @dataclass(frozen=True)
 class SparseScores:
@@ -143,6 +149,9 @@ class SparseScores:
         found: Float64 = np.asarray(self.rows[rows, cols]).ravel()
         return np.asarray((found - self.mean[rows]) * self.inverse_std[rows])
 
+    def columns(self, cols: Ints) -> SparseScores:
+        return _with_moments(SparseScores(as_rows(self.rows[:, cols])), self)
+
 
 @dataclass(frozen=True)
 class FullScores:
@@ -178,6 +187,9 @@ class FullScores:
         found: Float64 = (self.by_item[cols, rows] - self.mean[rows]) * self.inverse_std[rows]
         return found
 
+    def columns(self, cols: Ints) -> FullScores:
+        return _with_moments(FullScores(self.by_item[cols]), self)
+
 
 @dataclass(frozen=True)
 class SharedScores:
@@ -205,6 +217,21 @@ class SharedScores:
 
     def at(self, rows: Ints, cols: Ints) -> Float64:
         return self._z[cols]
+
+    def columns(self, cols: Ints) -> SharedScores:
+        part = SharedScores(self.row[cols], self.num_users)
+        part.__dict__["_z"] = self._z[cols]
+        return part
+
+
+Part = TypeVar("Part", SparseScores, FullScores)
+
+
+def _with_moments(part: Part, whole: Part) -> Part:
+    """Give ``part`` the moments of ``whole``, in place of those it would compute from its own items."""
+    for name in ("mean", "_largest", "inverse_std"):
+        part.__dict__[name] = getattr(whole, name)
+    return part
 
 
 def as_rows(matrix: Any) -> Any:

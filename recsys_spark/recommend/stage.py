@@ -18,6 +18,7 @@ from recsys_spark.recommend.fallback import unknown_user_lists
 from recsys_spark.recommend.filters import blocked_ids
 from recsys_spark.recommend.model import ModelRef, fusion_weights
 from recsys_spark.recommend.neighbours import NEIGHBOURS, neighbour_batches, neighbour_weights
+from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.recommend.side import item_side
 from recsys_spark.recommend.users import active_since, user_rows, with_targets, with_vectors
 from recsys_spark.recommend.worker import LISTS, RANKS, SHORTFALLS, Side, Task, list_batches
@@ -40,6 +41,7 @@ class _Run:
     upstream: str
     targets: DataFrame | None
     neighbours: bool
+    new_items: NewItems | None
 
     @property
     def settings(self) -> RecommendSettings:
@@ -54,6 +56,7 @@ def run(
     upstream: str | None = None,
     targets: DataFrame | None = None,
     neighbours: bool | None = None,
+    new_items: NewItems | None = None,
 ) -> StageReport:
     """Write recommendations, shortfalls, fallback_recommendations and item_neighbours of a namespace; with targets,
     recommendations and target_ranks.
@@ -65,12 +68,14 @@ def run(
         targets: ``(user_id, user_idx, item_idx)``; their ranks among all allowed items go to target_ranks.
         neighbours: write item_neighbours too; default: unless ``upstream`` is another namespace, as for baselines.
 
+        new_items: the places kept for new items; None: no places.
+
     Raises:
         ConfigError: weights that cannot be used. InputError: a block list that cannot be read, or no item to recommend.
         MissingTableError: an earlier stage has not run.
     """
     chosen = fusion_weights(config.recommend, weights, model is not None)
-    work = _Run(config, context, model, chosen, upstream or context.namespace, targets, _wanted(neighbours, upstream))
+    work = _Run(config, context, model, chosen, upstream or context.namespace, targets, _wanted(neighbours, upstream), new_items)
     blocked = blocked_ids(config.recommend)
     return context.run_stage(_plan(work, blocked), lambda commit: _write(work, blocked, commit))
 
@@ -103,6 +108,7 @@ def _plan(work: _Run, blocked: frozenset[str]) -> StagePlan:
         "as_of": context.as_of.isoformat(),
         "cutoff": context.cutoff.describe(),
         "neighbours": work.neighbours,
+        "new_items": None if work.new_items is None else work.new_items.document(),
     }
     return StagePlan("recommend", settings, inputs, _outputs(work))
 
@@ -170,6 +176,7 @@ def _task(work: _Run, weights: dict[str, float], k: int) -> Task:
         settings.user_block,
         settings.item_tile,
         work.targets is not None,
+        work.new_items,
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys_spark.recommend.arrow import flat_list, output_batch, reason_lists, vector_rows
 from recsys_spark.recommend.blocks import Block, fuse, history_matrix, seen_matrix, users_per_block
@@ -15,6 +17,7 @@ from recsys_spark.recommend.explain import Explainer
 from recsys_spark.recommend.fallback import Group, groups
 from recsys_spark.recommend.filters import Filter, shortfall_reason
 from recsys_spark.recommend.matmul import one_thread
+from recsys_spark.recommend.new_items import SOURCE, NewItems, best_new, new_positions, with_new_items
 from recsys_spark.recommend.partners import Partners
 from recsys_spark.recommend.scores import Ints
 from recsys_spark.recommend.topk import Best, Targets, best
@@ -29,6 +32,11 @@ class Side:
     catalogue: Catalogue
     partners: Partners
 
+    @cached_property
+    def new_positions(self) -> Ints:
+        """Items that places are kept for."""
+        return new_positions(self.partners, self.catalogue.allowed)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -41,6 +49,7 @@ class Task:
     user_block: int
     item_tile: int
     rank_targets: bool = False
+    new_items: NewItems | None = None
 
 
 def list_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Iterator[Any]:
@@ -93,6 +102,10 @@ def _group_lists(
     allowed = Filter(side.catalogue.allowed, block.seen)
     targets = None if cells is None else Targets.of(fused, allowed, *cells)
     chosen = best(fused, allowed, task.k, task.item_tile, targets)
+    sources = np.array(group.sources, object)[chosen.rows]
+    if task.new_items is not None and group.personal:
+        chosen, is_new = listed_with_new(block, chosen, allowed, side, task.new_items, task.k, task.item_tile)
+        sources = np.where(is_new, SOURCE, np.array(group.sources, object)[chosen.rows])
     explainer = Explainer(side.catalogue, side.partners, task.max_reasons)
     yield output_batch(
         LISTS,
@@ -101,7 +114,7 @@ def _group_lists(
         rank=chosen.ranks.astype(np.int32),
         item_id=side.catalogue.item_ids[chosen.cols],
         score=chosen.scores,
-        source=np.array(group.sources, object)[chosen.rows],
+        source=sources,
         reasons=reason_lists(explainer.reasons(block, chosen, group.context, group.profile)),
     )
     num_candidates = allowed.num_candidates()
@@ -115,6 +128,17 @@ def _group_lists(
             rank=targets.ranks.astype(np.int32),
             number=num_candidates[targets.rows].astype(np.int32),
         )
+
+
+def listed_with_new(
+    block: Block, chosen: Best, allowed: Filter, side: Side, settings: NewItems, k: int, item_tile: int
+) -> tuple[Best, npt.NDArray[np.bool_]]:
+    """Lists of ``k`` with new items in the places kept for them, and which cells those are."""
+    slots, positions = settings.slots(k), side.new_positions
+    if not slots or not len(positions):
+        return chosen, np.zeros(len(chosen.rows), np.bool_)
+    new = best_new(block, side.partners, positions, allowed, k + slots, item_tile)  # k may be in the list already
+    return with_new_items(chosen, new, settings, k)
 
 
 def _short(chosen: Best, num_candidates: Ints, num_allowed: int, k: int, user_ids: Any) -> Any:

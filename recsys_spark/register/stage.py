@@ -22,6 +22,7 @@ from recsys_spark.tables.visible import InstantCutoff
 
 log = get_logger(__name__)
 CHALLENGER = "challenger"
+_FUSED_BY = {"partners", "history_items", "history_decay", "new_item_every", "max_new_item_loss"}
 
 
 def run(config: Config, context: Context, model_dir: Path, training: dict[str, Any]) -> StageReport:
@@ -31,7 +32,7 @@ def run(config: Config, context: Context, model_dir: Path, training: dict[str, A
     """
     registry = Registry(config.tracking_uri, config.registry.experiment)
     settings = {
-        "recommend": config.recommend.model_dump(mode="json", include={"partners", "history_items", "history_decay"}),
+        "recommend": config.recommend.model_dump(mode="json", include=_FUSED_BY),
         "registry": config.registry.model_dump(mode="json"),
         "max_fusion_users": config.evaluate.max_fusion_users,
         "model_name": config.model_name,
@@ -47,7 +48,7 @@ def run(config: Config, context: Context, model_dir: Path, training: dict[str, A
 
     def body(_: Commit) -> tuple[list[Written], dict[str, Any]]:
         fit = _fusion(config, context, model_dir)
-        (model_dir / "fusion.json").write_text(json.dumps({"segments": {"all": fit.weights}}, indent=1))
+        (model_dir / "fusion.json").write_text(json.dumps(fit.document(), indent=1))
         tags = _tags(config, context, fingerprint("register", settings, inputs))
         best = [[0, float(training.get("validation_recall") or 0.0)]]
         metrics = {"train_loss": training.get("loss_curve", []), "epoch_recall": training.get("recall_curve", [])}
@@ -55,7 +56,13 @@ def run(config: Config, context: Context, model_dir: Path, training: dict[str, A
         version = registry.log_version(config.model_name, model_dir, tags, metrics, _params(config))
         registry.set_alias(config.model_name, CHALLENGER, version)
         table = [[weights, round(ndcg, 6)] for weights, ndcg in sorted(fit.table, key=lambda row: -row[1])[:10]]
-        return [], {"model_version": version, "model_name": config.model_name, "weights": fit.weights, "tried": table}
+        return [], {
+            "model_version": version,
+            "model_name": config.model_name,
+            "weights": fit.weights,
+            "tried": table,
+            "new_items": fit.floor.document(),
+        }
 
     return context.run_stage(plan, body)
 

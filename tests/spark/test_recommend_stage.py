@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
 from recsys_spark.recommend.fusion_fit import fit_weights
+from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.recommend.sql import lists_for_everyone_sql, register_views
 from recsys_spark.recommend.stage import ModelRef, run
 from recsys_spark.tables.contracts import contract
@@ -191,6 +192,24 @@ def test_views_follow_what_is_published(spark: SparkSession, filled: Store, comm
     assert spark.table("recommendations_current").count() == 0
 
 
+def test_places_are_kept_for_new_items(spark: SparkSession, filled: Store) -> None:
+    """i10 (garden) has no event and i11 is not available: u0, who likes gardens, gets i10 where a place is kept."""
+    config = _config(filled)
+    context = _context(spark, filled, config, namespace="eval/new")
+    weights = {"cooccurrence": 1.0, "popularity": 1.0}
+    run(config, context, None, weights, upstream="live", targets=None, new_items=NewItems(4, 0.05))
+    lists = _lists(filled, "eval/new")
+    new = {(user, row["rank"], row["item_id"]) for user, rows in lists.items() for row in rows if row["source"] == "new_item"}
+    assert ("u0", 4, "i10") in new
+    assert ("u2", 4, "i10") in new
+    assert not [place for place in new if place[0] in ("u1", "u4", "u5")]  # kitchens; nothing met; a profile alone
+    assert [row["score"] for row in lists["u0"]] == sorted((row["score"] for row in lists["u0"]), reverse=True)
+    assert [r["kind"] for r in lists["u0"][3]["reasons"]] == ["attribute"]
+    without = _context(spark, filled, config, namespace="eval/none-new")
+    run(config, without, None, weights, upstream="live")
+    assert [r["item_id"] for r in _lists(filled, "eval/none-new")["u0"]][:3] == [r["item_id"] for r in lists["u0"]][:3]
+
+
 def test_fusion_weights_find_the_partner_that_knows(spark: SparkSession, filled: Store) -> None:
     """Validation targets are what co-occurrence says; the user vectors point away from them."""
     config = _config(filled)
@@ -203,5 +222,9 @@ def test_fusion_weights_find_the_partner_that_knows(spark: SparkSession, filled:
     assert fit.table[0] == (fit.weights, max(ndcg for _, ndcg in fit.table))
     worst = {tuple(weights.items()): ndcg for weights, ndcg in fit.table}[(("encoder", 1.0),)]
     assert fit.table[0][1] > worst
+    places = fit.document()["new_items"]
+    assert places["every"] == 10
+    assert places["floor"] >= 2.5  # among twelve items nothing is that far from the average
+    assert places["loss"] == places["share_of_lists"] == 0.0
     fixed = fit_weights(_config(filled, weights={"text": 2.0}), context, items, users)
     assert fixed.weights == {"text": 2.0}

@@ -65,6 +65,7 @@ def test_unknown_key_names_the_nearest(key: str, value: object, expected: str) -
     [
         ("train.epochs", "many", "'epochs' is 'many'"),
         ("train.epochs", 0, "'epochs' is 0"),
+        ("recommend.new_item_every", 1, "1 would keep every place for new items"),
         ("cooccurrence.rank_by", "cosin", "'rank_by' is 'cosin'"),
         ("name", "a/b", "'name' is 'a/b'"),
     ],

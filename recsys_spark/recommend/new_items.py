@@ -1,0 +1,123 @@
+"""Places kept for new items: no partner that counts events can speak for them, so text and encoder choose them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys_spark.recommend.blocks import Block, fuse
+from recsys_spark.recommend.filters import Filter
+from recsys_spark.recommend.partners import Partners
+from recsys_spark.recommend.scores import Ints
+from recsys_spark.recommend.topk import Best, best
+
+SOURCE = "new_item"
+WEIGHTS = {"encoder": 1.0, "text": 0.4}  # of what is known of an item without events
+LEAST_FLOOR = 2.5  # standard deviations above the user's average item; nothing less alike is offered
+PRIOR_FLOOR = 4.0  # where nothing could be chosen on validation
+
+
+@dataclass(frozen=True)
+class NewItems:
+    """How places are kept: each ``every``-th place of a list goes to the best new item not listed yet, if it scores ``floor``.
+
+    A new item's score is the sum of ``WEIGHTS`` x z-scores, mean and deviation per user over the whole catalogue. Against
+    raising the scores of new items, which would crowd some users' lists and spare others', a place at the end of each ten
+    costs least for a given share of new items found (measured: docs/decisions/007).
+    """
+
+    every: int
+    floor: float
+
+    def slots(self, k: int) -> int:
+        """Places kept in a list of ``k``."""
+        return k // self.every
+
+    def document(self) -> dict[str, Any]:
+        return {"every": self.every, "floor": self.floor, "weights": WEIGHTS}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any] | None, every: int) -> NewItems | None:
+        """What a model version says of new items, with the places of the present config; None for no places."""
+        if every == 0:
+            return None
+        return cls(every, float((document or {}).get("floor", PRIOR_FLOOR)))
+
+
+def new_positions(partners: Partners, allowed: npt.NDArray[np.bool_]) -> Ints:
+    """Positions of allowed items without any event that have a text or a vector."""
+    described = np.zeros(len(allowed), np.bool_)
+    if partners.text is not None:
+        described |= np.diff(partners.text.by_item.indptr) > 0
+    if partners.encoder is not None:
+        described |= partners.encoder.vectors.any(axis=1)
+    return np.flatnonzero((partners.popularity.counts == 0) & allowed & described)
+
+
+def best_new(block: Block, partners: Partners, positions: Ints, allowed: Filter, count: int, item_tile: int) -> Best:
+    """The ``count`` best new items of each user, by their own score; ``positions`` are the new items."""
+    fused = fuse(block, partners, WEIGHTS).columns(positions)
+    found = best(fused, allowed.columns(positions), count, item_tile)
+    return Best(found.rows, positions[found.cols], found.ranks, found.scores, found.shares)
+
+
+def with_new_items(main: Best, new: Best, settings: NewItems, k: int) -> tuple[Best, npt.NDArray[np.bool_]]:
+    """Lists of at most ``k`` with the new items in their places, by user and rank; and which cells those are.
+
+    New items listed on their own merit keep that place and take no other. An item put in a place has the score of the one
+    that stood there, so that scores never rise along a list; those behind it move down by one.
+    """
+    fresh = (new.scores >= settings.floor) & not_listed(main, new)
+    rows, cols = new.rows[fresh], new.cols[fresh]
+    number = _counted(rows)
+    fits = number <= settings.slots(k)
+    rows, cols, number = rows[fits], cols[fits], number[fits]
+    placed = np.bincount(rows, minlength=int(max(main.rows.max(initial=-1), rows.max(initial=-1))) + 1)
+    before = np.minimum((main.ranks - 1) // (settings.every - 1), placed[main.rows])
+    scores = _scores_at(main, rows, (settings.every - 1) * number + 1)
+    all_rows = np.concatenate([main.rows, rows])
+    ranks = np.concatenate([main.ranks + before, settings.every * number])
+    is_new = np.repeat([False, True], [len(main.rows), len(rows)])
+    order = np.lexsort((ranks, all_rows))
+    order = order[ranks[order] <= k]
+    chosen = np.flatnonzero(fresh)[fits]
+    nothing = {"main": np.zeros(len(main.rows)), "new": np.zeros(len(rows))}
+    shares = {
+        name: np.concatenate(
+            [
+                main.shares.get(name, nothing["main"]),
+                new.shares[name][chosen] if name in new.shares else nothing["new"],
+            ]
+        )[order]
+        for name in {**main.shares, **new.shares}
+    }
+    merged = Best(
+        all_rows[order],
+        np.concatenate([main.cols, cols])[order],
+        ranks[order],
+        np.concatenate([main.scores, scores])[order],
+        shares,
+    )
+    return merged, is_new[order]
+
+
+def not_listed(main: Best, new: Best) -> npt.NDArray[np.bool_]:
+    """Which cells of ``new`` are not in ``main``."""
+    width = max(int(main.cols.max(initial=0)), int(new.cols.max(initial=0))) + 1
+    return ~np.isin(new.rows * width + new.cols, main.rows * width + main.cols)
+
+
+def _counted(rows: Ints) -> Ints:
+    """1, 2, 3 ... within each run of equal, sorted ``rows``."""
+    found: Ints = np.arange(len(rows)) - np.searchsorted(rows, rows) + 1
+    return found
+
+
+def _scores_at(main: Best, rows: Ints, ranks: Ints) -> Any:
+    """Scores of the cells at these ranks. There always is one: a list with an allowed item left over is full."""
+    first = np.searchsorted(main.rows, rows)
+    return main.scores[first + ranks - 1]

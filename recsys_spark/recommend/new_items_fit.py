@@ -1,0 +1,135 @@
+"""Choosing the floor for new items: as low as the validation lists can bear."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+
+from recsys_spark.config import Config
+from recsys_spark.recommend.arrow import flat_list
+from recsys_spark.recommend.blocks import fuse, users_per_block
+from recsys_spark.recommend.filters import Filter
+from recsys_spark.recommend.matmul import one_thread
+from recsys_spark.recommend.new_items import LEAST_FLOOR, PRIOR_FLOOR, NewItems, best_new, not_listed, with_new_items
+from recsys_spark.recommend.scores import Float64, Ints
+from recsys_spark.recommend.topk import Best, best
+from recsys_spark.recommend.worker import Side, block_of
+
+NDCG_K = 10
+
+
+@dataclass(frozen=True)
+class FloorFit:
+    """The floor, the share of validation NDCG it costs, and the share of validation lists that hold a new item for it."""
+
+    new_items: NewItems | None
+    loss: float = 0.0
+    share_of_lists: float = 0.0
+
+    def document(self) -> dict[str, Any] | None:
+        """As ``fusion.json`` and the report have it."""
+        if self.new_items is None:
+            return None
+        return self.new_items.document() | {"loss": round(self.loss, 6), "share_of_lists": round(self.share_of_lists, 6)}
+
+
+def fit_floor(config: Config, rows: DataFrame, broadcast: Any, weights: dict[str, float]) -> FloorFit:
+    """The lowest floor whose new items cost at most ``recommend.max_new_item_loss`` of the validation users' NDCG@10.
+
+    Only what a list loses is asked of validation, and that new items which are there now are no target of most users is
+    no matter for it. How well text finds them can't be asked: the encoder was trained on the text of every item that has
+    events, so it would seem to find all of them (measured: docs/decisions/007).
+
+    Args:
+        rows: ``user_id, items, seen, vector, target_idx`` of the validation users.
+        broadcast: the item side.
+        weights: the chosen fusion weights.
+    """
+    settings = config.recommend
+    if settings.new_item_every == 0:
+        return FloorFit(None)
+    prior = NewItems(settings.new_item_every, PRIOR_FLOOR)
+    if not len(broadcast.value.new_positions):
+        return FloorFit(prior)
+    task = _FloorTask(weights, settings.history_decay, settings.user_block, settings.item_tile, settings.new_item_every)
+    make = functools.partial(_floor_batches, broadcast=broadcast, task=task)
+    table = rows.mapInArrow(make, "score double, before double, after double").toArrow()
+    score, before, after = (table.column(name).to_numpy() for name in ("score", "before", "after"))
+    if not len(score):
+        return FloorFit(prior)
+    floor, loss = choose_floor(score, before, after, settings.max_new_item_loss)
+    return FloorFit(NewItems(settings.new_item_every, floor), loss, float((score >= floor).mean()))
+
+
+def choose_floor(score: Float64, before: Float64, after: Float64, max_loss: float) -> tuple[float, float]:
+    """The lowest floor, at least ``LEAST_FLOOR``, at which all users above it together lose at most ``max_loss``; and the loss.
+
+    Args:
+        score: ``[U]``, of each user's best new item (-inf: none).
+        before, after: ``[U]``, the user's NDCG without and with it.
+    """
+    order = np.lexsort((after - before, -score))
+    lost = np.cumsum((before - after)[order])
+    total = before.sum()
+    last_of_score = np.append(score[order][1:] != score[order][:-1], True)
+    bearable = last_of_score & (lost <= max_loss * total + 1e-12) & (score[order] >= LEAST_FLOOR)
+    if not bearable.any():
+        return max(PRIOR_FLOOR, float(np.nextafter(score.max(), np.inf))), 0.0
+    place = int(np.flatnonzero(bearable)[-1])
+    return float(score[order][place]), float(lost[place] / total) if total else 0.0
+
+
+@dataclass(frozen=True)
+class _FloorTask:
+    weights: dict[str, float]
+    decay: float
+    user_block: int
+    item_tile: int
+    every: int
+
+
+def _floor_batches(batches: Iterator[Any], broadcast: Any, task: _FloorTask) -> Iterator[Any]:
+    """For ``mapInArrow``: per user the score of the best new item that is not listed anyway, and NDCG without and with it."""
+    one_thread()
+    side: Side = broadcast.value
+    size = users_per_block(min(task.user_block, 128), len(side.catalogue))
+    for batch in batches:
+        for start in range(0, batch.num_rows, size):
+            arrays = [pa.array(column) for column in _block_floor(batch.slice(start, size), side, task)]
+            yield pa.RecordBatch.from_arrays(arrays, names=["score", "before", "after"])
+
+
+def _block_floor(batch: Any, side: Side, task: _FloorTask) -> tuple[Float64, Float64, Float64]:
+    k = max(NDCG_K, task.every)
+    block = block_of(batch, side, task.decay)
+    allowed = Filter(side.catalogue.allowed, block.seen)
+    listed = best(fuse(block, side.partners, task.weights), allowed, k, task.item_tile)
+    new = best_new(block, side.partners, side.new_positions, allowed, 2 * k, task.item_tile)
+    merged, _ = with_new_items(listed, new, NewItems(task.every, -np.inf), k)
+    lengths, target_idx = flat_list(batch.column("target_idx"))
+    owners, targets = np.repeat(np.arange(block.num_users), lengths), side.catalogue.positions(target_idx)
+    score = np.full(block.num_users, -np.inf)
+    fresh = not_listed(listed, new)
+    np.maximum.at(score, new.rows[fresh], new.scores[fresh])
+    size = len(side.catalogue)
+    return score, list_ndcg(listed, owners, targets, lengths, size), list_ndcg(merged, owners, targets, lengths, size)
+
+
+def list_ndcg(lists: Best, owners: Ints, targets: Ints, lengths: Ints, num_items: int) -> Float64:
+    """NDCG@10 of each user's list, binary relevance: ``[B]``, 0 without a target.
+
+    Args:
+        owners, targets: user and position of each target (-1: outside the catalogue).
+        lengths: ``[B]``, targets per user.
+    """
+    hit = np.isin(lists.rows * num_items + lists.cols, (owners * num_items + targets)[targets >= 0]) & (lists.ranks <= NDCG_K)
+    gains = np.bincount(lists.rows[hit], 1.0 / np.log2(lists.ranks[hit] + 1.0), minlength=len(lengths))
+    ideal = np.cumsum(1.0 / np.log2(np.arange(NDCG_K) + 2.0))[np.clip(lengths, 1, NDCG_K) - 1]
+    found: Float64 = gains / ideal
+    return found
