@@ -14,6 +14,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
+from recsys_spark.code_version import code_version
 from recsys_spark.config import Config
 from recsys_spark.config.base import Settings
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
@@ -37,7 +38,7 @@ from recsys_spark.register import stage as register
 from recsys_spark.registry import CHAMPION, REPLACED, ModelVersion, Registry
 from recsys_spark.report import stage as report
 from recsys_spark.tables.lock import namespace_lock
-from recsys_spark.tables.runs import StageReport, code_version, find_run
+from recsys_spark.tables.runs import StageReport, find_run
 from recsys_spark.tables.store import Store
 from recsys_spark.tables.visible import InstantCutoff
 from recsys_spark.training import stage as train

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -121,3 +123,12 @@ def debug_config(data: Path, warehouse: Path, **overrides: object) -> dict[str, 
         "evaluate": {"split": "leave_one_out", "bootstrap_samples": 200},
         "spark": {"master": "local[2,4]", "driver_memory": "2g", "shuffle_partitions": 2, "options": dict(QUICK)},
     } | overrides
+
+
+def toml(value: Any) -> str:
+    """``value`` as an inline TOML value (what these settings hold: dicts, lists, strings, numbers, booleans)."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(toml(item) for item in value) + "]"
+    return json.dumps(value)

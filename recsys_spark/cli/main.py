@@ -9,6 +9,8 @@ import typer
 
 from recsys_spark import process
 from recsys_spark.config import load_config
+from recsys_spark.demo_data import ml100k_folder
+from recsys_spark.receipt import standing
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="TOML configuration")]
 AsOfOption = Annotated[str | None, typer.Option("--as-of", help="overrides the file's as_of, e.g. 2026-11-22T00:00:00Z")]
@@ -24,6 +26,7 @@ app.add_typer(show, name="show")
 app.add_typer(models, name="models")
 app.add_typer(benchmark, name="benchmark")
 
+_STANDS = "night {run_id} stands: settings, code, sources, tables and models are as it left them. It said:"
 STAGES = ("ingest", "cooccurrence", "pairs", "train", "embed", "recommend", "evaluate", "publish")
 
 
@@ -34,6 +37,9 @@ def run(config: ConfigOption, as_of: AsOfOption = None) -> None:
     Example: recsys-spark run --config conf/demo.toml
     """
     settings = load_config(config, as_of)
+    if again := standing(settings):
+        typer.echo(_STANDS.format(run_id=again.run_id) + "\n" + again.screen)
+        return
     from recsys_spark.cli.work import night
 
     night(settings)
@@ -46,10 +52,16 @@ def demo(config: ConfigOption = Path("conf/demo.toml")) -> None:
     Example: recsys-spark demo
     """
     from recsys_spark.cli.doctor import require_java
-    from recsys_spark.cli.work import demo as run_demo
 
     require_java()
-    run_demo(load_config(config))
+    ml100k_folder()
+    settings = load_config(config)
+    if again := standing(settings):
+        typer.echo(_STANDS.format(run_id=again.run_id) + "\n" + again.screen)
+        return
+    from recsys_spark.cli.work import demo as run_demo
+
+    run_demo(settings)
 
 
 def _stage_command(stage: str) -> None:

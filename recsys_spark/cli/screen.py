@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,24 @@ from recsys_spark.tables.store import Store
 
 console = Console()
 SHOWN = (("ndcg", 10), ("recall", 10), ("hit_rate", 10), ("mrr", 10))
+
+
+@dataclass
+class Shown:
+    """What was printed while it was recorded."""
+
+    text: str = ""
+
+
+@contextmanager
+def recorded() -> Iterator[Shown]:
+    """Keep what is printed meanwhile: a rerun that finds its work done prints it again."""
+    console.record, shown = True, Shown()
+    try:
+        yield shown
+        shown.text = console.export_text()
+    finally:
+        console.record = False
 
 
 def night_summary(night: Night, report: Path) -> None:

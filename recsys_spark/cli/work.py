@@ -11,6 +11,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from recsys_spark import receipt
 from recsys_spark.cli import screen
 from recsys_spark.cli.doctor import require_java
 from recsys_spark.config import Config
@@ -38,15 +39,18 @@ def _session(config: Config) -> Iterator[SparkSession]:
 
 def night(config: Config) -> None:
     """A whole night, then its metrics on the screen."""
-    with _session(config) as spark:
+    with _session(config) as spark, screen.recorded() as shown:
         report = run_night(config, spark)
-        screen.night_summary(Night(config, spark), report)
+        done = Night(config, spark)
+        screen.night_summary(done, report)
+        run_id = done.run_id
+        done.release()
+    receipt.keep(config, run_id, report, shown.text)
 
 
 def demo(config: Config) -> None:
-    """Fetch MovieLens-100K, run the night, show what came out."""
-    ml100k_folder()
-    with _session(config) as spark:
+    """Run the night, show what came out."""
+    with _session(config) as spark, screen.recorded() as shown:
         report = run_night(config, spark)
         done = Night(config, spark)
         screen.night_summary(done, report)
@@ -54,6 +58,9 @@ def demo(config: Config) -> None:
         screen.user_list(done.store, user_id, 10)
         screen.item_list(done.store, item_id, 10)
         screen.places(done, report)
+        run_id = done.run_id
+        done.release()
+    receipt.keep(config, run_id, report, shown.text)
 
 
 def step(config: Config, stage: str, namespace: str | None) -> None:

@@ -10,11 +10,12 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.code_version import code_version
 from recsys_spark.context import Context
 from recsys_spark.evaluate.gate import GateDecision
 from recsys_spark.histories import histories
 from recsys_spark.report.data import Fates, Listed, Metric, Reason, ReportData, Sample, StageRow
-from recsys_spark.tables.runs import code_version, find_run, run_rows
+from recsys_spark.tables.runs import find_run, run_rows
 from recsys_spark.tables.store import Store
 
 LIVE = "live"

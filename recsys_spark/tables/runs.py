@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+from recsys_spark.code_version import code_version
 from recsys_spark.config.base import Settings
 from recsys_spark.log import get_logger
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.store import Commit, Store, Written
 
 log = get_logger(__name__)
-
-
-@functools.cache
-def code_version() -> str:
-    """Hash of the package's own source: another code, another fingerprint."""
-    root = Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def fingerprint(stage: str, settings: object, inputs: Mapping[str, str]) -> str:

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark.night import STEPS
 from recsys_spark.tables.store import Store
-from tests.debug_data import QUICK, debug_config
+from tests.debug_data import QUICK, debug_config, toml
 from tests.e2e.conftest import Done
 
 ROOT = Path(__file__).resolve().parents[2]
 SUBMIT = Path(sys.executable).parent / "spark-submit"
 ENV = os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-
-
-def toml(value: Any) -> str:
-    """``value`` as an inline TOML value (what these settings hold: dicts, lists, strings, numbers, booleans)."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(toml(item) for item in value) + "]"
-    return json.dumps(value)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,11 +14,13 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from recsys_spark import receipt
 from recsys_spark.errors import MissingTableError
 from recsys_spark.night import STEPS, run_night
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend.sql import register_views
 from recsys_spark.registry import CHAMPION, Registry
+from tests.debug_data import debug_config, toml
 from tests.e2e.conftest import Done, versions
 
 
@@ -106,3 +110,21 @@ def test_the_champion_is_who_the_gate_let_through(done: Done) -> None:
     aliases = [a for v in registry.versions(done.config.model_name) for a in v.aliases]
     assert (CHAMPION in aliases) == done.night.gate().passed
     assert "challenger" in aliases
+
+
+def test_a_night_that_stands_is_told_without_java(done: Done, tmp_path: Path) -> None:
+    """Its receipt answers; with anything changed the same command asks for Java, since it must look closer."""
+    config = tmp_path / "debug.toml"
+    lines = [f"{key} = {toml(value)}" for key, value in debug_config(done.data, Path(done.store.root)).items()]
+    config.write_text("\n".join(lines))
+    receipt.keep(done.config, done.night.run_id, done.report, "fused is ahead")
+    command = [str(Path(sys.executable).parent / "recsys-spark"), "run", "--config", str(config)]
+    no_java = {"PATH": "/nowhere", "JAVA_HOME": "/nowhere"}
+    again = subprocess.run(command, env=no_java, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 0, again.stderr
+    assert f"night {done.night.run_id} stands" in again.stdout
+    assert "fused is ahead" in again.stdout
+    later = [*command, "--as-of", "2027-01-01T00:00:00Z"]
+    other = subprocess.run(later, env=no_java, capture_output=True, text=True, timeout=120, check=False)
+    assert other.returncode == 9
+    assert "Java" in other.stderr
