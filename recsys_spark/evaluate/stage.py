@@ -19,6 +19,7 @@ from recsys_spark.evaluate.gate import GateDecision, differences
 from recsys_spark.evaluate.gate import decide as decide_by_differences
 from recsys_spark.evaluate.segments import item_segments
 from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.instants import instant
 from recsys_spark.tables.runs import StagePlan, StageReport, find_run
 from recsys_spark.tables.store import Commit, Written
 
@@ -131,7 +132,7 @@ def _system(context: Context, namespace: str) -> tuple[frames.SystemFrames, int 
     newest = find_run(context.store, namespace, "recommend")
     if newest is None or newest["as_of"].replace(tzinfo=UTC) != context.as_of:
         raise MissingTableError(where, f"no list of {context.as_of.isoformat()}", do="run recommend first")
-    as_of = F.timestamp_micros(F.lit(round(context.as_of.timestamp() * 1_000_000)))
+    as_of = instant(context.as_of)
     lists = context.store.read("recommendations", namespace)
     lists = lists.where((F.col("as_of") == as_of) & (F.col("run_id") == newest["run_id"]))
     full = context.store.read("target_ranks", namespace) if context.store.exists("target_ranks", namespace) else None

@@ -12,6 +12,7 @@ from recsys_spark.ingest.attributes import attribute_columns, attributes, sorted
 from recsys_spark.ingest.fields import Fields
 from recsys_spark.ingest.quality import Rule, judged
 from recsys_spark.ingest.text import composed, normalised, template_fields
+from recsys_spark.tables.instants import instant
 
 CATALOGUE_COLUMNS = (
     "item_id string, title string, text string, category string, attributes map<string,string>, "
@@ -103,7 +104,7 @@ def _stamped(plain: DataFrame, as_of: datetime) -> DataFrame:
     for name in ("title", "text", "category", "available", "first_seen"):
         same = same & F.col(name).eqNullSafe(F.col(f"old.{name}"))
     same = same & sorted_entries(F.col("attributes")).eqNullSafe(sorted_entries(F.col("old.attributes")))
-    moment = F.timestamp_micros(F.lit(round(as_of.timestamp() * 1_000_000)))
+    moment = instant(as_of)
     return plain.select(
         "item_id",
         "item_idx",

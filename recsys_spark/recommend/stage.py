@@ -23,6 +23,7 @@ from recsys_spark.recommend.side import item_side
 from recsys_spark.recommend.users import active_since, user_rows, with_targets, with_vectors
 from recsys_spark.recommend.worker import LISTS, RANKS, SHORTFALLS, Side, Task, list_batches
 from recsys_spark.tables.content import content_hash
+from recsys_spark.tables.instants import instant
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written, kept, slice_of
 from recsys_spark.tables.visible import InstantCutoff
@@ -215,7 +216,7 @@ def _write_fallback(work: _Run, side: Side, commit: Commit) -> Written:
 def _replace(work: _Run, table: str, frame: DataFrame, commit: Commit) -> Written:
     """Replace this run's slice of a table."""
     context = work.context
-    moment = F.timestamp_micros(F.lit(round(context.as_of.timestamp() * 1_000_000)))
+    moment = instant(context.as_of)
     stamped = frame.withColumn("run_id", F.lit(context.run_id)).withColumn("as_of", moment)
     where = slice_of(as_of=context.as_of.isoformat(), run_id=context.run_id)
     return context.store.replace(table, context.namespace, stamped, commit, where=where)

@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.histories import histories
+from recsys_spark.tables.instants import instant
 
 
 def user_rows(
@@ -36,7 +37,7 @@ def user_rows(
     described = table.where("profile_text is not null").join(met.select("user_idx"), "user_idx", "left_anti")
     rows = joined.unionByName(described, allowMissingColumns=True)
     if active_since is not None:
-        moment = F.timestamp_micros(F.lit(round(active_since.timestamp() * 1_000_000)))
+        moment = instant(active_since)
         rows = rows.where((F.col("last_ts") >= moment) | F.col("profile_text").isNotNull())
     return rows.select(
         "user_id",

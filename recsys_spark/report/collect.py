@@ -15,6 +15,7 @@ from recsys_spark.context import Context
 from recsys_spark.evaluate.gate import GateDecision
 from recsys_spark.histories import histories
 from recsys_spark.report.data import Fates, Listed, Metric, Reason, ReportData, Sample, StageRow
+from recsys_spark.tables.instants import instant
 from recsys_spark.tables.runs import find_run, run_rows
 from recsys_spark.tables.store import Store
 
@@ -104,7 +105,7 @@ def _metrics(store: Store, namespace: str) -> list[Metric]:
 
 def _current(live: Context, table: str) -> DataFrame:
     """Rows of a serving table that this run wrote."""
-    as_of = F.timestamp_micros(F.lit(round(live.as_of.timestamp() * 1_000_000)))
+    as_of = instant(live.as_of)
     return live.store.read_or_empty(table, LIVE).where((F.col("as_of") == as_of) & (F.col("run_id") == live.run_id))
 
 

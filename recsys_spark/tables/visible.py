@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+
+from recsys_spark.tables.instants import instant
 
 Rows = Literal["fit", "history", "validation", "test"]
 
@@ -66,10 +68,10 @@ def visible(events: DataFrame, cutoff: Cutoff, rows: Rows = "fit") -> DataFrame:
 def with_role(events: DataFrame, cutoff: Cutoff) -> DataFrame:
     """All events that any part of a run may see, with ``_role``: fit, validation or test, each event exactly one."""
     # the date bound is implied by the instant; it lets Delta skip whole partitions
-    before = events.where((F.col("event_date") <= F.to_date(_instant(cutoff.end))) & (F.col("ts") < _instant(cutoff.end)))
+    before = events.where((F.col("event_date") <= F.to_date(instant(cutoff.end))) & (F.col("ts") < instant(cutoff.end)))
     if isinstance(cutoff, InstantCutoff):
-        validation = F.when(F.col("ts") < _instant(cutoff.history_until), "validation").otherwise("test")
-        return before.withColumn(ROLE, F.when(F.col("ts") < _instant(cutoff.fit_until), "fit").otherwise(validation))
+        validation = F.when(F.col("ts") < instant(cutoff.history_until), "validation").otherwise("test")
+        return before.withColumn(ROLE, F.when(F.col("ts") < instant(cutoff.fit_until), "fit").otherwise(validation))
     held = cutoff.holdout.select("event_id", F.col("role").alias(ROLE))
     marked = before.join(held, "event_id", "left").withColumn(ROLE, F.coalesce(F.col(ROLE), F.lit("fit")))
     return marked.where(F.col(ROLE) != "hidden").select(*events.columns, ROLE)
@@ -78,10 +80,6 @@ def with_role(events: DataFrame, cutoff: Cutoff) -> DataFrame:
 def of_role(marked: DataFrame, rows: Rows) -> DataFrame:
     """The rows of ``with_role`` that ``visible`` means, without the mark."""
     return marked.where(F.col(ROLE).isin(*ROLES[rows])).drop(ROLE)
-
-
-def _instant(moment: datetime) -> Column:
-    return F.timestamp_micros(F.lit(round(moment.timestamp() * 1_000_000)))
 
 
 def robots(events: DataFrame, max_events_per_minute: float | None, max_z_score: float | None, min_users: int) -> DataFrame:
