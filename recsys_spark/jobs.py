@@ -9,22 +9,30 @@ from recsys_spark.config import load_config
 
 
 def main(stage: str) -> None:
-    """Run one stage under spark-submit: ``jobs/<stage>.py --config FILE [--namespace live|eval] [--as-of DATE]``."""
+    """Run one stage (or ``night``: all) under spark-submit: ``jobs/<stage>.py --config FILE [--namespace live|eval]``."""
     process.start()
     process.die_with_parent()
     example = f"example: spark-submit --properties-file conf/spark.conf jobs/{stage}.py --config conf/demo.toml"
-    parser = argparse.ArgumentParser(description=f"recsys-spark stage '{stage}'", epilog=example)
+    what = "recsys-spark: all stages of a night" if stage == "night" else f"recsys-spark stage '{stage}'"
+    parser = argparse.ArgumentParser(description=what, epilog=example)
     parser.add_argument("--config", required=True, help="TOML configuration")
-    parser.add_argument("--namespace", choices=["live", "eval"], help="default: the first namespace of this stage in a night")
+    if stage != "night":
+        parser.add_argument("--namespace", choices=["live", "eval"], help="default: the first namespace of this stage in a night")
     parser.add_argument("--as-of", help="overrides the file's as_of, e.g. 2026-11-22T00:00:00Z")
     arguments = parser.parse_args()
     with process.errors_as_lines():
         config = load_config(arguments.config, arguments.as_of)
-        from recsys_spark.night import run_step  # after the checks: a typo in a config should not cost an import of torch
+        from recsys_spark.night import (  # after the checks: a typo in a config should not cost an import of torch
+            run_night,
+            run_step,
+        )
         from recsys_spark.session import build_session
 
         spark = build_session(config.spark, f"recsys-spark {stage}")
         try:
-            run_step(config, spark, stage, arguments.namespace)
+            if stage == "night":
+                run_night(config, spark)
+            else:
+                run_step(config, spark, stage, arguments.namespace)
         finally:
             spark.stop()
