@@ -9,11 +9,11 @@ STAMP := $(VENV)/.installed
 demo: java $(STAMP)
 	$(BIN)/recsys-spark demo
 
-# two processes that share one undisturbed night; each takes the next test when it is free
+# two processes; each takes over what the other has not begun
 test: java $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not cluster"
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# every stage by spark-submit on a standalone cluster of two workers: ten minutes more on two cores
+# only the stages on a standalone cluster of two workers
 test-cluster: java $(STAMP)
 	$(BIN)/python -m pytest -m cluster
 
