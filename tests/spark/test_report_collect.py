@@ -67,7 +67,8 @@ def fill(store: Store, commit: Commit) -> None:
     facts = {"best_epoch": 2, "loss_curve": [[1, 3.0], [2, 2.0]], "recall_curve": [[1, 0.1], [2, 0.2]], "steps": 2}
     run = {"run_id": "r1", "status": "done", "as_of": AS_OF, "finished_at": ENDED, "seconds": 2.5}
     put(store, "runs", "eval/r1", commit, {**run, "stage": "train", "fingerprint": "f1", "facts": json.dumps(facts)})
-    weights = json.dumps({"weights": {"encoder": 1.0, "text": 0.3}})
+    places = {"every": 10, "floor": 2.75, "loss": 0.004, "share_of_lists": 0.21}
+    weights = json.dumps({"weights": {"encoder": 1.0, "text": 0.3}, "new_items": places})
     put(store, "runs", "eval/r1", commit, {**run, "stage": "register", "fingerprint": "f2", "facts": weights})
     put(store, "runs", "live", commit, {**run, "stage": "ingest", "rows": {"events": 10}, "facts": json.dumps({"num_users": 4})})
     published = {"as_of": AS_OF, "run_id": "r1", "model_version": 7, "versions": {"recommendations": 5}, "published_at": ENDED}
@@ -87,6 +88,7 @@ def test_collect_and_write(spark: SparkSession, store: Store, commit: Commit, mo
     assert data.loss_curve == [[1, 3.0], [2, 2.0]]
     assert data.recall_curve == [[1, 0.1], [2, 0.2]]
     assert data.weights == {"encoder": 1.0, "text": 0.3}
+    assert data.new_items == places
     assert [(m.system, m.name, m.value) for m in data.metrics] == [("fused", "ndcg", 0.5)]
     assert data.item_events == [4, 2, 2, 2, 0, 0]  # i1; i4, i2, i3 in some order by places; i5, i6
     assert data.item_places == [0, 1, 0, 0, 2, 0]
