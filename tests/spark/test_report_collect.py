@@ -88,7 +88,7 @@ def test_collect_and_write(spark: SparkSession, store: Store, commit: Commit, mo
     assert data.loss_curve == [[1, 3.0], [2, 2.0]]
     assert data.recall_curve == [[1, 0.1], [2, 0.2]]
     assert data.weights == {"encoder": 1.0, "text": 0.3}
-    assert data.new_items == places
+    assert data.new_items == {"every": 10, "floor": 2.75, "loss": 0.004, "share_of_lists": 0.21}
     assert [(m.system, m.name, m.value) for m in data.metrics] == [("fused", "ndcg", 0.5)]
     assert data.item_events == [4, 2, 2, 2, 0, 0]  # i1; i4, i2, i3 in some order by places; i5, i6
     assert data.item_places == [0, 1, 0, 0, 2, 0]

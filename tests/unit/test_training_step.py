@@ -113,3 +113,24 @@ def test_trained_text_against_a_large_catalogue_is_refused() -> None:
     check_negatives(trained, TrainSettings(), 5_000)
     check_negatives(trained, TrainSettings(negatives="in_batch"), 5_001)
     check_negatives(frozen, TrainSettings(), 5_001)
+
+
+@pytest.mark.parametrize("negatives", ["in_batch", "catalogue"])
+def test_bfloat16_gives_nearly_the_loss_and_gradient_of_float32(negatives: str) -> None:
+    """Autocast runs wherever torch does; whether the hardware makes it fast is another matter."""
+    batch = Batch(SEQUENCES, WEIGHTS.float(), PAIRS, PAIR_WEIGHTS.float())
+    found = []
+    for bfloat16 in (False, True):
+        torch.manual_seed(0)
+        settings = EncoderSettings(dimension=8, user_layers=1, user_heads=1, max_history=3, dropout=0.0, item_id_dropout=0.0)
+        encoder = Encoder(settings, 5, 6, temperature=TEMPERATURE)
+        step = TrainStep(encoder, catalogue(), TrainSettings(negatives=negatives), ALONE, bfloat16=bfloat16)
+        loss = step(batch)[0]
+        loss.backward()
+        gradients = [p.grad.flatten() for p in encoder.parameters() if p.grad is not None]
+        assert loss.dtype == torch.float32
+        found.append((loss.item(), torch.cat(gradients)))
+    (plain, of_plain), (rounded, of_rounded) = found
+    assert rounded != plain  # else nothing was rounded, and this test looks at the wrong path
+    assert rounded == pytest.approx(plain, rel=0.02)
+    assert torch.cosine_similarity(of_plain, of_rounded, dim=0) > 0.99
