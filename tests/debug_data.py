@@ -128,7 +128,7 @@ def debug_config(data: Path, warehouse: Path, **overrides: object) -> dict[str, 
 def toml(value: Any) -> str:
     """``value`` as an inline TOML value (what these settings hold: dicts, lists, strings, numbers, booleans)."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{json.dumps(key)} = {toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(toml(item) for item in value) + "]"
     return json.dumps(value)
