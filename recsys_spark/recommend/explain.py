@@ -16,6 +16,7 @@ from recsys_spark.recommend.topk import Best
 
 _SHARE_DECIMALS = 6
 _CELLS_AT_ONCE = 1_024
+_LEAST_SHARE = 0.005  # a further reason below this would be shown as 0%
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,8 @@ class Explainer:
         """The weightiest slots of each item; where nothing speaks for it, a shared attribute, else how popular it is."""
         count = min(self.max_reasons, slots.shape[1])
         pick = np.argsort(-slots, axis=1, kind="stable")[:, :count]
-        kept = np.take_along_axis(slots, pick, axis=1) > 0
-        none = ~kept[:, 0]
+        shares = np.take_along_axis(slots, pick, axis=1)
+        none, kept = shares[:, 0] <= 0, shares >= _LEAST_SHARE
         pick[none, 0] = slots.shape[1] - np.where(has_attribute[none], 2, 1)
         kept[:, 0] = True
         return pick, kept

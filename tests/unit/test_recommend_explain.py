@@ -65,6 +65,11 @@ def test_every_item_has_a_reason_and_shares_stay_below_one() -> None:
                 assert all(share >= 0 for *_, share in reasons)
 
 
+def test_a_further_reason_of_nearly_nothing_is_left_out() -> None:
+    for weight, kinds in ((1e-3, {"cooccurrence"}), (1.0, {"cooccurrence", "popular"})):
+        assert {kind for kind, *_ in _explained({"cooccurrence": 1.0, "popularity": weight}, [0, 2])["i3"]} == kinds
+
+
 def test_nothing_speaks_for_an_item_but_that_it_is_there() -> None:
     assert _explained({"cooccurrence": 1.0}, [1])["i4"] == [("popular", "", "0 events", 0.0)]
 
