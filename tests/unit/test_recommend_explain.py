@@ -66,8 +66,10 @@ def test_every_item_has_a_reason_and_shares_stay_below_one() -> None:
 
 
 def test_a_further_reason_of_nearly_nothing_is_left_out() -> None:
-    for weight, kinds in ((1e-3, {"cooccurrence"}), (1.0, {"cooccurrence", "popular"})):
-        assert {kind for kind, *_ in _explained({"cooccurrence": 1.0, "popularity": weight}, [0, 2])["i3"]} == kinds
+    for weight, beside_others in ((1e-3, False), (1.0, True)):
+        found = _explained({"encoder": 1.0, "popularity": weight}, [2, 0]).values()
+        assert any("popular" in [kind for kind, *_ in reasons] and len(reasons) > 1 for reasons in found) is beside_others
+        assert all(share >= 0.005 for reasons in found for *_, share in reasons[1:])
 
 
 def test_nothing_speaks_for_an_item_but_that_it_is_there() -> None:
