@@ -195,9 +195,12 @@ class Night:
         return self.registry.download(model, self.config.work_dir / "downloads" / f"{model.model_name}-{model.version}")
 
     def _fusion(self, model: ModelVersion | None) -> tuple[dict[str, float], NewItems | None]:
-        """Weights of the partners (the config's come first) and the places of new items, as the model version has them."""
+        """Weights of the partners (the config's come first) and the places of new items, as the model version has them.
+
+        Without a model, co-occurrence alone: the config's weights may ask for an encoder that is not there.
+        """
         if model is None:
-            return self.config.recommend.weights or BASELINES["cooccurrence"], None
+            return BASELINES["cooccurrence"], None
         fusion = json.loads((self._model_dir(model) / "fusion.json").read_text())
         weights: dict[str, float] = self.config.recommend.weights or fusion["segments"]["all"]
         return weights, NewItems.from_document(fusion.get("new_items"), self.config.recommend.new_item_every)
