@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from recsys_spark.recommend.blocks import Block, fuse
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.partners import Partners
 from recsys_spark.recommend.scores import Ints
-from recsys_spark.recommend.topk import Best, best
+from recsys_spark.recommend.topk import Best, best, place_in_row
 
 SOURCE = "new_item"
 WEIGHTS = {"encoder": 1.0, "text": 0.4}  # of what is known of an item without events
@@ -62,7 +62,7 @@ def best_new(block: Block, partners: Partners, positions: Ints, allowed: Filter,
     """The ``count`` best new items of each user, by their own score; ``positions`` are the new items."""
     fused = fuse(block, partners, WEIGHTS).columns(positions)
     found = best(fused, allowed.columns(positions), count, item_tile)
-    return Best(found.rows, positions[found.cols], found.ranks, found.scores, found.shares)
+    return replace(found, cols=positions[found.cols])
 
 
 def with_new_items(main: Best, new: Best, settings: NewItems, k: int) -> tuple[Best, npt.NDArray[np.bool_]]:
@@ -71,38 +71,19 @@ def with_new_items(main: Best, new: Best, settings: NewItems, k: int) -> tuple[B
     New items listed on their own merit keep that place and take no other. An item put in a place has the score of the one
     that stood there, so that scores never rise along a list; those behind it move down by one.
     """
-    fresh = (new.scores >= settings.floor) & not_listed(main, new)
-    rows, cols = new.rows[fresh], new.cols[fresh]
-    number = _counted(rows)
-    fits = number <= settings.slots(k)
-    rows, cols, number = rows[fits], cols[fits], number[fits]
-    placed = np.bincount(rows, minlength=int(max(main.rows.max(initial=-1), rows.max(initial=-1))) + 1)
+    new = new.take(np.flatnonzero((new.scores >= settings.floor) & not_listed(main, new)))
+    num_users = int(max(main.rows.max(initial=-1), new.rows.max(initial=-1))) + 1
+    number = place_in_row(new.rows, num_users) + 1
+    fits = np.flatnonzero(number <= settings.slots(k))
+    new, number = new.take(fits), number[fits]
+    placed = np.bincount(new.rows, minlength=num_users)
     before = np.minimum((main.ranks - 1) // (settings.every - 1), placed[main.rows])
-    scores = _scores_at(main, rows, (settings.every - 1) * number + 1)
-    all_rows = np.concatenate([main.rows, rows])
     ranks = np.concatenate([main.ranks + before, settings.every * number])
-    is_new = np.repeat([False, True], [len(main.rows), len(rows)])
-    order = np.lexsort((ranks, all_rows))
+    stood = _cells_at(main, new.rows, (settings.every - 1) * number + 1)
+    both = _joined(main, replace(new, scores=main.scores[stood]))
+    order = np.lexsort((ranks, both.rows))
     order = order[ranks[order] <= k]
-    chosen = np.flatnonzero(fresh)[fits]
-    nothing = {"main": np.zeros(len(main.rows)), "new": np.zeros(len(rows))}
-    shares = {
-        name: np.concatenate(
-            [
-                main.shares.get(name, nothing["main"]),
-                new.shares[name][chosen] if name in new.shares else nothing["new"],
-            ]
-        )[order]
-        for name in {**main.shares, **new.shares}
-    }
-    merged = Best(
-        all_rows[order],
-        np.concatenate([main.cols, cols])[order],
-        ranks[order],
-        np.concatenate([main.scores, scores])[order],
-        shares,
-    )
-    return merged, is_new[order]
+    return replace(both.take(order), ranks=ranks[order]), order >= len(main.rows)
 
 
 def not_listed(main: Best, new: Best) -> npt.NDArray[np.bool_]:
@@ -111,13 +92,19 @@ def not_listed(main: Best, new: Best) -> npt.NDArray[np.bool_]:
     return ~np.isin(new.rows * width + new.cols, main.rows * width + main.cols)
 
 
-def _counted(rows: Ints) -> Ints:
-    """1, 2, 3 ... within each run of equal, sorted ``rows``."""
-    found: Ints = np.arange(len(rows)) - np.searchsorted(rows, rows) + 1
+def _cells_at(main: Best, rows: Ints, ranks: Ints) -> Ints:
+    """The cells at these ranks. There always is one: a list with an allowed item left over is full."""
+    found: Ints = np.searchsorted(main.rows, rows) + ranks - 1
     return found
 
 
-def _scores_at(main: Best, rows: Ints, ranks: Ints) -> Any:
-    """Scores of the cells at these ranks. There always is one: a list with an allowed item left over is full."""
-    first = np.searchsorted(main.rows, rows)
-    return main.scores[first + ranks - 1]
+def _joined(first: Best, second: Best) -> Best:
+    """The cells of both, one after the other; a partner that has no say in one of them adds 0 there."""
+    nothing = np.zeros(len(first.rows)), np.zeros(len(second.rows))
+    shares = {
+        name: np.concatenate([first.shares.get(name, nothing[0]), second.shares.get(name, nothing[1])])
+        for name in {**first.shares, **second.shares}
+    }
+    pairs = ((first.rows, second.rows), (first.cols, second.cols), (first.ranks, second.ranks), (first.scores, second.scores))
+    rows, cols, ranks, scores = (np.concatenate(pair) for pair in pairs)
+    return Best(rows, cols, ranks, scores, shares)

@@ -68,7 +68,6 @@ def run(
         upstream: the namespace that co-occurrence and embeddings are read from; default: the context's.
         targets: ``(user_id, user_idx, item_idx)``; their ranks among all allowed items go to target_ranks.
         neighbours: write item_neighbours too; default: unless ``upstream`` is another namespace, as for baselines.
-
         new_items: the places kept for new items; None: no places.
 
     Raises:

@@ -28,6 +28,11 @@ class Best:
     scores: Float64
     shares: dict[str, Float64]
 
+    def take(self, cells: Ints) -> Best:
+        """These cells, in this order."""
+        shares = {name: share[cells] for name, share in self.shares.items()}
+        return Best(self.rows[cells], self.cols[cells], self.ranks[cells], self.scores[cells], shares)
+
 
 def best(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets | None = None) -> Best:
     """The ``k`` best allowed items of each user, or all where there are fewer.
@@ -54,7 +59,7 @@ def best(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets
     shares = fused.shares(gathered.rows, gathered.cols)
     exact = total_of(shares, len(gathered.rows))
     order = np.lexsort((gathered.cols, -exact, gathered.rows))
-    ranks = _place_in_row(gathered.rows[order], fused.num_users) + 1
+    ranks = place_in_row(gathered.rows[order], fused.num_users) + 1
     order, ranks = order[ranks <= k], ranks[ranks <= k]
     chosen = {name: share[order] for name, share in shares.items()}
     return Best(gathered.rows[order], gathered.cols[order], ranks, exact[order], chosen)
@@ -125,7 +130,7 @@ class _Gathered:
         rows, cols, scores = (np.concatenate([piece[i] for piece in pieces]) for i in range(3))
         order = np.lexsort((-scores, rows))  # stable, and pieces come in the order of positions
         rows, cols, scores = rows[order], cols[order], scores[order]
-        place = _place_in_row(rows, self._num_users)
+        place = place_in_row(rows, self._num_users)
         self._raise_floor(rows, scores, place)
         keep = (place < self._k) | (scores >= self._floor[rows])
         self.rows, self.cols, self._scores, self._new = rows[keep], cols[keep], scores[keep], []
@@ -147,7 +152,7 @@ def _tiles(num_items: int, k: int, item_tile: int) -> Iterator[tuple[int, int]]:
         start, size = start + size, item_tile
 
 
-def _place_in_row(rows: Ints, num_users: int) -> Ints:
+def place_in_row(rows: Ints, num_users: int) -> Ints:
     """0, 1, 2 ... within each run of equal, sorted ``rows``."""
     first = np.searchsorted(rows, np.arange(num_users))
     found: Ints = np.arange(len(rows)) - first[rows]

@@ -102,10 +102,9 @@ def _group_lists(
     allowed = Filter(side.catalogue.allowed, block.seen)
     targets = None if cells is None else Targets.of(fused, allowed, *cells)
     chosen = best(fused, allowed, task.k, task.item_tile, targets)
-    sources = np.array(group.sources, object)[chosen.rows]
+    is_new = np.zeros(len(chosen.rows), np.bool_)
     if task.new_items is not None and group.personal:
         chosen, is_new = listed_with_new(block, chosen, allowed, side, task.new_items, task.k, task.item_tile)
-        sources = np.where(is_new, SOURCE, np.array(group.sources, object)[chosen.rows])
     explainer = Explainer(side.catalogue, side.partners, task.max_reasons)
     yield output_batch(
         LISTS,
@@ -114,7 +113,7 @@ def _group_lists(
         rank=chosen.ranks.astype(np.int32),
         item_id=side.catalogue.item_ids[chosen.cols],
         score=chosen.scores,
-        source=sources,
+        source=np.where(is_new, SOURCE, np.array(group.sources, object)[chosen.rows]),
         reasons=reason_lists(explainer.reasons(block, chosen, group.context, group.profile)),
     )
     num_candidates = allowed.num_candidates()
