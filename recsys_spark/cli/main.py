@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from recsys_spark import process
-from recsys_spark.config import load_config
-from recsys_spark.demo_data import ml100k_folder
+from recsys_spark.config import Config, load_config
 from recsys_spark.receipt import standing
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="TOML configuration")]
@@ -26,8 +25,16 @@ app.add_typer(show, name="show")
 app.add_typer(models, name="models")
 app.add_typer(benchmark, name="benchmark")
 
-_STANDS = "night {run_id} stands: settings, code, sources, tables and models are as it left them. It said:"
 STAGES = ("ingest", "cooccurrence", "pairs", "train", "embed", "recommend", "evaluate", "publish")
+
+
+def _told_again(settings: Config) -> bool:
+    """Whether this very night stands; then what it said has been said again."""
+    again = standing(settings)
+    if again is not None:
+        typer.echo(f"night {again.run_id} stands: settings, code, sources, tables and models are as it left them. It said:")
+        typer.echo(again.screen)
+    return again is not None
 
 
 @app.command()
@@ -37,8 +44,7 @@ def run(config: ConfigOption, as_of: AsOfOption = None) -> None:
     Example: recsys-spark run --config conf/demo.toml
     """
     settings = load_config(config, as_of)
-    if again := standing(settings):
-        typer.echo(_STANDS.format(run_id=again.run_id) + "\n" + again.screen)
+    if _told_again(settings):
         return
     from recsys_spark.cli.work import night
 
@@ -52,12 +58,12 @@ def demo(config: ConfigOption = Path("conf/demo.toml")) -> None:
     Example: recsys-spark demo
     """
     from recsys_spark.cli.doctor import require_java
+    from recsys_spark.demo_data import ml100k_folder
 
     require_java()
     ml100k_folder()
     settings = load_config(config)
-    if again := standing(settings):
-        typer.echo(_STANDS.format(run_id=again.run_id) + "\n" + again.screen)
+    if _told_again(settings):
         return
     from recsys_spark.cli.work import demo as run_demo
 

@@ -52,6 +52,15 @@ def night_summary(night: Night, report: Path) -> None:
     console.print(f"report: {report}")
 
 
+def demo(night: Night, report: Path) -> None:
+    """The summary, one user's list, one item's neighbours, and where everything lies."""
+    night_summary(night, report)
+    user_id, item_id = samples(night)
+    user_list(night.store, user_id, 10)
+    item_list(night.store, item_id, 10)
+    places(night, report)
+
+
 def _figure(row: Any) -> str:
     if row is None:
         return ""

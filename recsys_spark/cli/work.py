@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from recsys_spark.cli import screen
 from recsys_spark.cli.doctor import require_java
 from recsys_spark.config import Config
 from recsys_spark.demo_data import ml100k_folder
-from recsys_spark.night import Night, run_night, run_step
+from recsys_spark.night import Night, closing_night, run_night, run_step
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend.sql import current_sql, lists_for_everyone_sql
 from recsys_spark.registry import CHAMPION, Registry
@@ -39,27 +39,21 @@ def _session(config: Config) -> Iterator[SparkSession]:
 
 def night(config: Config) -> None:
     """A whole night, then its metrics on the screen."""
-    with _session(config) as spark, screen.recorded() as shown:
-        report = run_night(config, spark)
-        done = Night(config, spark)
-        screen.night_summary(done, report)
-        run_id = done.run_id
-        done.release()
-    receipt.keep(config, run_id, report, shown.text)
+    _whole_night(config, screen.night_summary)
 
 
 def demo(config: Config) -> None:
-    """Run the night, show what came out."""
+    """The same, and what came out for one user and one item."""
+    _whole_night(config, screen.demo)
+
+
+def _whole_night(config: Config, show: Callable[[Night, Path], None]) -> None:
+    """Run a night, show it, and leave a receipt with what was shown."""
     with _session(config) as spark, screen.recorded() as shown:
-        report = run_night(config, spark)
-        done = Night(config, spark)
-        screen.night_summary(done, report)
-        user_id, item_id = screen.samples(done)
-        screen.user_list(done.store, user_id, 10)
-        screen.item_list(done.store, item_id, 10)
-        screen.places(done, report)
-        run_id = done.run_id
-        done.release()
+        report, done = run_night(config, spark), Night(config, spark)
+        with closing_night(done):
+            show(done, report)
+            run_id = done.run_id
     receipt.keep(config, run_id, report, shown.text)
 
 
