@@ -13,6 +13,7 @@ from typing import Any
 from recsys_spark.code_version import code_version
 from recsys_spark.config import Config
 from recsys_spark.config.ingest import Source
+from recsys_spark.training.job import write_json
 
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _SQLITE = "sqlite:///"
@@ -43,11 +44,7 @@ def keep(config: Config, run_id: str, report: Path, screen: str) -> None:
     inputs, state = _inputs(config), _state(config, run_id)
     if inputs is None or state is None:
         return
-    path = _path(config)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(asdict(Receipt(run_id, inputs, state, str(report), screen)), indent=1), encoding="utf-8")
-    partial.replace(path)
+    write_json(_path(config), asdict(Receipt(run_id, inputs, state, str(report), screen)))
 
 
 def standing(config: Config) -> Receipt | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from recsys_spark.recommend.matmul import one_thread
 from recsys_spark.recommend.new_items import LEAST_FLOOR, PRIOR_FLOOR, NewItems, best_new, not_listed, with_new_items
 from recsys_spark.recommend.scores import Float64, Ints
 from recsys_spark.recommend.topk import Best, best
-from recsys_spark.recommend.worker import Side, block_of
+from recsys_spark.recommend.worker import Side, Task, block_of
 
 NDCG_K = 10
 
@@ -42,9 +42,8 @@ class FloorFit:
 def fit_floor(config: Config, rows: DataFrame, broadcast: Any, weights: dict[str, float]) -> FloorFit:
     """The lowest floor whose new items cost at most ``recommend.max_new_item_loss`` of the validation users' NDCG@10.
 
-    Only what a list loses is asked of validation, and that new items which are there now are no target of most users is
-    no matter for it. How well text finds them can't be asked: the encoder was trained on the text of every item that has
-    events, so it would seem to find all of them (measured: docs/decisions/007).
+    Validation is asked only what lists lose. It cannot tell how well text finds new items: the encoder was trained on the
+    text of every item that has events, and would seem to find them far better than it does (measured: docs/decisions/007).
 
     Args:
         rows: ``user_id, items, seen, vector, target_idx`` of the validation users.
@@ -57,8 +56,10 @@ def fit_floor(config: Config, rows: DataFrame, broadcast: Any, weights: dict[str
     prior = NewItems(settings.new_item_every, PRIOR_FLOOR)
     if not len(broadcast.value.new_positions):
         return FloorFit(prior)
-    task = _FloorTask(weights, settings.history_decay, settings.user_block, settings.item_tile, settings.new_item_every)
-    make = functools.partial(_floor_batches, broadcast=broadcast, task=task)
+    k = max(NDCG_K, settings.new_item_every)
+    task = Task(weights, k, settings.history_decay, settings.max_reasons, settings.user_block, settings.item_tile)
+    open_to_all = replace(prior, floor=-np.inf)
+    make = functools.partial(_floor_batches, broadcast=broadcast, task=task, places=open_to_all)
     table = rows.mapInArrow(make, "score double, before double, after double").toArrow()
     score, before, after = (table.column(name).to_numpy() for name in ("score", "before", "after"))
     if not len(score):
@@ -85,33 +86,23 @@ def choose_floor(score: Float64, before: Float64, after: Float64, max_loss: floa
     return float(score[order][place]), float(lost[place] / total) if total else 0.0
 
 
-@dataclass(frozen=True)
-class _FloorTask:
-    weights: dict[str, float]
-    decay: float
-    user_block: int
-    item_tile: int
-    every: int
-
-
-def _floor_batches(batches: Iterator[Any], broadcast: Any, task: _FloorTask) -> Iterator[Any]:
+def _floor_batches(batches: Iterator[Any], broadcast: Any, task: Task, places: NewItems) -> Iterator[Any]:
     """For ``mapInArrow``: per user the score of the best new item that is not listed anyway, and NDCG without and with it."""
     one_thread()
     side: Side = broadcast.value
     size = users_per_block(min(task.user_block, 128), len(side.catalogue))
     for batch in batches:
         for start in range(0, batch.num_rows, size):
-            arrays = [pa.array(column) for column in _block_floor(batch.slice(start, size), side, task)]
+            arrays = [pa.array(column) for column in _block_floor(batch.slice(start, size), side, task, places)]
             yield pa.RecordBatch.from_arrays(arrays, names=["score", "before", "after"])
 
 
-def _block_floor(batch: Any, side: Side, task: _FloorTask) -> tuple[Float64, Float64, Float64]:
-    k = max(NDCG_K, task.every)
+def _block_floor(batch: Any, side: Side, task: Task, places: NewItems) -> tuple[Float64, Float64, Float64]:
     block = block_of(batch, side, task.decay)
     allowed = Filter(side.catalogue.allowed, block.seen)
-    listed = best(fuse(block, side.partners, task.weights), allowed, k, task.item_tile)
-    new = best_new(block, side.partners, side.new_positions, allowed, 2 * k, task.item_tile)
-    merged, _ = with_new_items(listed, new, NewItems(task.every, -np.inf), k)
+    listed = best(fuse(block, side.partners, task.weights), allowed, task.k, task.item_tile)
+    new = best_new(block, side.partners, side.new_positions, allowed, 2 * task.k, task.item_tile)
+    merged, _ = with_new_items(listed, new, places, task.k)
     lengths, target_idx = flat_list(batch.column("target_idx"))
     owners, targets = np.repeat(np.arange(block.num_users), lengths), side.catalogue.positions(target_idx)
     score = np.full(block.num_users, -np.inf)
