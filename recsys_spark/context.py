@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from threading import RLock
 from typing import Any, TypeVar
 
 from pyspark.sql import DataFrame, SparkSession
@@ -26,6 +27,7 @@ class Cache:
 
     made: dict[str, Any] = field(default_factory=dict)
     frames: list[DataFrame] = field(default_factory=list)
+    lock: Any = field(default_factory=RLock)  # steps of a night may run side by side
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,11 @@ class Context:
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """``make()``, called once for all contexts that share this one's cache (those of one night and cutoff)."""
-        if name not in self.cache.made:
-            self.cache.made[name] = make()
-        found: T = self.cache.made[name]
-        return found
+        with self.cache.lock:
+            if name not in self.cache.made:
+                self.cache.made[name] = make()
+            found: T = self.cache.made[name]
+            return found
 
     def kept(self, frame: DataFrame) -> DataFrame:
         """The frame, computed at its first use and held until ``release``."""

@@ -23,7 +23,7 @@ def main(stage: str) -> None:
     with process.errors_as_lines():
         config = load_config(arguments.config, arguments.as_of)
         # after the checks: a typo in a config should not cost an import of torch
-        from recsys_spark.night import run_night, run_step
+        from recsys_spark.order import run_night, run_step
         from recsys_spark.session import build_session
 
         spark = build_session(config.spark, f"recsys-spark {stage}")

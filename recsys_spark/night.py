@@ -1,10 +1,10 @@
-"""A night: the order of the stages, which namespace and cutoff each sees, and what passes from one to the next."""
+"""A night: what each of its steps does, which namespace and cutoff each sees, and what passes from one to the next."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -37,7 +37,6 @@ from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.register import stage as register
 from recsys_spark.registry import CHAMPION, REPLACED, ModelVersion, Registry
 from recsys_spark.report import stage as report
-from recsys_spark.tables.lock import namespace_lock
 from recsys_spark.tables.runs import StageReport, find_run
 from recsys_spark.tables.store import Store
 from recsys_spark.tables.visible import InstantCutoff
@@ -135,6 +134,11 @@ class Night:
         register.run(self.config, self.evaluation, Path(trained.facts["model_dir"]), trained.facts)
         return trained
 
+    def without_model(self) -> None:
+        """What later steps do without a model, done ahead: they find it standing."""
+        self._baselines(self._targets())
+        self.cooccurrence("live")
+
     def embed(self, namespace: str) -> StageReport | None:
         model = self._model(namespace)
         if model is None:
@@ -152,8 +156,7 @@ class Night:
         done = recommend.run(
             self.config, self.evaluation, _ref(challenger), weights, targets=targets, neighbours=False, new_items=new_items
         )
-        for name, weights in self.baselines.items():
-            self._baseline(name, None, weights, targets)
+        self._baselines(targets)
         champion = self._opponent(challenger)
         if champion is not None:
             self._champion(champion, targets)
@@ -240,8 +243,9 @@ class Night:
             self.evaluation.cache,
         )
 
-    def _baseline(self, name: str, model: ModelVersion | None, weights: dict[str, float], targets: DataFrame) -> None:
-        recommend.run(self.config, self._nested(name), _ref(model), weights, upstream=self.eval_namespace, targets=targets)
+    def _baselines(self, targets: DataFrame) -> None:
+        for name, weights in self.baselines.items():
+            recommend.run(self.config, self._nested(name), None, weights, upstream=self.eval_namespace, targets=targets)
 
     def _champion(self, champion: ModelVersion, targets: DataFrame) -> None:
         """The champion's lists for the same users, from counts and vectors in a namespace of its own.
@@ -277,30 +281,6 @@ def _ref(model: ModelVersion | None) -> ModelRef | None:
     return None if model is None else ModelRef(model.model_name, model.version)
 
 
-STEPS: tuple[tuple[str, str], ...] = (
-    ("ingest", "live"),
-    ("cooccurrence", "eval"),
-    ("pairs", "eval"),
-    ("train", "eval"),
-    ("embed", "eval"),
-    ("recommend", "eval"),
-    ("evaluate", "eval"),
-    ("cooccurrence", "live"),
-    ("embed", "live"),
-    ("recommend", "live"),
-    ("publish", "live"),
-)
-
-
-def run_step(config: Config, spark: SparkSession, stage: str, namespace: str | None) -> Any:
-    """One step of a night, under the lock of its warehouse; ``namespace`` defaults to the step's first."""
-    night = Night(config, spark)
-    where = namespace or next(n for s, n in STEPS if s == stage)
-    with closing_night(night), namespace_lock(night.store, "live"):
-        step: Callable[[str], Any] = getattr(night, stage)
-        return step(where)
-
-
 @contextmanager
 def closing_night(night: Night) -> Iterator[None]:
     """Release what the night holds, however it ends."""
@@ -308,17 +288,3 @@ def closing_night(night: Night) -> Iterator[None]:
         yield
     finally:
         night.release()
-
-
-def run_night(config: Config, spark: SparkSession, after_step: Callable[[str, str], None] | None = None) -> Path:
-    """All steps in order; returns the path of the report. ``after_step`` is told each (stage, namespace) when done."""
-    night = Night(config, spark)
-    outcome: Any = None
-    with closing_night(night), namespace_lock(night.store, "live"):
-        for number, (stage, namespace) in enumerate(STEPS, 1):
-            log.info(f"step {number} of {len(STEPS)}", stage=stage, namespace=namespace)
-            outcome = getattr(night, stage)(namespace)
-            if after_step is not None:
-                after_step(stage, namespace)
-    path: Path = outcome
-    return path

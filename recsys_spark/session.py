@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from pyspark.sql import SparkSession
 
@@ -13,6 +16,8 @@ from recsys_spark.config.serving import SparkSettings
 from recsys_spark.errors import MachineError
 
 DELTA_PACKAGE = "io.delta:delta-spark_2.13:4.0.1"
+_DELTA_JARS = ("io.delta_delta-spark_2.13-4.0.1.jar", "io.delta_delta-storage-4.0.1.jar")
+_IVY_HOME = "~/.ivy2.5.2"  # where Spark 4.0 keeps what spark.jars.packages has fetched
 _DEFAULTS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -52,7 +57,7 @@ def build_session(settings: SparkSettings, app_name: str = "recsys-spark") -> Sp
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         options |= _LOCAL
     if not submitted:
-        options |= {"spark.jars.packages": DELTA_PACKAGE, "spark.driver.memory": settings.driver_memory}
+        options |= _delta(master, settings.options) | {"spark.driver.memory": settings.driver_memory}
     if settings.shuffle_partitions is not None:
         options["spark.sql.shuffle.partitions"] = str(settings.shuffle_partitions)
     for key, value in (options | settings.options).items():
@@ -63,6 +68,19 @@ def build_session(settings: SparkSettings, app_name: str = "recsys-spark") -> Sp
     if settings.shuffle_partitions is None and str(spark.sparkContext.master).startswith("local"):
         spark.conf.set("spark.sql.shuffle.partitions", str(2 * spark.sparkContext.defaultParallelism))
     return spark
+
+
+def _delta(master: str | None, asked: Mapping[str, str]) -> dict[str, str]:
+    """Where a new session gets Delta from: jars that an earlier one fetched, else the package.
+
+    Looking the package up costs seconds at every start, even of what lies on disk. Executors elsewhere need the package.
+    """
+    folder = Path(asked.get("spark.jars.ivy", _IVY_HOME)).expanduser() / "jars"
+    jars = [folder / name for name in _DELTA_JARS]
+    alone = master is not None and master.startswith("local") and not master.startswith("local-cluster")
+    if alone and not {"spark.jars.packages", "spark.driver.extraClassPath"} & set(asked) and all(map(is_zipfile, jars)):
+        return {"spark.driver.extraClassPath": os.pathsep.join(map(str, jars))}
+    return {"spark.jars.packages": DELTA_PACKAGE}
 
 
 def _check_delta(spark: SparkSession) -> None:

@@ -28,6 +28,8 @@ QUICK = {
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.codegen.wholeStage": "false",  # rows are too few to pay for compiling a class per query
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.databricks.delta.stats.collect": "false",  # per row and column, interpreted; and nothing here is worth skipping
+    "spark.databricks.delta.snapshotPartitions": "1",
 }
 
 
@@ -109,7 +111,7 @@ def debug_config(data: Path, warehouse: Path, **overrides: object) -> dict[str, 
                 "columns": {"head": "head", "relation": "relation", "tail": "tail"},
             },
         },
-        "pairs": {"max_history": 20, "num_files": 4},
+        "pairs": {"max_history": 20, "num_files": 4, "collaborative": {"blocks": 2}},
         "encoder": {
             "text_model": "tiny",
             "dtype": "float32",
@@ -123,6 +125,15 @@ def debug_config(data: Path, warehouse: Path, **overrides: object) -> dict[str, 
         "evaluate": {"split": "leave_one_out", "bootstrap_samples": 200},
         "spark": {"master": "local[2,4]", "driver_memory": "2g", "shuffle_partitions": 2, "options": dict(QUICK)},
     } | overrides
+
+
+def thin_config(data: Path, warehouse: Path) -> dict[str, Any]:
+    """The same night with each stage at its thinnest: one source of positives, no graph, no text partner."""
+    config: dict[str, Any] = debug_config(data, warehouse)
+    config["ingest"].pop("knowledge_graph")
+    config["pairs"] |= {name: {"enabled": False} for name in ("collaborative", "knowledge_graph", "text")}
+    config["recommend"]["partners"] = ["encoder", "cooccurrence", "popularity"]
+    return config
 
 
 def toml(value: Any) -> str:

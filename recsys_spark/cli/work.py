@@ -16,7 +16,8 @@ from recsys_spark.cli import screen
 from recsys_spark.cli.doctor import require_java
 from recsys_spark.config import Config
 from recsys_spark.demo_data import ml100k_folder
-from recsys_spark.night import Night, closing_night, run_night, run_step
+from recsys_spark.night import Night, closing_night
+from recsys_spark.order import run_night, run_step
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend.sql import current_sql, lists_for_everyone_sql
 from recsys_spark.registry import CHAMPION, Registry

@@ -23,6 +23,7 @@ from recsys_spark.embed.text_vectors import cached_vectors
 from recsys_spark.encoder.package import Description, read_description
 from recsys_spark.encoder.text_source import Dtype, resolve_dtype, text_model_key
 from recsys_spark.errors import ConfigError
+from recsys_spark.tables.local import local_frame
 
 USERS_AT_ONCE = 512
 PAD = -1
@@ -49,7 +50,7 @@ def item_vectors(context: Context, model_dir: str | Path, items: DataFrame) -> D
 def with_input_sha(context: Context, model_dir: str | Path, items: DataFrame) -> DataFrame:
     """``(item_idx, item_id, text, has_text, text_sha, input_sha)``: what encoding an item needs, and its identity."""
     model = read_description(model_dir)
-    known = context.spark.createDataFrame([(i,) for i in model.known_items], "item_id string").withColumn("known", F.lit(True))
+    known = local_frame(context.spark, [(i,) for i in model.known_items], "item_id string").withColumn("known", F.lit(True))
     parts = F.concat_ws("|", "input_sha", F.coalesce("known", F.lit(False)).cast("string"), F.lit(_dtype(model)))
     joined = items.join(known, "item_id", "left")
     return joined.select(

@@ -20,6 +20,7 @@ from recsys_spark.evaluate.gate import decide as decide_by_differences
 from recsys_spark.evaluate.segments import item_segments
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.instants import instant
+from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.runs import StagePlan, StageReport, find_run
 from recsys_spark.tables.store import Commit, Written
 
@@ -144,4 +145,4 @@ def _frame(context: Context, rows: list[dict[str, Any]], versions: dict[str, int
     schema = contract("metrics").schema
     cutoff = context.cutoff.describe()
     full = [{**row, "model_version": versions.get(row["system"].split(" - ")[0]), "cutoff": cutoff} for row in rows]
-    return context.spark.createDataFrame([tuple(row[name] for name in schema.names) for row in full], schema)
+    return local_frame(context.spark, [tuple(row[name] for name in schema.names) for row in full], schema)

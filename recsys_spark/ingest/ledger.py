@@ -14,6 +14,7 @@ from recsys_spark.errors import ConfigError
 from recsys_spark.ingest.files import SourceFile
 from recsys_spark.ingest.quality import FATES, KEPT, KNOWN, MERGED, QUARANTINED
 from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.local import local_frame
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def ledger_rows(
         fates = counts.get(file.source_hash, Counter())
         sums = [fates[fate] for fate in (KEPT, MERGED, KNOWN, QUARANTINED)]
         rows.append((file.source_hash, table, file.name, sha, sum(sums), *sums, run_id))
-    return spark.createDataFrame(rows, contract("ledger").schema)
+    return local_frame(spark, rows, contract("ledger").schema)
 
 
 def totals(counts: dict[str, Counter[str]], known: int, num_files: int) -> dict[str, int]:

@@ -12,6 +12,7 @@ from recsys_spark.config.ingest import Source
 from recsys_spark.ingest.files import SourceFile, first_line, is_compressed
 from recsys_spark.ingest.pseudonyms import KEY_COLUMNS
 from recsys_spark.ingest.rownumbers import FILE_NO, ROW_NUMBER, SOURCE_HASH, number_rows
+from recsys_spark.tables.local import local_frame
 
 MALFORMED = "__malformed"  # the raw record where a line does not parse, else null
 OUR_COLUMNS = (MALFORMED, SOURCE_HASH, FILE_NO, ROW_NUMBER)
@@ -106,7 +107,7 @@ def _read_csv(spark: SparkSession, source: Source, group_and_whole: tuple[list[N
     }
     names = spark.read.options(**options).csv(group[0][1].path).columns
     if not names:
-        return spark.createDataFrame([], StructType([StructField(c, StringType()) for c in OUR_COLUMNS]))
+        return local_frame(spark, [], StructType([StructField(c, StringType()) for c in OUR_COLUMNS]))
     schema = StructType([StructField(name, StringType()) for name in (*names, MALFORMED)])
     scan = _based(spark, group).options(**options).schema(schema).csv(_paths(group))
     return _number(scan, group)

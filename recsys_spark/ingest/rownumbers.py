@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.ingest.files import SourceFile
+from recsys_spark.tables.local import local_frame
 
 SOURCE_HASH, FILE_NO, ROW_NUMBER = "__source_hash", "__file_no", "__row_number"
 _PATH, _BLOCK, _SEEN = "__path", "__block", "__seen"
@@ -58,4 +59,4 @@ def _split_starts(placed: DataFrame, files: list[tuple[int, SourceFile]]) -> Dat
         before[file.source_hash] = start + split["rows"]
         rows.append((split[_PATH], split[_BLOCK], split["first"], start, file.source_hash, number))
     schema = f"{_PATH} string, {_BLOCK} long, __first long, __start long, {SOURCE_HASH} string, {FILE_NO} int"
-    return placed.sparkSession.createDataFrame(rows, schema)
+    return local_frame(placed.sparkSession, rows, schema)

@@ -21,6 +21,7 @@ from recsys_spark.ingest.quality import bad, quarantine
 from recsys_spark.ingest.sessions import with_sessions
 from recsys_spark.ingest.times import check_time_settings
 from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written
 
@@ -82,7 +83,7 @@ class _Ingest:
         return self.store.read_or_empty(table, self.context.namespace)
 
     def _empty(self, table: str) -> DataFrame:
-        return self.job.spark.createDataFrame([], contract(table).schema)
+        return local_frame(self.job.spark, [], contract(table).schema)
 
     def _catalogues(self) -> tuple[DataFrame, DataFrame]:
         """Rows of the items' and the users' source; empty where none is configured."""
@@ -96,8 +97,8 @@ class _Ingest:
             self.intakes.append(taken)
         spark = self.job.spark
         return (
-            spark.createDataFrame([], items.CATALOGUE_COLUMNS) if catalogue is None else catalogue,
-            spark.createDataFrame([], users.PROFILE_COLUMNS) if profiles is None else profiles,
+            local_frame(spark, [], items.CATALOGUE_COLUMNS) if catalogue is None else catalogue,
+            local_frame(spark, [], users.PROFILE_COLUMNS) if profiles is None else profiles,
         )
 
     def _stop_where_all_bad(self) -> None:

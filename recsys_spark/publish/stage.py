@@ -12,6 +12,7 @@ from recsys_spark.context import Context
 from recsys_spark.errors import MissingTableError
 from recsys_spark.log import get_logger
 from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.store import Commit, Store
 
 log = get_logger(__name__)
@@ -62,7 +63,7 @@ def _point(
     now = current(store)
     sequence = 0 if now is None else int(now["sequence"]) + 1
     row = (sequence, as_of, run_id, model_version, versions, action, reason, datetime.now(UTC))
-    frame = store.spark.createDataFrame([row], contract("published").schema)
+    frame = local_frame(store.spark, [row], contract("published").schema)
     written = store.append("published", LIVE, frame, Commit(run_id, action, run_id))
     log.info(action, as_of=as_of.isoformat(), run_id=run_id, model_version=model_version)
     return written

@@ -24,6 +24,7 @@ from recsys_spark.recommend.users import active_since, user_rows, with_targets, 
 from recsys_spark.recommend.worker import LISTS, RANKS, SHORTFALLS, Side, Task, list_batches
 from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.instants import instant
+from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written, kept, slice_of
 from recsys_spark.tables.visible import InstantCutoff
@@ -208,7 +209,7 @@ def _write_neighbours(work: _Run, side: Side, broadcast: Any, commit: Commit) ->
 
 def _write_fallback(work: _Run, side: Side, commit: Commit) -> Written:
     rows = list(unknown_user_lists(side.catalogue, side.partners, work.settings.k))
-    frame = work.context.spark.createDataFrame(rows, "context string, rank int, item_id string, score double")
+    frame = local_frame(work.context.spark, rows, "context string, rank int, item_id string, score double")
     return _replace(work, FALLBACK, frame, commit)
 
 

@@ -14,6 +14,7 @@ from recsys_spark.code_version import code_version
 from recsys_spark.config.base import Settings
 from recsys_spark.log import get_logger
 from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.store import Commit, Store, Written
 
 log = get_logger(__name__)
@@ -125,7 +126,7 @@ def _record(store: Store, namespace: str, as_of: datetime, plan: StagePlan, comm
     )
     before = run_rows(store, namespace)
     schema = contract("runs").schema
-    version = store.append("runs", namespace, store.spark.createDataFrame([row], schema), commit)
+    version = store.append("runs", namespace, local_frame(store.spark, [row], schema), commit)
     if version == store.runs_seen[namespace][0] + 1:  # nobody else wrote in between
         store.runs_seen[namespace] = (version, [*before, dict(zip(schema.names, _as_read(row), strict=True))])
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
+from threading import Lock
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,11 +22,13 @@ from recsys_spark.tables.commits import LastCommit, last_commit
 from recsys_spark.tables.content import Content, changes, check, content, row_hash
 from recsys_spark.tables.contracts import Contract, conform, contract
 from recsys_spark.tables.dealing import in_equal_parts
+from recsys_spark.tables.local import local_frame
 
 log = get_logger(__name__)
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]*")
 _METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
 _MAX_PRUNED_DATES = 1_000
+_upserting = Lock()  # a merge takes its metadata from the session's settings, which other threads' merges must not see
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Store:
         """The table, or an empty frame of its contract where nothing has written it yet."""
         if self.exists(table, namespace):
             return self.read(table, namespace)
-        return self.spark.createDataFrame([], contract(table).schema)
+        return local_frame(self.spark, [], contract(table).schema)
 
     def version(self, table: str, namespace: str) -> int:
         """Newest version; -1 when the table does not exist."""
@@ -230,12 +233,13 @@ class Store:
         condition = " AND ".join(f"t.{c} = s.{c}" for c in spec.key)
         pruned = _partition_condition(spec, rows, "t.")
         condition = f"{condition} AND {pruned}" if pruned else condition
-        self.spark.conf.set(_METADATA_CONF, metadata)
-        try:
-            target = DeltaTable.forPath(self.spark, self.path(spec.name, namespace)).alias("t")
-            target.merge(rows.alias("s"), condition).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
-        finally:
-            self.spark.conf.unset(_METADATA_CONF)
+        with _upserting:
+            self.spark.conf.set(_METADATA_CONF, metadata)
+            try:
+                target = DeltaTable.forPath(self.spark, self.path(spec.name, namespace)).alias("t")
+                target.merge(rows.alias("s"), condition).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+            finally:
+                self.spark.conf.unset(_METADATA_CONF)
 
 
 def _metadata(commit: Commit, spec: Contract, after: Content) -> str:

@@ -12,7 +12,8 @@ from filelock import FileLock
 from pyspark.sql import SparkSession
 
 from recsys_spark.config import Config, parse_config
-from recsys_spark.night import Night, run_night
+from recsys_spark.night import Night
+from recsys_spark.order import run_night
 from recsys_spark.tables.contracts import TABLES
 from recsys_spark.tables.store import Store
 from tests.debug_data import debug_config, write_debug_data

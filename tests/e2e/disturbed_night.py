@@ -17,7 +17,7 @@ from typing import Any
 
 from recsys_spark import process
 from recsys_spark.config import parse_config
-from recsys_spark.night import run_night
+from recsys_spark.order import run_night
 from recsys_spark.session import build_session
 from recsys_spark.tables.store import Store
 

@@ -14,7 +14,8 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.cli.work import return_to
 from recsys_spark.config import parse_config
-from recsys_spark.night import Night, run_night
+from recsys_spark.night import Night
+from recsys_spark.order import run_night
 from recsys_spark.publish import stage as publish
 from recsys_spark.registry import CHAMPION, Registry
 from recsys_spark.tables.runs import run_rows

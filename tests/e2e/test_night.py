@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark import receipt
 from recsys_spark.errors import MissingTableError
-from recsys_spark.night import STEPS, run_night
+from recsys_spark.order import STEPS, run_night
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend.sql import register_views
 from recsys_spark.registry import CHAMPION, Registry

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.config import parse_config
 from recsys_spark.errors import InputError
-from recsys_spark.night import run_night
+from recsys_spark.order import run_night
 from tests.debug_data import START_SECONDS, debug_config
 from tests.e2e.conftest import run
 

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config.signals import CollaborativePositives
 from recsys_spark.histories import DISLIKE
 from recsys_spark.pairs.positives.nearest import SCHEMA, Floats, Ints, nearest
+from recsys_spark.tables.local import local_frame
 
 
 def collaborative(events: DataFrame, settings: CollaborativePositives, seed: int) -> DataFrame:
@@ -29,7 +30,7 @@ def collaborative(events: DataFrame, settings: CollaborativePositives, seed: int
     """
     found = item_factors(events, settings, seed)
     if found is None:
-        return events.sparkSession.createDataFrame([], SCHEMA)
+        return local_frame(events.sparkSession, [], SCHEMA)
     item_idx, factors = found
     lengths = np.linalg.norm(factors, axis=1, keepdims=True)
     unit = np.divide(factors, lengths, out=np.zeros_like(factors), where=lengths > 0)

@@ -13,6 +13,8 @@ from pyspark import Broadcast
 from pyspark.sql import DataFrame, SparkSession
 from scipy import sparse
 
+from recsys_spark.tables.local import local_frame
+
 SCHEMA = "anchor_idx int, item_idx int, weight float"
 _MAX_BLOCK_ROWS = 1024
 _MAX_BLOCK_CELLS = 2**25  # 128 MiB of float32 scores at a time
@@ -38,7 +40,7 @@ def nearest(spark: SparkSession, vectors: Any, item_idx: Ints, top_n: int, min_s
     """
     rows = len(item_idx)
     if rows < 2:
-        return spark.createDataFrame([], SCHEMA)
+        return local_frame(spark, [], SCHEMA)
     block_rows = max(1, min(_MAX_BLOCK_ROWS, _MAX_BLOCK_CELLS // rows))
     num_blocks = -(-rows // block_rows)
     blocks = spark.range(0, num_blocks, 1, min(num_blocks, 4 * spark.sparkContext.defaultParallelism))

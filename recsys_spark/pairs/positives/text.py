@@ -11,6 +11,7 @@ from scipy import sparse
 
 from recsys_spark.config.signals import TextPositives
 from recsys_spark.pairs.positives.nearest import SCHEMA, Ints, nearest
+from recsys_spark.tables.local import local_frame
 
 MAX_CHARS = 20_000  # of a text; the rest is not read
 MAX_WORDS = 1_000  # of a text
@@ -35,7 +36,7 @@ def text(items: DataFrame, settings: TextPositives) -> DataFrame:
     """
     item_idx, vectors = unit_vectors(items, settings.max_term_items_share)
     if vectors is None:
-        return items.sparkSession.createDataFrame([], SCHEMA)
+        return local_frame(items.sparkSession, [], SCHEMA)
     return nearest(items.sparkSession, vectors, item_idx, settings.top_n, settings.min_similarity)
 
 

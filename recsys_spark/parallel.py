@@ -1,0 +1,18 @@
+"""Independent work of the driver side by side: Spark plans in one thread, and small jobs leave the cluster idle between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+
+def side_by_side(*calls: Callable[[], Any]) -> list[Any]:
+    """The results of the calls, in their order; none of them may need what another one writes.
+
+    Raises:
+        Exception: the first in the order of the calls, once all have ended, so that nothing still writes.
+    """
+    with ThreadPoolExecutor(max(1, len(calls)), thread_name_prefix="side-by-side") as pool:
+        started = [pool.submit(call) for call in calls]
+    return [future.result() for future in started]

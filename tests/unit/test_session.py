@@ -1,0 +1,45 @@
+"""Where a new session gets Delta from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from recsys_spark import session
+
+
+def _jars(folder: Path) -> list[str]:
+    (folder / "jars").mkdir()
+    made = [folder / "jars" / name for name in session._DELTA_JARS]
+    for jar in made:
+        with ZipFile(jar, "w") as out:
+            out.writestr("META-INF/MANIFEST.MF", "")
+    return [str(jar) for jar in made]
+
+
+def test_jars_that_an_earlier_session_fetched_are_used_by_a_local_one(tmp_path: Path) -> None:
+    jars = _jars(tmp_path)
+    asked = {"spark.jars.ivy": str(tmp_path)}
+    assert session._delta("local[2]", asked) == {"spark.driver.extraClassPath": os.pathsep.join(jars)}
+
+
+@pytest.mark.parametrize("master", [None, "spark://host:7077", "local-cluster[2,1,1024]"])
+def test_executors_elsewhere_need_the_package(tmp_path: Path, master: str | None) -> None:
+    _jars(tmp_path)
+    assert session._delta(master, {"spark.jars.ivy": str(tmp_path)}) == {"spark.jars.packages": session.DELTA_PACKAGE}
+
+
+@pytest.mark.parametrize("option", ["spark.jars.packages", "spark.driver.extraClassPath"])
+def test_what_the_user_asks_for_is_left_alone(tmp_path: Path, option: str) -> None:
+    _jars(tmp_path)
+    found = session._delta("local[*]", {"spark.jars.ivy": str(tmp_path), option: "x"})
+    assert "spark.driver.extraClassPath" not in found
+
+
+def test_a_jar_cut_short_is_fetched_again(tmp_path: Path) -> None:
+    jars = _jars(tmp_path)
+    Path(jars[0]).write_bytes(Path(jars[0]).read_bytes()[:10])
+    assert session._delta("local[2]", {"spark.jars.ivy": str(tmp_path)}) == {"spark.jars.packages": session.DELTA_PACKAGE}
