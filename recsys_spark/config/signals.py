@@ -4,25 +4,64 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recsys_spark.config.base import Settings
 
-Measure = Literal["count", "cosine", "jaccard", "lift", "pmi", "npmi", "llr"]
+BasketKind = Literal["session", "history", "user_day"]
+Measure = Literal[
+    "count",
+    "cosine",
+    "jaccard",
+    "lift",
+    "confidence",
+    "pmi",
+    "npmi",
+    "llr",
+    "tanimoto",
+    "tfidf_cosine",
+    "bm25_cosine",
+    "swing",
+]
 
 
 class CooccurrenceSettings(Settings):
-    """What a basket is, which measures are computed, what is kept."""
+    """What a basket is, which pairs count, which measures are computed, what is kept."""
 
-    basket: Literal["session", "history", "user_day"] = "history"
-    window_days: float | None = None  # history baskets: items of one user at most this far apart
+    basket: BasketKind = "history"
+    window_days: float | None = Field(None, gt=0)  # a pair counts where its items are at most this far apart
+    window_items: int | None = Field(None, ge=1)  # the same in places of the basket's order; 1: neighbours only
+    distance_decay: float = Field(1.0, gt=0, le=1)  # decayed_count: a pair n places apart adds decay^(n - 1)
+    half_life_days: float | None = Field(None, gt=0)  # decayed_count: 2^((t_pair - reference) / half_life)
+    directed: bool = False  # only pairs (a, b) with a before b
+    anchor_types: list[str] = []  # event types that make an item a; empty: all
+    target_types: list[str] = []  # event types that make an item b; empty: all
+    likes_only: bool = True  # events with label -1 never form a basket
+    max_basket_items: int = Field(500, ge=2)  # larger baskets are cut by seeded hash
     measures: list[Measure] = ["count", "cosine", "jaccard", "lift", "pmi", "npmi", "llr"]
     rank_by: Measure = "cosine"
+    shrinkage: float = Field(0.0, ge=0)  # similarities are multiplied by n / (n + shrinkage), n baskets with both
+    swing_alpha: float = Field(1.0, gt=0)
+    swing_power: float = Field(0.5, ge=0)  # a basket of s items weighs s^-power
+    swing_max_baskets: int = Field(200, ge=2)  # of one item that are looked at
+    bm25_k1: float = Field(1.2, ge=0)
+    bm25_b: float = Field(0.75, ge=0, le=1)
     min_support: int = Field(1, ge=1)  # baskets that hold both items
+    min_users: int = Field(1, ge=1)  # distinct users with both items in a basket: fewer are not told of (k-anonymity)
+    min_llr: float = Field(0.0, ge=0)  # pairs less significant than this are dropped; 0: none
     top_n: int = Field(200, ge=1)  # neighbours kept per item
-    max_basket_items: int = Field(500, ge=2)  # larger baskets are cut by seeded hash
-    half_life_days: float | None = None  # decayed_count: 2^((t_pair - reference) / half_life)
-    likes_only: bool = True  # events with label -1 never form a basket
+
+    @property
+    def crosses(self) -> bool:
+        """Whether the two items of a pair come from different kinds of events."""
+        return bool(self.anchor_types or self.target_types)
+
+    @model_validator(mode="after")
+    def _whole_baskets_have_no_sides(self) -> CooccurrenceSettings:
+        whole = sorted({*self.measures, self.rank_by} & {"tanimoto", "tfidf_cosine", "bm25_cosine", "swing"})
+        if whole and self.crosses:
+            raise ValueError(f"{', '.join(whole)} compare whole baskets: leave out anchor_types and target_types, or the measure")
+        return self
 
 
 class BehaviourPositives(Settings):

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.config.signals import BasketKind, CooccurrenceSettings
+from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET
 from recsys_spark.histories import DISLIKE
 
-BasketKind = Literal["session", "history", "user_day"]
 _MICROS_PER_DAY = 86_400_000_000
 
 
-def basket_rows(events: DataFrame, kind: BasketKind, likes_only: bool = True) -> DataFrame:
-    """One row per event: ``basket bigint, item_idx int, ts timestamp``; repeated items are not yet merged.
+def basket_rows(events: DataFrame, settings: CooccurrenceSettings) -> DataFrame:
+    """One row per event: ``basket bigint, owner bigint, item_idx int, ts timestamp, weight float``, and for cross-behaviour
+    ``side tinyint``; repeated items are not yet merged.
 
-    ``kind``: ``session`` (``session_id``), ``history`` (all events of a user) or ``user_day`` (a user's events of one
-    UTC day). ``basket`` is a 64-bit hash of the string ids, so that neither the basket nor its cut depends on the order
-    in which dense ids were dealt. ``likes_only`` leaves out events with label -1.
+    A basket is a session (``session_id``), a history (all events of a user) or a user's events of one UTC day. ``basket``
+    and ``owner`` are 64-bit hashes of the string ids, so that neither the basket nor its cut depends on the order in which
+    dense ids were dealt. With ``likes_only``, events with label -1 are left out.
     """
-    kept = events.where(F.col("label") != DISLIKE) if likes_only else events
-    return kept.select(_key(kind).alias("basket"), "item_idx", "ts")
+    kept = events.where(F.col("label") != DISLIKE) if settings.likes_only else events
+    columns: list[Any] = [_key(settings.basket).alias("basket"), F.xxhash64("user_id").alias("owner"), "item_idx", "ts", "weight"]
+    if not settings.crosses:
+        return kept.select(*columns)
+    anchor, target = _bit(settings.anchor_types, ANCHOR), _bit(settings.target_types, TARGET)
+    return kept.select(*columns, (anchor + target).cast("tinyint").alias("side")).where("side != 0")
+
+
+def _bit(event_types: list[str], side: int) -> Column:
+    """The side's bit where an event may take it; no types: any event may."""
+    return F.when(F.col("event_type").isin(event_types), side).otherwise(0) if event_types else F.lit(side)
 
 
 def _key(kind: BasketKind) -> Column:

@@ -15,6 +15,25 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Items = NDArray[np.int32]
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Sides = NDArray[np.int8]
+
+ANCHOR, TARGET = 1, 2  # of a pair (a, b) the anchor is a
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What counts need of each event: ``keys`` (its basket) and ``items``, all of one length.
+
+    ``times`` in microseconds, ``weights``, ``sides`` (bits) and ``owners`` (hash of the user) only where they are needed.
+    """
+
+    keys: Ints
+    items: Items
+    times: Ints | None = None
+    weights: Floats | None = None
+    sides: Sides | None = None
+    owners: Ints | None = None
 
 
 @dataclass(frozen=True)
@@ -28,6 +47,10 @@ class Baskets:
     starts: Ints  # [B + 1]
     items: Items  # [E]
     times: Ints | None = None  # [E]
+    weights: Floats | None = None  # [E], the summed event weight of the entry's item in its basket
+    sides: Sides | None = None  # [E], bits ANCHOR and TARGET: which side of a pair the entry may take
+    keys: Ints | None = None  # [B], the basket's identity, which alone orders baskets
+    owners: Ints | None = None  # [B], the user that the basket is of
 
     @property
     def sizes(self) -> Ints:
@@ -41,68 +64,121 @@ class Baskets:
     def keep(self, entries: Bools) -> Baskets:
         """Only the given entries [E]; baskets left without any vanish."""
         sizes = np.bincount(self.basket_of[entries], minlength=len(self.starts) - 1)
-        return from_sizes(sizes[sizes > 0], self.items[entries], None if self.times is None else self.times[entries])
+        left = sizes > 0
+        columns = {name: column[entries] for name, column in self.of_entries().items()}
+        columns |= {name: column[left] for name, column in self.of_baskets().items()}
+        return from_sizes(sizes[left], self.items[entries], **columns)
+
+    def of_entries(self) -> dict[str, NDArray[Any]]:
+        """The optional columns of entries that there are."""
+        return {n: c for n, c in (("times", self.times), ("weights", self.weights), ("sides", self.sides)) if c is not None}
+
+    def of_baskets(self) -> dict[str, NDArray[Any]]:
+        """The optional columns of baskets that there are."""
+        return {n: c for n, c in (("keys", self.keys), ("owners", self.owners)) if c is not None}
+
+    def span(self, first: int, last: int) -> Baskets:
+        """Baskets ``first`` to ``last``, as views."""
+        entries = slice(self.starts[first], self.starts[last])
+        columns = {name: column[entries] for name, column in self.of_entries().items()}
+        columns |= {name: column[first:last] for name, column in self.of_baskets().items()}
+        return from_sizes(self.sizes[first:last], self.items[entries], **columns)
+
+    def in_order_of_keys(self) -> Baskets:
+        """The same baskets in an order that does not depend on how they arrived, so that sums of floats do not either."""
+        order = np.argsort(np.asarray(self.keys), kind="stable")
+        sizes = self.sizes[order]
+        entries = np.repeat(self.starts[order], sizes) + np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        columns = {name: column[entries] for name, column in self.of_entries().items()}
+        columns |= {name: column[order] for name, column in self.of_baskets().items()}
+        return from_sizes(sizes, self.items[entries], **columns)
 
 
-def from_sizes(sizes: Sequence[int] | NDArray[np.integer[Any]], items: Items, times: Ints | None = None) -> Baskets:
-    """Baskets of the given numbers of entries, in order."""
+def from_sizes(
+    sizes: Sequence[int] | NDArray[np.integer[Any]], items: Items, times: Ints | None = None, **columns: NDArray[Any]
+) -> Baskets:
+    """Baskets of the given numbers of entries, in order; ``columns``: the optional ones of ``Baskets``."""
     starts = np.zeros(len(sizes) + 1, dtype=np.int64)
     np.cumsum(sizes, out=starts[1:])
-    return Baskets(starts, items, times)
+    return Baskets(starts, items, times, **columns)
 
 
 def join_baskets(parts: Sequence[Baskets]) -> Baskets:
-    """All baskets of ``parts``, in order; parts either all carry times or none does."""
+    """All baskets of ``parts``, in order; parts either all carry an optional column or none does."""
     sizes = np.concatenate([np.zeros(0, dtype=np.int64), *[p.sizes for p in parts]])
     items = np.concatenate([np.zeros(0, dtype=np.int32), *[p.items for p in parts]])
-    times = [p.times for p in parts if p.times is not None]
-    return from_sizes(sizes, items, np.concatenate(times) if times else None)
+    every = [{**p.of_entries(), **p.of_baskets()} for p in parts]
+    names = every[0] if every else {}
+    return from_sizes(sizes, items, **{name: np.concatenate([columns[name] for columns in every]) for name in names})
 
 
-def group_rows(keys: Ints, items: Items, times: Ints | None, occurrences: bool) -> tuple[Baskets, Ints]:
-    """Rows (one per event) to baskets of distinct items, and the key of each basket [B].
+def group_rows(rows: Rows, occurrences: bool) -> Baskets:
+    """Rows (one per event) to baskets of distinct items, in order of their keys.
 
     Args:
-        keys: basket key of each row.
-        items: item of each row, >= 0.
-        times: microseconds of each row, or None where no count needs them.
+        rows: what the counts need of each event.
         occurrences: keep every distinct (item, time) of a basket, not just the latest time of each item.
     """
-    order = np.argsort(keys)
-    ordered = keys[order]
-    is_new = np.ones(len(keys), dtype=bool)
-    is_new[1:] = ordered[1:] != ordered[:-1]
-    group = np.cumsum(is_new) - 1
-    if times is None:
-        packed = np.sort(_pack(group, items[order]))
-        packed = packed[_changes(packed)]
-        group, kept, kept_times = packed >> 32, (packed & 0xFFFFFFFF).astype(np.int32), None
-    else:
-        group, kept, kept_times = _merge_timed(group, items[order], times[order], occurrences)
-    sizes = np.bincount(group, minlength=int(is_new.sum()))
-    return from_sizes(sizes, kept, kept_times), ordered[is_new]
+    order = np.argsort(rows.keys, kind="stable")
+    ordered = rows.keys[order]
+    is_new = _changes(ordered)
+    packed = _pack(np.cumsum(is_new) - 1, rows.items[order])
+    times = None if rows.times is None else rows.times[order]
+    owners = {} if rows.owners is None else {"owners": rows.owners[order][is_new]}
+    if times is None and rows.weights is None and rows.sides is None:
+        entries = np.sort(packed)
+        entries = entries[_changes(entries)]
+        return _baskets_of(entries, ordered[is_new], **owners)
+    weights = None if rows.weights is None else rows.weights[order]
+    sides = None if rows.sides is None else rows.sides[order]
+    return _merged(packed, times, weights, sides, occurrences, ordered[is_new], owners)
 
 
-def _merge_timed(group: Ints, items: Items, times: Ints, occurrences: bool) -> tuple[Ints, Items, Ints]:
-    packed = _pack(group, items)
-    order = np.lexsort((times, packed))
-    packed, times = packed[order], times[order]
+def _merged(
+    packed: Ints,
+    times: Ints | None,
+    weights: Floats | None,
+    sides: Sides | None,
+    occurrences: bool,
+    keys: Ints,
+    owners: dict[str, Ints],
+) -> Baskets:
+    """Entries (item, or item and time) of baskets; weights summed over all events of the item, sides united over those of
+    the entry."""
+    moments = np.zeros(len(packed), dtype=np.int64) if times is None else times
+    amounts = np.zeros(len(packed)) if weights is None else weights
+    order = np.lexsort((amounts, moments, packed))  # amounts last: a sum of floats does not depend on the order of rows
+    packed, moments, amounts = packed[order], moments[order], amounts[order]
+    starts = np.flatnonzero(_changes(packed))  # of each (basket, item)
+    last = np.ones(len(packed), dtype=bool)
+    last[:-1] = _changes(packed)[1:]
     if occurrences:
-        chosen = _changes(packed) | _changes(times)
-    else:  # the last of each (basket, item) is its latest time
-        chosen = np.ones(len(packed), dtype=bool)
-        chosen[:-1] = packed[1:] != packed[:-1]
-    packed, times = packed[chosen], times[chosen]
-    order = np.lexsort((packed, times, packed >> 32))
-    packed = packed[order]
-    return packed >> 32, (packed & 0xFFFFFFFF).astype(np.int32), times[order]
+        last[:-1] |= _changes(moments)[1:]
+    of_item = np.cumsum(_changes(packed))[last] - 1
+    columns: dict[str, NDArray[Any]] = {}
+    if weights is not None:
+        columns["weights"] = np.add.reduceat(amounts, starts)[of_item] if len(starts) else np.zeros(0)
+    if sides is not None:
+        firsts = np.flatnonzero(np.append(True, last[:-1]))[: int(last.sum())]
+        columns["sides"] = np.bitwise_or.reduceat(sides[order], firsts) if len(firsts) else np.zeros(0, dtype=np.int8)
+    packed, moments = packed[last], moments[last]
+    if times is not None:
+        order = np.lexsort((packed, moments, packed >> 32))
+        packed, columns = packed[order], {name: column[order] for name, column in columns.items()}
+        columns["times"] = moments[order]
+    return _baskets_of(packed, keys, **columns, **owners)
 
 
-def cut_baskets(baskets: Baskets, keys: Ints, max_items: int, hashes: NDArray[np.uint64]) -> tuple[Baskets, Bools, int]:
+def _baskets_of(packed: Ints, keys: Ints, **columns: NDArray[Any]) -> Baskets:
+    sizes = np.bincount(packed >> 32, minlength=len(keys))
+    return from_sizes(sizes, (packed & 0xFFFFFFFF).astype(np.int32), keys=keys, **columns)
+
+
+def cut_baskets(baskets: Baskets, max_items: int, hashes: NDArray[np.uint64]) -> tuple[Baskets, Bools, int]:
     """Keep at most ``max_items`` distinct items of each basket: those with the smallest hash of (basket key, item).
 
     Args:
-        baskets, keys: as ``group_rows`` returns them.
+        baskets: as ``group_rows`` returns them.
         max_items: the cap.
         hashes: seeded hash of the item of each entry [E].
 
@@ -117,7 +193,7 @@ def cut_baskets(baskets: Baskets, keys: Ints, max_items: int, hashes: NDArray[np
     packed = _pack(basket_of[at], baskets.items[at])
     distinct, first = np.unique(packed, return_index=True)
     owner = distinct >> 32
-    draw = mix(keys[owner].astype(np.uint64) ^ mix(hashes[at[first]]))
+    draw = mix(np.asarray(baskets.keys)[owner].astype(np.uint64) ^ mix(hashes[at[first]]))
     order = np.lexsort((draw, owner))
     dropped = distinct[order][position_in_group(owner[order]) >= max_items]
     kept = np.ones(len(baskets.items), dtype=bool)
@@ -129,17 +205,27 @@ def cut_baskets(baskets: Baskets, keys: Ints, max_items: int, hashes: NDArray[np
 
 def distinct_entries(baskets: Baskets) -> tuple[Ints, Items]:
     """(basket row, item) of every distinct item of every basket."""
-    if baskets.times is None:
+    if baskets.times is None:  # one entry per item then
         return baskets.basket_of, baskets.items
     packed = np.unique(_pack(baskets.basket_of, baskets.items))
     return packed >> 32, (packed & 0xFFFFFFFF).astype(np.int32)
 
 
-def touching(baskets: Baskets, block_of: Items, block: int) -> Baskets:
-    """Baskets with two or more entries of which one or more lies in ``block`` (``block_of``: block of each entry [E])."""
+def distinct(baskets: Baskets) -> Baskets:
+    """The same baskets with one entry per item, ascending, without times."""
+    if baskets.times is None:
+        return baskets
+    packed, first = np.unique(_pack(baskets.basket_of, baskets.items), return_index=True)
+    columns = {name: column[first] for name, column in baskets.of_entries().items() if name != "times"}
+    sizes = np.bincount(packed >> 32, minlength=len(baskets.starts) - 1)
+    return from_sizes(sizes, (packed & 0xFFFFFFFF).astype(np.int32), **columns, **baskets.of_baskets())
+
+
+def touching(baskets: Baskets, block_of: Items, block: int, min_entries: int = 2) -> Baskets:
+    """Baskets with enough entries of which one or more lies in ``block`` (``block_of``: block of each entry [E])."""
     if not len(baskets.items):
         return baskets
-    wanted = np.logical_or.reduceat(block_of == block, baskets.starts[:-1]) & (baskets.sizes > 1)
+    wanted = np.logical_or.reduceat(block_of == block, baskets.starts[:-1]) & (baskets.sizes >= min_entries)
     return baskets.keep(np.repeat(wanted, baskets.sizes))
 
 

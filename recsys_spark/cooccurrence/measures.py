@@ -40,6 +40,12 @@ def lift(both: Ints, a: Ints, b: Ints, total: int) -> Floats:
     return both.astype(np.float64) * float(total) / _product(a, b)
 
 
+def confidence(both: Ints, a: Ints, b: Ints, total: int) -> Floats:
+    """both / a: the share of a's baskets that hold b too, P(b | a) (Agrawal et al., SIGMOD 1993); the one of these that is
+    not symmetric."""
+    return both / a.astype(np.float64)
+
+
 def pmi(both: Ints, a: Ints, b: Ints, total: int) -> Floats:
     """Natural log of lift, in nats (Church and Hanks, Computational Linguistics 16(1), 1990)."""
     return np.log(lift(both, a, b, total))
@@ -83,7 +89,14 @@ MEASURES: dict[Measure, Callable[[Ints, Ints, Ints, int], Floats]] = {
     "cosine": cosine,
     "jaccard": jaccard,
     "lift": lift,
+    "confidence": confidence,
     "pmi": pmi,
     "npmi": npmi,
     "llr": llr,
 }
+SIMILARITIES: frozenset[Measure] = frozenset(["cosine", "jaccard", "tanimoto", "tfidf_cosine", "bm25_cosine"])
+
+
+def shrunk(scores: Floats, both: Ints, shrinkage: float) -> Floats:
+    """Scores x both / (both + shrinkage): a similarity seen in few baskets is worth less (Bell and Koren, KDD Cup 2007)."""
+    return scores * (both / (both + shrinkage))

@@ -12,7 +12,8 @@ from recsys_spark.config import Config
 from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.context import Context
 from recsys_spark.cooccurrence.baskets import basket_rows
-from recsys_spark.cooccurrence.count import Hashes, cooccurrences
+from recsys_spark.cooccurrence.count import cooccurrences
+from recsys_spark.cooccurrence.plan import Hashes
 from recsys_spark.errors import ConfigError
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written
@@ -39,7 +40,7 @@ def run(config: Config, context: Context) -> StageReport:
     plan = StagePlan("cooccurrence", depends_on, {"events": context.events_content("fit")}, ("cooccurrence",))
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
-        rows = basket_rows(context.events("fit"), settings.basket, settings.likes_only)
+        rows = basket_rows(context.events("fit"), settings)
         with cooccurrences(rows, settings, reference, config.seed, _id_hashes(context, config.seed)) as counted:
             written = context.store.replace("cooccurrence", context.namespace, counted.frame, commit)
             return [written], {**counted.facts, "num_pairs": written.rows}

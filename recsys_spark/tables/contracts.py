@@ -97,7 +97,8 @@ TABLES: dict[str, Contract] = {
             "cooccurrence",
             "item_a int!, item_b int!, num_baskets bigint!, num_baskets_a bigint!, num_baskets_b bigint!, "
             "num_baskets_total bigint!, decayed_count double, count double, cosine double, jaccard double, lift double, "
-            "pmi double, npmi double, llr double, rank_a int!",
+            "confidence double, pmi double, npmi double, llr double, tanimoto double, tfidf_cosine double, bm25_cosine double, "
+            "swing double, rank_a int!",
             key=("item_a", "item_b"),
         ),
         Contract(

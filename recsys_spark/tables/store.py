@@ -164,6 +164,7 @@ class Store:
         return Written(spec.name, self.version(spec.name, namespace), new.rows, after.digest, True)
 
     def _overwrite(self, rows: DataFrame, spec: Contract, namespace: str, options: dict[str, str]) -> None:
+        options = {"mergeSchema": "true", **options}  # a later version of us may know more columns
         writer = rows.write.format("delta").mode("overwrite").options(**options)
         writer.partitionBy(*spec.partition).save(self.path(spec.name, namespace))
 

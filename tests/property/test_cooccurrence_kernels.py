@@ -7,22 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_spark.cooccurrence import kernels
-from recsys_spark.cooccurrence.grouping import Baskets, cut_baskets, group_rows, mix, touching
-from recsys_spark.cooccurrence.kernels import PairCounts, Timing, best, pair_counts
+from recsys_spark.cooccurrence import occurrences as written
+from recsys_spark.cooccurrence.grouping import Baskets, Rows, cut_baskets, group_rows, mix, touching
+from recsys_spark.cooccurrence.kernels import best, pair_counts
+from recsys_spark.cooccurrence.occurrences import PairCounts, Timing
 from tests.cooccurrence_twin import Row, twin_counts
 
 HALF_LIFE, REFERENCE = 7.0, 50
 row_lists = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 9), st.integers(0, 40)), max_size=60)
 
 
-def group(rows: list[Row], timed: bool, occurrences: bool) -> tuple[Baskets, np.ndarray]:
+def group(rows: list[Row], timed: bool, occurrences: bool) -> Baskets:
     keys, items, times = (np.array([row[i] for row in rows], dtype=np.int64) for i in range(3))
-    return group_rows(keys, items.astype(np.int32), times if timed else None, occurrences)
+    return group_rows(Rows(keys, items.astype(np.int32), times if timed else None), occurrences)
 
 
 def counted(rows: list[Row], num_blocks: int, support: int, timing: Timing | None) -> list[PairCounts]:
-    baskets, _ = group(rows, timing is not None and timing.needed, timing is not None and timing.window is not None)
+    baskets = group(rows, timing is not None and timing.needed, timing is not None and timing.occurrences)
     found = []
     for block in range(num_blocks):
         part = touching(baskets, baskets.items % num_blocks, block)
@@ -59,11 +60,11 @@ def test_timed_counts_equal_the_twin(rows: list[Row], num_blocks: int, window: i
 @given(row_lists, st.integers(1, 30))
 def test_small_steps_change_nothing(rows: list[Row], step: int) -> None:
     whole = {w: flat(counted(rows, 2, 1, Timing(window=w))) for w in (None, 6)}
-    usual, kernels.STEP = kernels.STEP, step
+    usual, written.STEP = written.STEP, step
     try:
         assert {w: flat(counted(rows, 2, 1, Timing(window=w))) for w in (None, 6)} == whole
     finally:
-        kernels.STEP = usual
+        written.STEP = usual
 
 
 @given(row_lists, st.integers(2, 5), st.booleans(), st.randoms())
@@ -71,9 +72,10 @@ def test_cut_does_not_depend_on_the_order_or_company_of_rows(
     rows: list[Row], cap: int, occurrences: bool, random: object
 ) -> None:
     def cut(some: list[Row]) -> dict[int, set[int]]:
-        baskets, keys = group(some, occurrences, occurrences)
-        kept, _, _ = cut_baskets(baskets, keys, cap, mix(baskets.items.astype(np.uint64)))
-        return {int(k): set(kept.items[s:e].tolist()) for k, s, e in zip(keys, kept.starts, kept.starts[1:], strict=False)}
+        baskets = group(some, occurrences, occurrences)
+        kept, _, _ = cut_baskets(baskets, cap, mix(baskets.items.astype(np.uint64)))
+        starts, keys = kept.starts.tolist(), np.asarray(kept.keys).tolist()
+        return {k: set(kept.items[s:e].tolist()) for k, s, e in zip(keys, starts[:-1], starts[1:], strict=True)}
 
     whole = cut(rows)
     shuffled = list(rows)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from recsys_spark.cooccurrence.grouping import (
     Baskets,
+    Rows,
     cut_baskets,
     from_sizes,
     group_rows,
@@ -14,7 +17,8 @@ from recsys_spark.cooccurrence.grouping import (
     position_in_group,
     touching,
 )
-from recsys_spark.cooccurrence.kernels import Timing, best, pair_counts, slices
+from recsys_spark.cooccurrence.kernels import best, pair_counts
+from recsys_spark.cooccurrence.occurrences import Timing, slices
 
 
 def baskets_of(*contents: list[int]) -> Baskets:
@@ -28,14 +32,14 @@ def lists(baskets: Baskets) -> list[list[int]]:
 def test_group_merges_repeats_and_keeps_keys() -> None:
     keys = np.array([9, -4, 9, 9, -4], dtype=np.int64)
     items = np.array([3, 1, 2, 3, 1], dtype=np.int32)
-    grouped, found = group_rows(keys, items, None, occurrences=False)
-    assert found.tolist() == [-4, 9]
+    grouped = group_rows(Rows(keys, items), occurrences=False)
+    assert np.asarray(grouped.keys).tolist() == [-4, 9]
     assert lists(grouped) == [[1], [2, 3]]
 
 
 def test_group_with_times_keeps_the_latest_time_of_an_item() -> None:
     keys = np.zeros(4, dtype=np.int64)
-    grouped, _ = group_rows(keys, np.array([5, 6, 5, 5], np.int32), np.array([10, 20, 30, 5]), occurrences=False)
+    grouped = group_rows(Rows(keys, np.array([5, 6, 5, 5], np.int32), np.array([10, 20, 30, 5])), occurrences=False)
     assert grouped.items.tolist() == [6, 5]
     assert grouped.times is not None
     assert grouped.times.tolist() == [20, 30]
@@ -44,21 +48,21 @@ def test_group_with_times_keeps_the_latest_time_of_an_item() -> None:
 def test_group_keeps_occurrences_when_asked() -> None:
     keys = np.zeros(5, dtype=np.int64)
     items, times = np.array([5, 6, 5, 5, 5], np.int32), np.array([10, 20, 30, 5, 10])
-    grouped, _ = group_rows(keys, items, times, occurrences=True)
+    grouped = group_rows(Rows(keys, items, times), occurrences=True)
     assert grouped.times is not None
     assert list(zip(grouped.items.tolist(), grouped.times.tolist(), strict=True)) == [(5, 5), (5, 10), (6, 20), (5, 30)]
 
 
 def test_group_of_nothing() -> None:
-    grouped, keys = group_rows(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64), occurrences=True)
-    assert len(keys) == 0
+    grouped = group_rows(Rows(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64)), occurrences=True)
+    assert len(np.asarray(grouped.keys)) == 0
     assert lists(grouped) == []
 
 
 def test_cut_keeps_the_smallest_hashes_and_counts_what_went() -> None:
     baskets = baskets_of(list(range(10)), [1, 2, 3], list(range(20, 26)))
     keys = np.array([11, 12, 13], dtype=np.int64)
-    kept, was_cut, gone = cut_baskets(baskets, keys, 4, mix(baskets.items.astype(np.uint64)))
+    kept, was_cut, gone = cut_baskets(replace(baskets, keys=keys), 4, mix(baskets.items.astype(np.uint64)))
     assert was_cut.tolist() == [True, False, True]
     assert gone == 6 + 2
     assert [len(c) for c in lists(kept)] == [4, 3, 4]
@@ -67,11 +71,11 @@ def test_cut_keeps_the_smallest_hashes_and_counts_what_went() -> None:
 
 
 def test_cut_counts_items_not_occurrences() -> None:
-    baskets = from_sizes([6], np.array([1, 2, 1, 2, 1, 2], np.int32), np.arange(6))
-    kept, was_cut, gone = cut_baskets(baskets, np.array([1]), 2, mix(baskets.items.astype(np.uint64)))
+    baskets = from_sizes([6], np.array([1, 2, 1, 2, 1, 2], np.int32), np.arange(6), keys=np.array([1]))
+    kept, was_cut, gone = cut_baskets(baskets, 2, mix(baskets.items.astype(np.uint64)))
     assert (was_cut.tolist(), gone) == ([False], 0)
     assert len(kept.items) == 6
-    kept, was_cut, gone = cut_baskets(baskets, np.array([1]), 1, mix(baskets.items.astype(np.uint64)))
+    kept, was_cut, gone = cut_baskets(baskets, 1, mix(baskets.items.astype(np.uint64)))
     assert (was_cut.tolist(), gone, len(set(kept.items.tolist())), len(kept.items)) == ([True], 1, 1, 3)
 
 

@@ -1,0 +1,116 @@
+"""What tasks send each other: baskets for a block of items and a task's totals, as one binary row each.
+
+A binary array costs nothing per entry on its way through Spark, and is read as a view.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys_spark.cooccurrence.grouping import Baskets, Floats, Ints, Items, Rows, from_sizes
+from recsys_spark.cooccurrence.plan import ItemTotals
+
+TOTALS = -1  # the "block" of the rows that carry a task's item totals and facts
+MAX_ENTRIES = 16_000_000  # of a message: 192 MB with times; a Spark row must stay below 2 GB
+_OF_ENTRIES: dict[str, type[np.generic]] = {"items": np.int32, "times": np.int64, "weights": np.float64, "sides": np.int8}
+_OF_BASKETS: dict[str, type[np.generic]] = {"sizes": np.int32, "keys": np.int64, "owners": np.int64}
+_COLUMNS = {**_OF_ENTRIES, **_OF_BASKETS}
+SCHEMA = "slot int, block int, " + ", ".join(f"{name} binary" for name in _COLUMNS) + ", facts string"
+_ARROW = pa.schema(
+    [("slot", pa.int32()), ("block", pa.int32()), *[(name, pa.binary()) for name in _COLUMNS], ("facts", pa.string())]
+)
+
+
+def read_rows(batches: Iterable[pa.RecordBatch]) -> Rows:
+    """All rows of a task; optional columns go by name (``times``, ``weights``, ``sides``, ``owners``)."""
+    held = list(batches)
+    kinds = {"keys": np.int64, "items": np.int32, "times": np.int64, "weights": np.float64, "sides": np.int8, "owners": np.int64}
+    names = held[0].schema.names if held else ["keys", "items"]
+    return Rows(
+        **{
+            name: np.concatenate([b.column(names.index(name)).to_numpy(zero_copy_only=False) for b in held])
+            if held
+            else np.zeros(0, dtype=kinds[name])
+            for name in names
+        }
+    )
+
+
+def basket_messages(slot: int, block: int, baskets: Baskets) -> Iterator[pa.RecordBatch]:
+    """The baskets for a block, in as many messages as their size demands."""
+    first = 0
+    while first < len(baskets.starts) - 1:
+        limit = baskets.starts[first] + MAX_ENTRIES
+        last = max(first + 1, int(np.searchsorted(baskets.starts, limit, side="right")) - 1)
+        part = baskets.span(first, last)
+        yield _message(slot, block, {"sizes": part.sizes, "items": part.items, **part.of_entries(), **part.of_baskets()})
+        first = last
+
+
+def read_baskets(batch: pa.RecordBatch, row: int) -> Baskets:
+    """One message, without a copy."""
+    columns: dict[str, Any] = {
+        name: np.frombuffer(batch[name][row].as_buffer(), kind) for name, kind in _COLUMNS.items() if batch[name][row].is_valid
+    }
+    return from_sizes(columns.pop("sizes"), columns.pop("items"), **columns)
+
+
+def totals_message(
+    items: NDArray[np.int32], anchors: Ints, targets: Ints, weights: Floats, facts: dict[str, Any]
+) -> pa.RecordBatch:
+    """A task's totals: of each item the baskets that hold it as an anchor and as a target, and its summed weight."""
+    columns: dict[str, NDArray[Any]] = {"items": items, "keys": anchors, "owners": targets, "weights": weights}
+    return _message(0, TOTALS, columns, json.dumps(facts))
+
+
+def squares_message(items: Items, squares: dict[str, Floats]) -> list[pa.RecordBatch]:
+    """Squared lengths of the items of a block, one message per measure."""
+    return [_message(0, TOTALS, {"items": items, "weights": values}, name) for name, values in squares.items()]
+
+
+def _message(slot: int, block: int, columns: dict[str, NDArray[Any]], facts: str | None = None) -> pa.RecordBatch:
+    values: dict[str, Any] = {"slot": slot, "block": block, "facts": facts}
+    values |= {name: columns[name].astype(kind, copy=False).tobytes() for name, kind in _COLUMNS.items() if name in columns}
+    return pa.RecordBatch.from_arrays([pa.array([values.get(f.name)], f.type) for f in _ARROW], schema=_ARROW)
+
+
+def gather_totals(messages: Sequence[Any]) -> tuple[ItemTotals, dict[str, Any]]:
+    """Totals of all items and the summed facts, out of the totals rows of all tasks."""
+    held = [{n: np.frombuffer(m[n], _COLUMNS[n]) for n in ("items", "keys", "owners", "weights")} for m in messages]
+    num_items = 1 + max((int(part["items"].max()) for part in held if len(part["items"])), default=-1)
+    anchors, targets = np.zeros(num_items, dtype=np.int64), np.zeros(num_items, dtype=np.int64)
+    for part in held:
+        anchors[part["items"]] += part["keys"]
+        targets[part["items"]] += part["owners"]
+    facts, sizes = Counter[str](), Counter[str]()
+    for found in (json.loads(m["facts"]) for m in messages):
+        sizes.update(found.pop("basket_sizes"))
+        facts.update(found)
+    ordered = dict(sorted(sizes.items(), key=lambda entry: int(entry[0].split("-")[0])))
+    summed = {name: facts[name] for name in ("num_baskets", "capped_baskets", "items_cut")}
+    totals = ItemTotals(anchors, targets, summed["num_baskets"], _exact_sums(held, num_items), {})
+    return totals, {**summed, "num_items": totals.num_items, "basket_sizes": ordered}
+
+
+def _exact_sums(held: Sequence[dict[str, NDArray[Any]]], num_items: int) -> Floats:
+    """Summed weights in an order that tasks finishing early or late do not change."""
+    items = np.concatenate([np.zeros(0, dtype=np.int32), *[part["items"] for part in held]])
+    weights = np.concatenate([np.zeros(0), *[part["weights"] for part in held]])
+    order = np.lexsort((weights, items))
+    return np.bincount(items[order], weights=weights[order], minlength=num_items).astype(np.float64)
+
+
+def gather_squares(messages: Sequence[Any], num_items: int) -> dict[str, Floats]:
+    """Measure -> squared length of each item's vector [N]; an item lies in one block only."""
+    found: dict[str, Floats] = {}
+    for message in messages:
+        values = found.setdefault(message["facts"], np.zeros(num_items))
+        values[np.frombuffer(message["items"], np.int32)] = np.frombuffer(message["weights"], np.float64)
+    return found

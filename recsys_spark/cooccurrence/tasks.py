@@ -1,0 +1,107 @@
+"""The work of Spark's tasks: rows to messages, messages to lengths of vectors, messages to scored and cut rows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+from pyspark import Broadcast
+
+from recsys_spark.cooccurrence.grouping import (
+    ANCHOR,
+    TARGET,
+    Baskets,
+    Floats,
+    Ints,
+    Items,
+    cut_baskets,
+    distinct,
+    group_rows,
+    join_baskets,
+    touching,
+)
+from recsys_spark.cooccurrence.kernels import pair_counts
+from recsys_spark.cooccurrence.messages import basket_messages, read_baskets, read_rows, squares_message, totals_message
+from recsys_spark.cooccurrence.plan import Hashes, ItemTotals, Plan, item_hashes
+from recsys_spark.cooccurrence.score import Scorer, WholeBaskets
+from recsys_spark.cooccurrence.weighting import Corpus, squares
+
+
+def send_baskets(plan: Plan, hashes: Broadcast[Hashes | None], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Rows of one task to messages: its totals and facts, then the baskets for each block."""
+    grouped = group_rows(read_rows(batches), plan.timing.occurrences)
+    sizes = distinct(grouped).sizes
+    cap = plan.settings.max_basket_items
+    baskets, was_cut, items_cut = cut_baskets(grouped, cap, item_hashes(grouped.items, plan.seed, hashes.value))
+    facts = {
+        "num_baskets": len(sizes),
+        "capped_baskets": int(was_cut.sum()),
+        "items_cut": items_cut,
+        "basket_sizes": size_histogram(sizes),
+    }
+    yield totals_message(*_item_totals(baskets), facts)
+    if not (plan.whole_baskets or plan.counts_users):
+        baskets = Baskets(baskets.starts, baskets.items, baskets.times, sides=baskets.sides)  # send what is needed only
+    block_of = baskets.items % plan.num_blocks
+    for block in range(plan.num_blocks):
+        yield from basket_messages(plan.slots[block], block, touching(baskets, block_of, block, plan.min_entries))
+
+
+def _item_totals(baskets: Baskets) -> tuple[Items, Ints, Ints, Floats]:
+    """Items in any basket, in how many as an anchor and as a target, and their summed weight."""
+    whole = distinct(baskets)
+    items, position = np.unique(whole.items, return_inverse=True)
+    anchors, targets = (_held(baskets, side, items) for side in (ANCHOR, TARGET))
+    weights = np.zeros(len(position)) if whole.weights is None else whole.weights
+    return items, anchors, targets, np.bincount(position, weights=weights, minlength=len(items)).astype(np.float64)
+
+
+def _held(baskets: Baskets, side: int, items: Items) -> Ints:
+    """In how many baskets each of ``items`` has an entry that may take the side."""
+    able = baskets if baskets.sides is None else baskets.keep((baskets.sides & side) > 0)
+    found = distinct(able).items
+    return np.bincount(np.searchsorted(items, found), minlength=len(items)).astype(np.int64)
+
+
+def size_histogram(sizes: Ints) -> dict[str, int]:
+    """Baskets by number of distinct items, in bins that double: 1, 2, 3-4, 5-8 ..."""
+    bins, counts = np.unique(np.ceil(np.log2(np.maximum(sizes, 1))).astype(int), return_counts=True)
+    names = [str(2**b) if b < 2 else f"{2 ** (b - 1) + 1}-{2**b}" for b in bins.tolist()]
+    return dict(zip(names, counts.tolist(), strict=True))
+
+
+def _by_block(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Baskets]]:
+    """The baskets of each block that this task was sent."""
+    parts: dict[int, list[Baskets]] = defaultdict(list)
+    for batch in batches:
+        for row in range(batch.num_rows):
+            parts[batch["block"][row].as_py()].append(read_baskets(batch, row))
+    for block in sorted(parts):
+        yield block, join_baskets(parts.pop(block))
+
+
+def corpus_of(plan: Plan, totals: ItemTotals) -> Corpus:
+    """What the weights of vectors depend on."""
+    return Corpus(totals.num_items, totals.weights, plan.settings.bm25_k1, plan.settings.bm25_b)
+
+
+def sum_squares(plan: Plan, totals: Broadcast[ItemTotals], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Messages of whole blocks to the squared lengths of their items' vectors."""
+    for block, baskets in _by_block(batches):
+        ordered, corpus = baskets.in_order_of_keys(), corpus_of(plan, totals.value)
+        own = np.arange(block, len(totals.value.baskets), plan.num_blocks, dtype=np.int32)
+        yield from squares_message(own, {name: squares(ordered, corpus, name)[own] for name in plan.weightings})
+
+
+def count_blocks(
+    plan: Plan, totals: Broadcast[ItemTotals], hashes: Broadcast[Hashes | None], batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """Messages of one or more whole blocks to co-occurrence rows."""
+    num_items, users = len(totals.value.baskets), plan.settings.min_users if plan.counts_users else 1
+    scorer = Scorer(plan, totals.value, hashes.value)
+    for block, baskets in _by_block(batches):
+        whole = WholeBaskets(plan, totals.value, hashes.value, corpus_of(plan, totals.value), baskets, block)
+        for pairs in pair_counts(baskets, num_items, block, plan.num_blocks, plan.min_support, plan.timing, users):
+            yield scorer.rows(pairs, whole)

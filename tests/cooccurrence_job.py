@@ -1,0 +1,73 @@
+"""The whole co-occurrence job without Spark: events dealt to two tasks by basket, three blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from recsys_spark.config.signals import CooccurrenceSettings
+from recsys_spark.cooccurrence import messages, tasks
+from recsys_spark.cooccurrence.plan import plan_of
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+REFERENCE_DAY = 60
+DAY = 86_400_000_000
+_KINDS = {"keys": np.int64, "items": np.int32, "times": np.int64, "weights": np.float64, "sides": np.int8, "owners": np.int64}
+
+
+class Event(NamedTuple):
+    """One row of the job; ``day`` counts from the epoch."""
+
+    basket: int
+    item: int
+    day: int = 0
+    weight: float = 1.0
+    side: int = 3
+    owner: int = 0
+
+
+class Job(NamedTuple):
+    """What came out: rows by (a, b), facts, and the number of messages with baskets."""
+
+    rows: dict[tuple[int, int], dict[str, Any]]
+    facts: dict[str, Any]
+    num_messages: int
+
+
+def count_without_spark(events: list[Event], settings: CooccurrenceSettings, slots: tuple[int, ...] = (5, 8, 9)) -> Job:
+    plan = plan_of(settings, EPOCH + timedelta(days=REFERENCE_DAY), 0, slots)
+    nothing: Any = SimpleNamespace(value=None)
+    sent: list[pa.RecordBatch] = []
+    for task in range(2):
+        part = [e for e in events if e.basket % 2 == task]
+        sent += tasks.send_baskets(plan, nothing, [_batch(part, plan, settings)] if part else [])
+    plain = [row for batch in sent for row in batch.to_pylist()]
+    assert {r["slot"] for r in plain if r["block"] != messages.TOTALS} <= set(slots)
+    totals, facts = messages.gather_totals([r for r in plain if r["block"] == messages.TOTALS])
+    blocks = [b for b in sent if b["block"][0].as_py() != messages.TOTALS]
+    if plan.weightings:
+        squares = [r for b in tasks.sum_squares(plan, SimpleNamespace(value=totals), blocks) for r in b.to_pylist()]  # type: ignore[arg-type]
+        none = dict.fromkeys(plan.weightings, totals.weights * 0.0)
+        totals = replace(totals, squares=none | messages.gather_squares(squares, len(totals.baskets)))
+    shared: Any = SimpleNamespace(value=totals)
+    found = [r for b in tasks.count_blocks(plan, shared, nothing, blocks) for r in b.to_pylist()]
+    assert len({(r["item_a"], r["item_b"]) for r in found}) == len(found)
+    return Job({(r["item_a"], r["item_b"]): r for r in found}, facts, len(blocks))
+
+
+def _batch(events: list[Event], plan: Any, settings: CooccurrenceSettings) -> pa.RecordBatch:
+    columns: dict[str, list[Any]] = {"keys": [e.basket for e in events], "items": [e.item for e in events]}
+    if plan.timing.needed:
+        columns["times"] = [e.day * DAY for e in events]
+    if plan.whole_baskets:
+        columns["weights"] = [e.weight for e in events]
+    if settings.crosses:
+        columns["sides"] = [e.side for e in events]
+    if plan.counts_users:
+        columns["owners"] = [e.owner for e in events]
+    return pa.RecordBatch.from_pydict({name: pa.array(np.array(values, dtype=_KINDS[name])) for name, values in columns.items()})
