@@ -15,7 +15,7 @@ from recsys_spark.cooccurrence import messages, tasks
 from recsys_spark.cooccurrence.plan import plan_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-REFERENCE_DAY = 60
+REFERENCE = EPOCH + timedelta(days=60)
 DAY = 86_400_000_000
 _KINDS = {"keys": np.int64, "items": np.int32, "times": np.int64, "weights": np.float64, "sides": np.int8, "owners": np.int64}
 
@@ -39,8 +39,13 @@ class Job(NamedTuple):
     num_messages: int
 
 
-def count_without_spark(events: list[Event], settings: CooccurrenceSettings, slots: tuple[int, ...] = (5, 8, 9)) -> Job:
-    plan = plan_of(settings, EPOCH + timedelta(days=REFERENCE_DAY), 0, slots)
+def count_without_spark(
+    events: list[Event],
+    settings: CooccurrenceSettings,
+    slots: tuple[int, ...] = (5, 8, 9),
+    reference: datetime = REFERENCE,
+) -> Job:
+    plan = plan_of(settings, reference, 0, slots)
     nothing: Any = SimpleNamespace(value=None)
     sent: list[pa.RecordBatch] = []
     for task in range(2):

@@ -39,7 +39,7 @@ def _during_write(table: str) -> None:
     replace = Store.replace
 
     def watched(self: Store, name: str, namespace: str, *args: Any, **kwargs: Any) -> Any:
-        if name == table:
+        if name == table and "/systems/" not in namespace:  # the night's own lists, not those of a baseline
             folder = Path(self.path(name, namespace))
             before = set(folder.rglob("*.parquet"))
             threading.Thread(target=_die_at_new_file, args=(folder, before), daemon=True).start()

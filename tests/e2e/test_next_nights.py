@@ -47,7 +47,7 @@ def with_later_events(done: Done, folder: Path, **overrides: Any) -> dict[str, A
 def copy(done: Done, tmp_path: Path) -> Path:
     """Warehouse and registry of the undisturbed night, to go on from; the models themselves stay where they are."""
     home = Path(done.config.warehouse).parent
-    shutil.copytree(done.config.warehouse, tmp_path / "warehouse")
+    shutil.copytree(done.config.warehouse, tmp_path / "warehouse", ignore=shutil.ignore_patterns("_locks"))
     shutil.copy(home / "mlflow.db", tmp_path / "mlflow.db")
     return tmp_path
 

@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from benchmarks.speed.cooccurrence import self_join
 from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.cooccurrence.baskets import basket_rows
 from recsys_spark.cooccurrence.count import cooccurrences
 from recsys_spark.cooccurrence.measures import MEASURES
+from tests.cooccurrence_job import EPOCH, Event, count_without_spark
 from tests.cooccurrence_twin import Row, twin_counts, twin_score
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -43,7 +45,7 @@ def collected(rows: DataFrame, settings: CooccurrenceSettings, **more: object) -
 @pytest.mark.parametrize(("seed", "window", "half_life"), [(1, None, None), (2, None, 14.0), (3, 3.0, None), (4, 5.0, 14.0)])
 def test_equals_the_twin(spark: SparkSession, seed: int, window: float | None, half_life: float | None) -> None:
     rows = random_rows(seed)
-    settings = CooccurrenceSettings(window_days=window, half_life_days=half_life, top_n=1000)
+    settings = CooccurrenceSettings(window_days=window, half_life_days=half_life, top_n=1000, measures=list(MEASURES))
     found, facts = collected(frame(spark, rows), settings)
     expected, held, total = twin_counts(rows, None if window is None else int(window), half_life, 60)
     assert {(r["item_a"], r["item_b"]): r["num_baskets"] for r in found} == {p: n for p, (n, _) in expected.items()}
@@ -113,20 +115,51 @@ def test_cap_is_the_same_whatever_the_partitioning(spark: SparkSession) -> None:
 def test_baskets_by_session_history_and_day(spark: SparkSession) -> None:
     at = datetime(2024, 3, 1, 23, 50, tzinfo=UTC)
     data = [
-        ("u1", "s1", 1, at, 1),
-        ("u1", "s1", 2, at + timedelta(minutes=20), 1),  # the next UTC day, the same session
-        ("u1", "s2", 3, at + timedelta(hours=5), 1),
-        ("u2", "s3", 4, at, -1),
-        ("u2", "s3", 5, at, 0),
+        ("u1", "s1", 1, at, 1, "view"),
+        ("u1", "s1", 2, at + timedelta(minutes=20), 1, "view"),  # the next UTC day, the same session
+        ("u1", "s2", 3, at + timedelta(hours=5), 1, "buy"),
+        ("u2", "s3", 4, at, -1, "view"),
+        ("u2", "s3", 5, at, 0, "cart"),
     ]
-    events = spark.createDataFrame(data, "user_id string, session_id string, item_idx int, ts timestamp, label int")
+    schema = "user_id string, session_id string, item_idx int, ts timestamp, label int, event_type string"
+    events = spark.createDataFrame(data, schema).withColumn("weight", F.lit(1.0).cast("float"))
 
     def contents(kind: str, likes_only: bool = True) -> set[frozenset[int]]:
         found: dict[int, set[int]] = {}
-        for row in basket_rows(events, kind, likes_only).collect():  # type: ignore[arg-type]
+        settings = CooccurrenceSettings(basket=kind, likes_only=likes_only)  # type: ignore[arg-type]
+        for row in basket_rows(events, settings).collect():
             found.setdefault(row["basket"], set()).add(row["item_idx"])
         return {frozenset(items) for items in found.values()}
 
     assert contents("session") == {frozenset({1, 2}), frozenset({3}), frozenset({5})}
     assert contents("history") == {frozenset({1, 2, 3}), frozenset({5})}
     assert contents("user_day", likes_only=False) == {frozenset({1}), frozenset({2, 3}), frozenset({4, 5})}
+    crossed = CooccurrenceSettings(anchor_types=["view"], target_types=["buy"])
+    assert {(r["item_idx"], r["side"]) for r in basket_rows(events, crossed).collect()} == {(1, 1), (2, 1), (3, 2)}
+
+
+def test_rules_and_measures_pass_through_spark(spark: SparkSession) -> None:
+    """All that a task may be sent at once equals the job without Spark."""
+    rng = random.Random(8)
+    events = [
+        Event(rng.randrange(12), rng.randrange(9), rng.randrange(20), rng.choice([0.5, 1.0]), owner=rng.randrange(3))
+        for _ in range(200)
+    ]
+    settings = CooccurrenceSettings(
+        basket="session",
+        measures=["swing", "bm25_cosine", "tfidf_cosine", "tanimoto", "confidence", "llr"],
+        rank_by="bm25_cosine",
+        directed=True,
+        half_life_days=7.0,
+        window_items=6,
+        min_users=2,
+        top_n=50,
+    )
+    data = [(e.basket, e.owner, e.item, START + timedelta(days=e.day), e.weight) for e in events]
+    rows = spark.createDataFrame(data, "basket bigint, owner bigint, item_idx int, ts timestamp, weight double")
+    found, facts = collected(rows, settings)
+    shift = (START - EPOCH).days
+    expected = count_without_spark([e._replace(day=e.day + shift) for e in events], settings, reference=REFERENCE)
+    assert facts == expected.facts
+    assert len(found) > 20
+    assert {(r["item_a"], r["item_b"]): r for r in found} == expected.rows

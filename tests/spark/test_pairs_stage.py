@@ -57,7 +57,7 @@ def fill(store: Store, commit: Commit, events: list[Event], texts: list[str]) ->
     items = [(f"i{n}", n, None, t, bool(t), None, {}, True, f"sha{t}", date(2024, 1, 1), END) for n, t in enumerate(texts)]
     store.replace("items", NS, spark.createDataFrame(items, contract("items").schema), commit)
     counts = [
-        (a, b, 2, 3, 3, 9, None, 2.0, 0.5 + a / 100, *[0.5] * 5, 1) for a in range(12) for b in (a - 1, a + 1) if 0 <= b < 12
+        (a, b, 2, 3, 3, 9, None, 2.0, 0.5 + a / 100, *[0.5] * 10, 1) for a in range(12) for b in (a - 1, a + 1) if 0 <= b < 12
     ]
     frame = spark.createDataFrame(counts if len(texts) > 1 else [], contract("cooccurrence").schema)
     store.replace("cooccurrence", NS, frame, commit)

@@ -57,7 +57,7 @@ def _fill(store: Store, commit: Commit) -> None:
     users = [(f"u{u}", u, None, None) for u in range(5)]
     write("users", [*users, ("u5", 5, "I love the garden", None), ("u6", 6, "zzz", {"country": "fr"})])
     pairs = [(0, 2, 0.9), (2, 0, 0.9), (0, 4, 0.5), (2, 4, 0.6), (4, 2, 0.6), (2, 6, 0.4), (4, 6, 0.7), (1, 3, 0.8), (3, 5, 0.8)]
-    write("cooccurrence", [(a, b, 1, 1, 1, 5, 1.0, 1.0, v, v, v, v, v, v, 1) for a, b, v in pairs])
+    write("cooccurrence", [(a, b, 1, 1, 1, 5, 1.0, 1.0, *[v] * 11, 1) for a, b, v in pairs])
     rng = np.random.default_rng(1)
     vectors = rng.normal(size=(NUM_ITEMS, 4)) + np.where(np.arange(NUM_ITEMS) % 2, 2.0, -2.0)[:, None]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
