@@ -38,6 +38,7 @@ class CooccurrenceSettings(Settings):
     target_types: list[str] = []  # event types that make an item b; empty: all
     likes_only: bool = True  # events with label -1 never form a basket
     max_basket_items: int = Field(500, ge=2)  # larger baskets are cut by seeded hash
+    max_occurrences: int = Field(20, ge=1)  # of one item in one basket, the latest, where rules of time or order ask for them
     measures: list[Measure] = ["count", "cosine", "jaccard", "lift", "pmi", "npmi", "llr"]
     rank_by: Measure = "cosine"
     shrinkage: float = Field(0.0, ge=0)  # similarities are multiplied by n / (n + shrinkage), n baskets with both

@@ -29,7 +29,7 @@ from recsys_spark.tables.dealing import partition_keys
 @dataclass(frozen=True)
 class Counted:
     """``frame`` keeps the contract 'cooccurrence'; ``facts``: num_baskets, num_items, capped_baskets, items_cut,
-    basket_sizes (baskets of 1, 2, 3-4, 5-8, ... distinct items, before the cut)."""
+    occurrences_cut, basket_sizes (baskets of 1, 2, 3-4, 5-8, ... distinct items, before the cut)."""
 
     frame: DataFrame
     facts: dict[str, Any]

@@ -119,7 +119,7 @@ def group_rows(rows: Rows, occurrences: bool) -> Baskets:
         rows: what the counts need of each event.
         occurrences: keep every distinct (item, time) of a basket, not just the latest time of each item.
     """
-    order = np.argsort(rows.keys, kind="stable")
+    order = np.argsort(rows.keys)
     ordered = rows.keys[order]
     is_new = _changes(ordered)
     packed = _pack(np.cumsum(is_new) - 1, rows.items[order])
@@ -203,12 +203,16 @@ def cut_baskets(baskets: Baskets, max_items: int, hashes: NDArray[np.uint64]) ->
     return baskets.keep(kept), cut, len(dropped)
 
 
-def distinct_entries(baskets: Baskets) -> tuple[Ints, Items]:
-    """(basket row, item) of every distinct item of every basket."""
-    if baskets.times is None:  # one entry per item then
-        return baskets.basket_of, baskets.items
-    packed = np.unique(_pack(baskets.basket_of, baskets.items))
-    return packed >> 32, (packed & 0xFFFFFFFF).astype(np.int32)
+def cut_occurrences(baskets: Baskets, most: int) -> tuple[Baskets, int]:
+    """Keep the latest ``most`` entries of each item of each basket, and how many were cut away: without a limit, a robot's
+    million events of a few items would be a trillion pairs."""
+    if baskets.times is None or len(baskets.items) <= most:
+        return baskets, 0
+    packed = _pack(baskets.basket_of, baskets.items)
+    order = np.lexsort((-baskets.times, packed))
+    kept = np.ones(len(packed), dtype=bool)
+    kept[order[position_in_group(packed[order]) >= most]] = False
+    return (baskets.keep(kept), int((~kept).sum())) if not kept.all() else (baskets, 0)
 
 
 def distinct(baskets: Baskets) -> Baskets:

@@ -94,7 +94,7 @@ def gather_totals(messages: Sequence[Any]) -> tuple[ItemTotals, dict[str, Any]]:
         sizes.update(found.pop("basket_sizes"))
         facts.update(found)
     ordered = dict(sorted(sizes.items(), key=lambda entry: int(entry[0].split("-")[0])))
-    summed = {name: facts[name] for name in ("num_baskets", "capped_baskets", "items_cut")}
+    summed = {name: facts[name] for name in ("num_baskets", "capped_baskets", "items_cut", "occurrences_cut")}
     totals = ItemTotals(anchors, targets, summed["num_baskets"], _exact_sums(held, num_items), {})
     return totals, {**summed, "num_items": totals.num_items, "basket_sizes": ordered}
 

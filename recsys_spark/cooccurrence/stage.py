@@ -23,8 +23,7 @@ from recsys_spark.tables.visible import InstantCutoff
 def run(config: Config, context: Context) -> StageReport:
     """Count, score and replace the table 'cooccurrence' of the namespace.
 
-    Facts: num_baskets, num_items, capped_baskets, items_cut, basket_sizes (see ``count.Counted``) and num_pairs, the
-    rows stored.
+    Facts: those of ``count.Counted``, and num_pairs, the rows stored.
 
     Raises:
         ConfigError: days are asked for, but the log has only an order.

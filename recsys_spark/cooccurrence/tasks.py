@@ -17,6 +17,7 @@ from recsys_spark.cooccurrence.grouping import (
     Ints,
     Items,
     cut_baskets,
+    cut_occurrences,
     distinct,
     group_rows,
     join_baskets,
@@ -33,12 +34,14 @@ def send_baskets(plan: Plan, hashes: Broadcast[Hashes | None], batches: Iterable
     """Rows of one task to messages: its totals and facts, then the baskets for each block."""
     grouped = group_rows(read_rows(batches), plan.timing.occurrences)
     sizes = distinct(grouped).sizes
+    grouped, occurrences_cut = cut_occurrences(grouped, plan.settings.max_occurrences)
     cap = plan.settings.max_basket_items
     baskets, was_cut, items_cut = cut_baskets(grouped, cap, item_hashes(grouped.items, plan.seed, hashes.value))
     facts = {
         "num_baskets": len(sizes),
         "capped_baskets": int(was_cut.sum()),
         "items_cut": items_cut,
+        "occurrences_cut": occurrences_cut,
         "basket_sizes": size_histogram(sizes),
     }
     yield totals_message(*_item_totals(baskets), facts)

@@ -20,7 +20,9 @@ events_of_days = st.lists(st.builds(Event, st.integers(0, 5), st.integers(0, 7),
 
 
 def settings(rank_by: Measure = "count", **more: object) -> CooccurrenceSettings:
-    return CooccurrenceSettings.model_validate({"rank_by": rank_by, "measures": [], "top_n": 1000, **more})
+    return CooccurrenceSettings.model_validate(
+        {"rank_by": rank_by, "measures": [], "top_n": 1000, "max_occurrences": 1000, **more}
+    )
 
 
 @given(events_of_weight, st.floats(0, 2), st.floats(0, 1))

@@ -10,6 +10,7 @@ from recsys_spark.cooccurrence.grouping import (
     Baskets,
     Rows,
     cut_baskets,
+    cut_occurrences,
     from_sizes,
     group_rows,
     join_baskets,
@@ -77,6 +78,17 @@ def test_cut_counts_items_not_occurrences() -> None:
     assert len(kept.items) == 6
     kept, was_cut, gone = cut_baskets(baskets, 1, mix(baskets.items.astype(np.uint64)))
     assert (was_cut.tolist(), gone, len(set(kept.items.tolist())), len(kept.items)) == ([True], 1, 1, 3)
+
+
+def test_cut_keeps_the_latest_occurrences_of_each_item() -> None:
+    baskets = from_sizes(
+        [5, 2], np.array([1, 2, 1, 1, 2, 1, 1], np.int32), np.array([0, 1, 2, 3, 4, 0, 9]), keys=np.array([1, 2])
+    )
+    kept, gone = cut_occurrences(baskets, 2)
+    assert gone == 1
+    assert lists(kept) == [[2, 1, 1, 2], [1, 1]]
+    assert np.asarray(kept.times).tolist() == [1, 2, 3, 4, 0, 9]
+    assert cut_occurrences(baskets, 3)[1] == 0
 
 
 def test_touching_sends_whole_baskets_of_two_or_more() -> None:

@@ -42,4 +42,11 @@ def test_size_histogram_doubles_its_bins() -> None:
 def test_empty_tasks_send_only_totals() -> None:
     found, facts, sent = count_without_spark([], CooccurrenceSettings())
     assert (found, sent) == ({}, 0)
-    assert facts == {"num_baskets": 0, "capped_baskets": 0, "items_cut": 0, "num_items": 0, "basket_sizes": {}}
+    assert facts == {
+        "num_baskets": 0,
+        "capped_baskets": 0,
+        "items_cut": 0,
+        "occurrences_cut": 0,
+        "num_items": 0,
+        "basket_sizes": {},
+    }
