@@ -79,7 +79,7 @@ def _source_paths(config: Config) -> Iterator[str]:
     for source in (ingest.events, ingest.items, ingest.users, ingest.knowledge_graph, links):
         if isinstance(source, Source):
             yield from source.paths
-    yield from (path for path in (config.recommend.block_list_path, config.evaluate.holdout_table) if path)
+    yield from (path for path in (config.recommend.lists_path, config.evaluate.holdout_table) if path)
 
 
 def _matches(path: str) -> list[Path]:

@@ -28,8 +28,10 @@ class RecommendSettings(Settings):
     history_decay: float = Field(0.7, gt=0, le=1)  # weight of the n-th last item is decay^n
     active_days: int | None = None  # only users with an event in the last days; None: all
     filter_seen: bool = True
-    block_items: list[str] = []
-    block_list_path: str | None = None  # a file with a column item_id
+    block_items: list[str] = []  # ids that no list may hold
+    allow_items: list[str] = []  # where given, ids that lists may hold; others never
+    lists_path: str | None = None  # a CSV file: item_id, and if wanted segment (empty: everybody) and rule (block or allow)
+    segment_key: str | None = None  # key of the users' attributes, else of the event context, that names a user's segment
     neighbours_k: int = Field(20, ge=1)
     max_reasons: int = Field(3, ge=1)
     new_item_every: int = Field(10, ge=0)  # every n-th place of a list is kept for a new item that is alike enough; 0: none

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from recsys_spark.recommend.rules import Rule
 from recsys_spark.recommend.scores import Ints, as_rows
 
 MAX_ATTRIBUTE_SHARE = 0.9  # a value on more items than this explains nothing
@@ -65,8 +66,8 @@ def in_tie_order(items: Iterable[Item], seed: int) -> list[Item]:
     return sorted(items, key=lambda item: (tie_hash(item.item_id, seed), item.item_idx))
 
 
-def build_catalogue(ordered: list[Item], blocked: frozenset[str], separator: str | None = None) -> Catalogue:
-    """Arrays of items already in tie order. ``separator`` splits attributes that hold several values."""
+def build_catalogue(ordered: list[Item], rule: Rule, separator: str | None = None) -> Catalogue:
+    """Arrays of items already in tie order, of which ``rule`` bars some. ``separator`` splits attributes of several values."""
     item_idx = np.array([item.item_idx for item in ordered], np.int32)
     lookup = np.full(int(item_idx.max(initial=-1)) + 1, -1, np.int32)
     lookup[item_idx] = np.arange(len(ordered), dtype=np.int32)
@@ -75,7 +76,7 @@ def build_catalogue(ordered: list[Item], blocked: frozenset[str], separator: str
         item_idx,
         _strings([item.item_id for item in ordered]),
         _strings([item.title or item.item_id for item in ordered]),
-        np.array([item.available and item.item_id not in blocked for item in ordered], np.bool_),
+        np.array([item.available and rule.permits(item.item_id) for item in ordered], np.bool_),
         lookup,
         attributes,
         names,

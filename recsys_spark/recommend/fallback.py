@@ -11,6 +11,7 @@ import numpy.typing as npt
 from recsys_spark.recommend.blocks import Block, signals
 from recsys_spark.recommend.catalogue import Catalogue
 from recsys_spark.recommend.partners import PERSONAL, Partners
+from recsys_spark.recommend.rules import SegmentLists
 from recsys_spark.recommend.scores import Ints, SharedScores
 
 PROFILE_WEIGHTS = {"text": 1.0, "popularity": 0.1}  # popularity orders the items that no word of the profile reaches
@@ -67,13 +68,20 @@ def _impersonal(block: Block, partners: Partners, left: npt.NDArray[np.bool_], c
         yield Group(rest, {"popularity": 1.0}, ["popular"] * len(rest))
 
 
-def unknown_user_lists(catalogue: Catalogue, partners: Partners, k: int) -> Iterator[tuple[str, int, str, float]]:
-    """Lists for users unknown at night: ``(context, rank, item_id, score)``; context "" is for all."""
+def unknown_user_lists(
+    catalogue: Catalogue, partners: Partners, k: int, segments: SegmentLists | None = None
+) -> Iterator[tuple[str, int, str, float]]:
+    """Lists for users unknown at night: ``(context, rank, item_id, score)``; context "" is for all.
+
+    ``segments``: rules of contexts, where these are what segments are made by.
+    """
     for context in ("", *partners.popularity.context_values):
         z = SharedScores(partners.popularity.row(context or None), 1).at(
             np.zeros(len(catalogue), np.int64), np.arange(len(catalogue))
         )
-        score = np.where(catalogue.allowed, np.round(z, 9) + 0.0, -np.inf)
+        number = -1 if segments is None else int(segments.number([context])[0])
+        allowed = catalogue.allowed & segments.allowed[number] if segments is not None and number >= 0 else catalogue.allowed
+        score = np.where(allowed, np.round(z, 9) + 0.0, -np.inf)
         for rank, position in enumerate(np.argsort(-score, kind="stable")[:k], start=1):
-            if catalogue.allowed[position]:
+            if allowed[position]:
                 yield context, rank, str(catalogue.item_ids[position]), float(score[position])

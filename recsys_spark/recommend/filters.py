@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys_spark.config.serving import RecommendSettings
-from recsys_spark.errors import InputError
+from recsys_spark.recommend.rules import SegmentLists
 from recsys_spark.recommend.scores import FloatArray, Ints
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Items a block's users may get: ``allowed [N]`` for all of them, less each user's own ``seen`` (CSR ``[B, N]``)."""
+    """Items a block's users may get: ``allowed [N]`` for all of them, less each user's own ``seen`` (CSR ``[B, N]``), less
+    what the rules of their segment bar: row ``segment_of [B]`` (-1: none) of ``segments [S, N]``."""
 
     allowed: npt.NDArray[np.bool_]
     seen: Any
+    segments: npt.NDArray[np.bool_] | None = None
+    segment_of: Ints | None = None
+
+    @classmethod
+    def of(cls, allowed: npt.NDArray[np.bool_], seen: Any, lists: SegmentLists, segment_of: Ints) -> Filter:
+        """With the rules of segments, where any of these users is in one."""
+        return cls(allowed, seen, lists.allowed, segment_of) if (segment_of >= 0).any() else cls(allowed, seen)
 
     @cached_property
     def _seen_by_item(self) -> Any:
@@ -35,55 +41,57 @@ class Filter:
         if self.seen.nnz:
             rows, cols = self._seen_by_item[:, start:stop].nonzero()
             scores[rows, cols] = -np.inf
+        for users, left in self._by_segment():
+            scores[np.ix_(users, np.flatnonzero(~left[start:stop]))] = -np.inf
+
+    def _by_segment(self) -> Iterator[tuple[Ints, npt.NDArray[np.bool_]]]:
+        """Users of each segment with rules, and the items [N] that these leave."""
+        if self.segments is None or self.segment_of is None:
+            return
+        for segment in np.unique(self.segment_of[self.segment_of >= 0]):
+            yield np.flatnonzero(self.segment_of == segment), self.segments[segment]
 
     def columns(self, cols: Ints) -> Filter:
         """The same for these items alone."""
-        return Filter(self.allowed[cols], self.seen[:, cols])
+        segments = None if self.segments is None else self.segments[:, cols]
+        return Filter(self.allowed[cols], self.seen[:, cols], segments, self.segment_of)
 
     def allows(self, rows: Ints, cols: Ints) -> npt.NDArray[np.bool_]:
         """Whether single cells may be recommended: ``[C]``."""
         if not len(rows):
             return np.empty(0, np.bool_)
         met = np.asarray(self.seen[rows, cols]).ravel() != 0
-        found: npt.NDArray[np.bool_] = self.allowed[cols] & ~met
+        return np.asarray(self._permits(rows, cols) & ~met)
+
+    def _permits(self, rows: Ints, cols: Ints) -> npt.NDArray[np.bool_]:
+        """Whether rules alone, seen or not, leave each cell [C]."""
+        found: npt.NDArray[np.bool_] = self.allowed[cols].copy()
+        if self.segments is not None and self.segment_of is not None:
+            segment = self.segment_of[rows]
+            found &= (segment < 0) | self.segments[segment, cols]
         return found
 
+    def num_allowed(self) -> Ints:
+        """Items that rules leave each user: ``[B]``."""
+        counts = np.full(self.seen.shape[0], int(self.allowed.sum()), np.int64)
+        for users, left in self._by_segment():
+            counts[users] = int((self.allowed & left).sum())
+        return counts
+
     def num_candidates(self) -> Ints:
-        """Allowed items of each user: ``[B]``."""
+        """Of these, those that the user has not seen: ``[B]``."""
         rows, cols = self.seen.nonzero()
-        taken = np.bincount(rows[self.allowed[cols]], minlength=self.seen.shape[0])
-        return np.asarray(int(self.allowed.sum()) - taken)
+        taken = np.bincount(rows[self._permits(rows, cols)], minlength=self.seen.shape[0])
+        return np.asarray(self.num_allowed() - taken)
 
 
-def blocked_ids(settings: RecommendSettings) -> frozenset[str]:
-    """Item ids that no list may hold: the config's and those of the block list file.
-
-    Raises:
-        InputError: the file is missing or has no column item_id.
-    """
-    listed = set(settings.block_items)
-    if settings.block_list_path is not None:
-        listed |= _read_block_list(Path(settings.block_list_path))
-    return frozenset(listed)
-
-
-def _read_block_list(path: Path) -> set[str]:
-    where = f"block list {path}"
-    if not path.is_file():
-        raise InputError(where, "no such file", "a CSV file with a column item_id", "check recommend.block_list_path")
-    with path.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        if "item_id" not in (reader.fieldnames or ()):
-            raise InputError(where, f"columns {', '.join(reader.fieldnames or ()) or '(none)'}", "a column item_id")
-        return {row["item_id"] for row in reader if row["item_id"]}
-
-
-def shortfall_reason(num_allowed: int, num_candidates: int, k: int) -> str:
-    """Why a user has fewer than ``k`` items."""
+def shortfall_reason(num_allowed: int, num_candidates: int, k: int, in_segment: bool = False) -> str:
+    """Why a user has fewer than ``k`` items; ``num_allowed``: items that rules leave this user, ``in_segment``: some of
+    them rules of a segment."""
     if num_allowed == 0:
-        return "no item is available and allowed"
+        return "the rules of the segment leave no item" if in_segment else "no item is available and allowed"
     if num_candidates == 0:
         return "all items seen"
     if num_allowed < k:
-        return "catalogue smaller than K"
+        return "the rules of the segment leave fewer than K items" if in_segment else "catalogue smaller than K"
     return "fewer than K unseen items"

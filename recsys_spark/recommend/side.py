@@ -10,19 +10,18 @@ from recsys_spark.errors import InputError
 from recsys_spark.recommend.catalogue import Item, build_catalogue
 from recsys_spark.recommend.gather import cooccurrence_items, encoder_items, items_in_order, popularity_items
 from recsys_spark.recommend.partners import Partners, TextItems
+from recsys_spark.recommend.rules import Rules, SegmentLists
 from recsys_spark.recommend.worker import Side
 
 
-def item_side(
-    config: Config, context: Context, vectors: DataFrame | None, upstream: str, blocked: frozenset[str] = frozenset()
-) -> Side:
+def item_side(config: Config, context: Context, vectors: DataFrame | None, upstream: str, rules: Rules | None = None) -> Side:
     """Catalogue and partners out of what ``context`` sees and out of the co-occurrence of ``upstream``.
 
     All but the encoder is kept in the context's cache: fusing, the challenger and the baselines share it.
 
     Args:
         vectors: ``(item_idx, vector)`` of the encoder; None: it takes no part.
-        blocked: item ids that may not be recommended.
+        rules: which items lists may hold; None: all.
 
     Raises:
         InputError: no item is visible.
@@ -30,7 +29,8 @@ def item_side(
     wanted, measure = config.recommend.partners, config.cooccurrence.rank_by
     ordered = context.once("items in order", lambda: _ordered(config, context))
     apart = config.attribute_separator
-    catalogue = context.once(f"catalogue {sorted(blocked)}", lambda: build_catalogue(ordered, blocked, apart))
+    rules = rules or Rules()
+    catalogue = context.once(f"catalogue {rules.everybody.document()}", lambda: build_catalogue(ordered, rules.everybody, apart))
     fit, key = context.events("fit"), config.recommend.context_key
     popularity = context.once("popularity", lambda: popularity_items(fit, catalogue, key))
     encoder = cooccurrence = text = None
@@ -42,7 +42,7 @@ def item_side(
         cooccurrence = context.once(name, lambda: cooccurrence_items(rows, catalogue, measure))
     if "text" in wanted:
         text = context.once("words", lambda: TextItems.of([item.text for item in ordered]))
-    return Side(catalogue, Partners(popularity, encoder, cooccurrence, text))
+    return Side(catalogue, Partners(popularity, encoder, cooccurrence, text), SegmentLists.of(rules, catalogue.item_ids))
 
 
 def _ordered(config: Config, context: Context) -> list[Item]:

@@ -15,10 +15,10 @@ from recsys_spark.config.serving import RecommendSettings
 from recsys_spark.context import Context
 from recsys_spark.recommend.arrow import OUTPUT
 from recsys_spark.recommend.fallback import unknown_user_lists
-from recsys_spark.recommend.filters import blocked_ids
 from recsys_spark.recommend.model import ModelRef, fusion_weights
 from recsys_spark.recommend.neighbours import NEIGHBOURS, neighbour_batches, neighbour_weights
 from recsys_spark.recommend.new_items import NewItems
+from recsys_spark.recommend.rules import Rules, read_rules
 from recsys_spark.recommend.side import item_side
 from recsys_spark.recommend.users import active_since, user_rows, with_targets, with_vectors
 from recsys_spark.recommend.worker import LISTS, RANKS, SHORTFALLS, Side, Task, list_batches
@@ -72,20 +72,20 @@ def run(
         new_items: the places kept for new items; None: no places.
 
     Raises:
-        ConfigError: weights that cannot be used. InputError: a block list that cannot be read, or no item to recommend.
+        ConfigError: weights that cannot be used. InputError: lists that cannot be read, or no item to recommend.
         MissingTableError: an earlier stage has not run.
     """
     chosen = fusion_weights(config.recommend, weights, model is not None)
     work = _Run(config, context, model, chosen, upstream or context.namespace, targets, _wanted(neighbours, upstream), new_items)
-    blocked = blocked_ids(config.recommend)
-    return context.run_stage(_plan(work, blocked), lambda commit: _write(work, blocked, commit))
+    rules = read_rules(config.recommend)
+    return context.run_stage(_plan(work, rules), lambda commit: _write(work, rules, commit))
 
 
 def _wanted(neighbours: bool | None, upstream: str | None) -> bool:
     return upstream is None if neighbours is None else neighbours
 
 
-def _plan(work: _Run, blocked: frozenset[str]) -> StagePlan:
+def _plan(work: _Run, rules: Rules) -> StagePlan:
     context = work.context
     inputs = {
         "fit": context.events_content("fit"),
@@ -104,7 +104,7 @@ def _plan(work: _Run, blocked: frozenset[str]) -> StagePlan:
         "measure": work.config.cooccurrence.rank_by,
         "separator": work.config.attribute_separator,
         "model": None if work.model is None else [work.model.name, work.model.version],
-        "blocked": sorted(blocked),
+        "rules": rules.document(),
         "seed": work.config.seed,
         "as_of": context.as_of.isoformat(),
         "cutoff": context.cutoff.describe(),
@@ -121,8 +121,8 @@ def _outputs(work: _Run) -> tuple[str, ...]:
     return (LISTS, SHORTFALLS, FALLBACK, *((NEIGHBOURS,) if work.neighbours else ()))
 
 
-def _write(work: _Run, blocked: frozenset[str], commit: Commit) -> tuple[list[Written], dict[str, Any]]:
-    side = _item_side(work, blocked)
+def _write(work: _Run, rules: Rules, commit: Commit) -> tuple[list[Written], dict[str, Any]]:
+    side = _item_side(work, rules)
     broadcast = work.context.spark.sparkContext.broadcast(side)
     try:
         written = _write_lists(work, broadcast, commit)
@@ -142,9 +142,9 @@ def _write(work: _Run, blocked: frozenset[str], commit: Commit) -> tuple[list[Wr
     return written, facts
 
 
-def _item_side(work: _Run, blocked: frozenset[str]) -> Side:
+def _item_side(work: _Run, rules: Rules) -> Side:
     vectors = None if work.model is None else _of_version(work, "item_embeddings", work.model)
-    return item_side(work.config, work.context, vectors, work.upstream, blocked)
+    return item_side(work.config, work.context, vectors, work.upstream, rules)
 
 
 def _of_version(work: _Run, table: str, model: ModelRef) -> DataFrame:
@@ -157,12 +157,12 @@ def _user_frame(work: _Run) -> DataFrame:
     cutoff = context.cutoff
     last_moment = cutoff.history_until if isinstance(cutoff, InstantCutoff) else cutoff.end
     since = active_since(last_moment, settings.active_days)
-    rows = user_rows(
-        context.events("history"), context.users(), settings.history_items, settings.filter_seen, since, settings.context_key
-    )
+    keys = settings.context_key, settings.segment_key
+    events = context.events("history")
+    rows = user_rows(events, context.users(), settings.history_items, settings.filter_seen, since, *keys)
     vectors = None if work.model is None else _of_version(work, "user_embeddings", work.model)
     named = with_targets(rows, work.targets, context.store.read("items", context.namespace))
-    columns = ("user_id", "items", "seen", "vector", "profile_text", "context", "target_idx", "target_ids")
+    columns = ("user_id", "items", "seen", "vector", "profile_text", "context", "segment", "target_idx", "target_ids")
     tasks = 2 * context.spark.sparkContext.defaultParallelism
     return with_vectors(named, vectors).repartition(tasks, "user_idx").select(*columns)
 
@@ -208,7 +208,8 @@ def _write_neighbours(work: _Run, side: Side, broadcast: Any, commit: Commit) ->
 
 
 def _write_fallback(work: _Run, side: Side, commit: Commit) -> Written:
-    rows = list(unknown_user_lists(side.catalogue, side.partners, work.settings.k))
+    segments = side.segments if work.settings.segment_key == work.settings.context_key else None
+    rows = list(unknown_user_lists(side.catalogue, side.partners, work.settings.k, segments))
     frame = local_frame(work.context.spark, rows, "context string, rank int, item_id string, score double")
     return _replace(work, FALLBACK, frame, commit)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.histories import histories
@@ -18,20 +18,22 @@ def user_rows(
     filter_seen: bool,
     active_since: datetime | None,
     context_key: str | None,
+    segment_key: str | None = None,
 ) -> DataFrame:
     """One row per user who gets a list: those with a visible event since ``active_since`` (None: ever), and those with a
-    profile text. ``user_id, user_idx, items, seen, profile_text, context``; items oldest first, seen with disliked ones.
+    profile text. ``user_id, user_idx, items, seen, profile_text, context, segment``; items oldest first, seen with disliked
+    ones. The context is the newest event's, else the user's attribute; the segment the other way round.
     """
-    value = F.element_at("context", F.lit(context_key)) if context_key is not None else F.lit(None).cast("string")
     met = history_events.groupBy("user_id", "user_idx").agg(
         F.sort_array(F.collect_set("item_idx")).alias("seen"),
         F.max("ts").alias("last_ts"),
-        F.max_by(value, F.when(value.isNotNull(), F.struct("ts", "event_pos", "event_id"))).alias("last_context"),
+        _newest(context_key).alias("last_context"),
+        _newest(segment_key).alias("last_segment"),
     )
     likes = histories(history_events, history_items).select("user_idx", "items")
     profile = F.when(F.length(F.trim("profile_text")) > 0, F.col("profile_text"))
-    own = F.element_at("attributes", F.lit(context_key)) if context_key is not None else F.lit(None).cast("string")
-    table = users.select("user_id", "user_idx", profile.alias("profile_text"), own.alias("own_context"))
+    own = [_value("attributes", context_key).alias("own_context"), _value("attributes", segment_key).alias("own_segment")]
+    table = users.select("user_id", "user_idx", profile.alias("profile_text"), *own)
     empty = F.array().cast("array<int>")
     joined = met.join(likes, "user_idx", "left").join(table.drop("user_id"), "user_idx", "left")
     described = table.where("profile_text is not null").join(met.select("user_idx"), "user_idx", "left_anti")
@@ -46,7 +48,18 @@ def user_rows(
         (F.coalesce("seen", empty) if filter_seen else empty).alias("seen"),
         "profile_text",
         F.coalesce("last_context", "own_context").alias("context"),
+        F.coalesce("own_segment", "last_segment").alias("segment"),
     )
+
+
+def _value(map_column: str, key: str | None) -> Column:
+    return F.lit(None).cast("string") if key is None else F.element_at(map_column, F.lit(key))
+
+
+def _newest(key: str | None) -> Column:
+    """The value that the newest event of a group with one has under ``key``."""
+    value = _value("context", key)
+    return F.max_by(value, F.when(value.isNotNull(), F.struct("ts", "event_pos", "event_id")))
 
 
 def with_vectors(rows: DataFrame, vectors: DataFrame | None) -> DataFrame:

@@ -19,6 +19,7 @@ from recsys_spark.recommend.filters import Filter, shortfall_reason
 from recsys_spark.recommend.matmul import one_thread
 from recsys_spark.recommend.new_items import SOURCE, NewItems, best_new, new_positions, with_new_items
 from recsys_spark.recommend.partners import Partners
+from recsys_spark.recommend.rules import NO_SEGMENTS, SegmentLists
 from recsys_spark.recommend.scores import Ints
 from recsys_spark.recommend.topk import Best, Targets, best
 
@@ -31,6 +32,7 @@ class Side:
 
     catalogue: Catalogue
     partners: Partners
+    segments: SegmentLists = NO_SEGMENTS
 
     @cached_property
     def new_positions(self) -> Ints:
@@ -83,6 +85,7 @@ def _lists_of(batch: Any, side: Side, task: Task) -> Iterator[Any]:
     block = block_of(batch, side, task.decay)
     user_ids = np.array(batch.column("user_id").to_pylist(), object)
     contexts = batch.column("context").to_pylist()
+    segment_of = side.segments.number(batch.column("segment").to_pylist())
     lengths, target_idx = flat_list(batch.column("target_idx"))
     owners = np.repeat(np.arange(batch.num_rows), lengths)
     cols = side.catalogue.positions(target_idx)
@@ -92,14 +95,22 @@ def _lists_of(batch: Any, side: Side, task: Task) -> Iterator[Any]:
         place[group.users] = np.arange(len(group.users))
         mine = np.flatnonzero(place[owners] >= 0)
         cells = (place[owners[mine]], cols[mine]) if task.rank_targets else None
-        yield from _group_lists(block.take(group.users), group, side, task, user_ids[group.users], cells, target_ids[mine])
+        part = block.take(group.users)
+        allowed = Filter.of(side.catalogue.allowed, part.seen, side.segments, segment_of[group.users])
+        yield from _group_lists(part, allowed, group, side, task, user_ids[group.users], cells, target_ids[mine])
 
 
 def _group_lists(
-    block: Block, group: Group, side: Side, task: Task, user_ids: Any, cells: tuple[Ints, Ints] | None, target_ids: Any
+    block: Block,
+    allowed: Filter,
+    group: Group,
+    side: Side,
+    task: Task,
+    user_ids: Any,
+    cells: tuple[Ints, Ints] | None,
+    target_ids: Any,
 ) -> Iterator[Any]:
     fused = fuse(block, side.partners, group.weights, group.context, group.profile)
-    allowed = Filter(side.catalogue.allowed, block.seen)
     targets = None if cells is None else Targets.of(fused, allowed, *cells)
     chosen = best(fused, allowed, task.k, task.item_tile, targets)
     is_new = np.zeros(len(chosen.rows), np.bool_)
@@ -117,7 +128,7 @@ def _group_lists(
         reasons=reason_lists(explainer.reasons(block, chosen, group.context, group.profile)),
     )
     num_candidates = allowed.num_candidates()
-    yield _short(chosen, num_candidates, int(side.catalogue.allowed.sum()), task.k, user_ids)
+    yield _short(chosen, allowed, num_candidates, task.k, user_ids)
     if targets is not None:
         yield output_batch(
             RANKS,
@@ -140,9 +151,11 @@ def listed_with_new(
     return with_new_items(chosen, new, settings, k)
 
 
-def _short(chosen: Best, num_candidates: Ints, num_allowed: int, k: int, user_ids: Any) -> Any:
+def _short(chosen: Best, allowed: Filter, num_candidates: Ints, k: int, user_ids: Any) -> Any:
     """Shortfall rows of the users with fewer than ``k`` items."""
     got = np.bincount(chosen.rows, minlength=len(user_ids))
     short = np.flatnonzero(got < k)
-    reasons = [shortfall_reason(num_allowed, int(num_candidates[user]), k) for user in short]
+    num_allowed = allowed.num_allowed()
+    in_segment = np.zeros(len(user_ids), np.bool_) if allowed.segment_of is None else allowed.segment_of >= 0
+    reasons = [shortfall_reason(int(num_allowed[u]), int(num_candidates[u]), k, bool(in_segment[u])) for u in short]
     return output_batch(SHORTFALLS, len(short), owner_id=user_ids[short], number=got[short].astype(np.int32), reason=reasons)

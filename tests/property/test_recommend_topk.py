@@ -13,6 +13,7 @@ from scipy import sparse
 from recsys_spark.recommend.blocks import Block, fuse, history_matrix, seen_matrix
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems, TextItems
+from recsys_spark.recommend.rules import SegmentLists
 from recsys_spark.recommend.topk import Targets, best
 
 WEIGHTS = (
@@ -140,6 +141,35 @@ def test_a_user_alone_gets_the_same_list_as_in_a_block(seed: int, weights: dict[
         alone = best(fuse(part, partners, weights), Filter(allowed, part.seen), 10, 128)
         assert alone.cols.tolist() == together.cols[together.rows == user].tolist()
         assert alone.scores.tolist() == together.scores[together.rows == user].tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    num_items=st.sampled_from([1, 9, 300]),
+    k=st.sampled_from([1, 10]),
+    weights=st.sampled_from(WEIGHTS),
+)
+def test_rules_of_segments_are_applied_before_the_cut(seed: int, num_items: int, k: int, weights: dict[str, float]) -> None:
+    partners, block, allowed = _world(seed, num_items, 6, False, False)
+    rng = np.random.default_rng(seed)
+    lists = SegmentLists(("a", "b"), rng.random((2, num_items)) < 0.4)
+    segment_of = rng.integers(-1, 2, 6)
+    keep = Filter.of(allowed, block.seen, lists, segment_of)
+    full = _twin(partners, block, weights, allowed)
+    for user in np.flatnonzero(segment_of >= 0):
+        full[user, ~lists.allowed[segment_of[user]]] = -np.inf
+    fused = fuse(block, partners, weights)
+    rows, cols = np.repeat(np.arange(6), num_items), np.tile(np.arange(num_items), 6)
+    targets = Targets.of(fused, keep, rows, cols)
+    found = best(fused, keep, k, 64, targets)
+    for user in range(6):
+        want = [item for item in np.argsort(-full[user], kind="stable") if np.isfinite(full[user, item])][:k]
+        assert found.cols[found.rows == user].tolist() == want
+    assert ((targets.ranks.reshape(6, -1) > 0) == np.isfinite(full)).all()
+    np.testing.assert_array_equal(keep.num_candidates(), np.isfinite(full).sum(axis=1))
+    some = rng.permutation(num_items)[: max(1, num_items // 2)]
+    np.testing.assert_array_equal(keep.columns(some).num_candidates(), np.isfinite(full[:, some]).sum(axis=1))
 
 
 def test_an_item_outside_the_catalogue_has_rank_zero() -> None:

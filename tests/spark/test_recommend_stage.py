@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,31 @@ def test_lists_sources_reasons_and_shortfalls(spark: SparkSession, filled: Store
     fallback = filled.read("fallback_recommendations", "eval/lists").orderBy("context", "rank").collect()
     assert {row["context"] for row in fallback} == {"", "fr", "de"}
     assert {row["item_id"] for row in fallback if row["context"] == "fr"} >= {"i0", "i2", "i4"}
+
+
+def test_lists_of_a_segment_hold_what_its_rules_leave(spark: SparkSession, filled: Store, tmp_path: Path) -> None:
+    """France may have three items only, of which one is blocked for it; everybody else is as before."""
+    listed = tmp_path / "lists.csv"
+    rows = [("i6", "fr", "allow"), ("i7", "fr", "allow"), ("i8", "fr", "allow"), ("i8", "fr", "block"), ("i9", "", "block")]
+    listed.write_text("item_id,segment,rule\n" + "".join(",".join(row) + "\n" for row in rows), encoding="utf-8")
+    keys = {"context_key": "country", "segment_key": "country"}
+    config = _config(filled, lists_path=str(listed), **keys)
+    weights = {"encoder": 1.0, "cooccurrence": 1.0, "text": 0.5, "popularity": 0.1}
+    run(config, _context(spark, filled, config, namespace="eval/segments"), ModelRef("m", 3), weights, upstream="live")
+    before = _config(filled, block_items=["i9"], **keys)
+    run(before, _context(spark, filled, before, namespace="eval/nosegments"), ModelRef("m", 3), weights, upstream="live")
+    lists, others = _lists(filled, "eval/segments"), _lists(filled, "eval/nosegments")
+    french = {"u0", "u4", "u6"}  # by their newest event, u6 by an attribute
+    for user in lists:
+        items = [row["item_id"] for row in lists[user]]
+        if user in french:
+            assert set(items) == {"i6", "i7"}
+        else:
+            assert items == [row["item_id"] for row in others[user]]
+    reasons = {row["user_id"]: row["reason"] for row in filled.read("shortfalls", "eval/segments").collect()}
+    assert {reasons[user] for user in french} == {"the rules of the segment leave fewer than K items"}
+    unknown = filled.read("fallback_recommendations", "eval/segments").where("context = 'fr'").collect()
+    assert {row["item_id"] for row in unknown} == {"i6", "i7"}
 
 
 def test_rerun_does_nothing_and_blocks_change_nothing(spark: SparkSession, filled: Store) -> None:

@@ -10,6 +10,7 @@ from recsys_spark.recommend.catalogue import Catalogue, Item, build_catalogue, i
 from recsys_spark.recommend.explain import Explainer
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems, TextItems
+from recsys_spark.recommend.rules import Rule
 from recsys_spark.recommend.topk import best
 
 TEXTS = ["red rake", "red hose", "blue pan", "blue knife", ""]
@@ -18,7 +19,7 @@ TEXTS = ["red rake", "red hose", "blue pan", "blue knife", ""]
 def _catalogue() -> Catalogue:
     kinds = ("garden", "garden", "kitchen", "kitchen", None)
     items = [Item(i, f"i{i}", f"T{i}" if i else None, TEXTS[i], kinds[i], None, True) for i in range(5)]
-    return build_catalogue(items, frozenset())
+    return build_catalogue(items, Rule())
 
 
 def _partners() -> Partners:
@@ -86,7 +87,7 @@ def test_tie_order_follows_the_seed_not_the_index() -> None:
 
 def test_an_attribute_of_nearly_all_items_explains_nothing() -> None:
     items = [Item(i, f"i{i}", None, "", "all", {"genre": "a|b" if i < 2 else "c"}, True) for i in range(20)]
-    catalogue = build_catalogue(items, frozenset({"i3"}), "|")
+    catalogue = build_catalogue(items, Rule(frozenset({"i3"})), "|")
     assert catalogue.attribute_names.tolist() == ["genre: a", "genre: b", "genre: c"]
     assert catalogue.attributes.sum(axis=0).tolist() == [[2.0, 2.0, 18.0]]
     assert not catalogue.allowed[3]

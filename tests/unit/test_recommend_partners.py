@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +12,12 @@ from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.recommend.blocks import Block, history_matrix, seen_matrix, users_per_block
 from recsys_spark.recommend.catalogue import Item, build_catalogue
 from recsys_spark.recommend.fallback import groups, unknown_user_lists
-from recsys_spark.recommend.filters import blocked_ids, shortfall_reason
+from recsys_spark.recommend.filters import shortfall_reason
 from recsys_spark.recommend.fusion_fit import choose, first_round, second_round, user_ndcg
 from recsys_spark.recommend.model import PRIOR, fusion_weights
 from recsys_spark.recommend.neighbours import neighbour_weights
 from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems, TextItems
+from recsys_spark.recommend.rules import Rule
 from recsys_spark.recommend.scores import SharedScores
 from recsys_spark.recommend.sql import current_sql
 
@@ -57,18 +58,6 @@ def test_text_takes_any_script() -> None:
     assert scores[1:, 0].tolist() == [0, 0, 0]
 
 
-def test_block_list_comes_from_config_and_file(tmp_path: Path) -> None:
-    listed = tmp_path / "blocked.csv"
-    listed.write_text('item_id,why\na,x\n"b ""quoted"", with comma",y\n', encoding="utf-8")
-    settings = RecommendSettings(block_items=["c"], block_list_path=str(listed))
-    assert blocked_ids(settings) == {"a", 'b "quoted", with comma', "c"}
-    listed.write_text("item\na\n", encoding="utf-8")
-    with pytest.raises(InputError, match="a column item_id"):
-        blocked_ids(settings)
-    with pytest.raises(InputError, match="no such file"):
-        blocked_ids(RecommendSettings(block_list_path=str(tmp_path / "absent.csv")))
-
-
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -76,9 +65,11 @@ def test_block_list_comes_from_config_and_file(tmp_path: Path) -> None:
         ((3, 0, 5), "all items seen"),
         ((3, 2, 5), "catalogue smaller than K"),
         ((9, 2, 5), "fewer than K unseen items"),
+        ((0, 0, 5, True), "the rules of the segment leave no item"),
+        ((3, 2, 5, True), "the rules of the segment leave fewer than K items"),
     ],
 )
-def test_a_shortfall_says_why(arguments: tuple[int, int, int], reason: str) -> None:
+def test_a_shortfall_says_why(arguments: tuple[Any, ...], reason: str) -> None:
     assert shortfall_reason(*arguments) == reason
 
 
@@ -105,7 +96,7 @@ def test_users_are_dealt_to_the_first_that_knows_them() -> None:
 
 def test_lists_for_unknown_users_hold_what_is_popular_there() -> None:
     items = [Item(i, f"i{i}", None, "", None, None, i != 2) for i in range(4)]
-    rows = list(unknown_user_lists(build_catalogue(items, frozenset()), _partners(), 3))
+    rows = list(unknown_user_lists(build_catalogue(items, Rule()), _partners(), 3))
     assert [(c, r, i) for c, r, i, _ in rows] == [
         ("", 1, "i1"), ("", 2, "i0"), ("", 3, "i3"), ("fr", 1, "i0"), ("fr", 2, "i1"), ("fr", 3, "i3"),
     ]  # fmt: skip

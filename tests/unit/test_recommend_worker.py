@@ -13,6 +13,7 @@ from recsys_spark.recommend.catalogue import Item, build_catalogue
 from recsys_spark.recommend.fusion_fit import _FitTask, ndcg_batches
 from recsys_spark.recommend.neighbours import neighbour_batches
 from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems
+from recsys_spark.recommend.rules import Rule
 from recsys_spark.recommend.worker import LISTS, RANKS, SHORTFALLS, Side, Task, list_batches
 
 
@@ -27,7 +28,7 @@ def _side() -> Side:
     vectors = np.array([[1, 0], [0.8, 0.6], [0, 1], [-1, 0], [0, 0]], np.float32)
     cooccurrence = CooccurrenceItems.of(np.array([0, 0]), np.array([3, 2]), np.array([2.0, 1.0]), 5)
     return Side(
-        build_catalogue(items, frozenset()),
+        build_catalogue(items, Rule()),
         Partners(PopularityItems(np.array([3.0, 2, 1, 1, 0])), EncoderItems.of(vectors), cooccurrence),
     )
 
@@ -35,7 +36,7 @@ def _side() -> Side:
 def _rows(users: list[dict[str, Any]]) -> pa.RecordBatch:
     ints, strings = pa.list_(pa.int32()), pa.list_(pa.string())
     kinds = {"user_id": pa.string(), "items": ints, "seen": ints, "vector": pa.list_(pa.float32()), "profile_text": pa.string()}
-    kinds |= {"context": pa.string(), "target_idx": ints, "target_ids": strings}
+    kinds |= {"context": pa.string(), "segment": pa.string(), "target_idx": ints, "target_ids": strings}
     empty = {name: [] for name, kind in kinds.items() if pa.types.is_list(kind) and name != "vector"}
     arrays = [pa.array([(empty | user).get(name) for user in users], kind) for name, kind in kinds.items()]
     return pa.RecordBatch.from_arrays(arrays, names=list(kinds))
