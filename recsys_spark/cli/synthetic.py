@@ -60,8 +60,7 @@ def synthetic(  # noqa: PLR0913  # one argument per option; they are read togeth
 
     check(folder, overwrite)
     require_java()
-    options = {"spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS"}  # Spark's own default is the outdated INT96
-    spark = build_session(SparkSettings(master=master, options=options), "recsys-spark synthetic")
+    spark = build_session(SparkSettings(master=master), "recsys-spark synthetic")
     try:
         figures = write_log(spark, settings, folder, overwrite)
     finally:

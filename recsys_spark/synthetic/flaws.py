@@ -6,15 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from pyspark.sql import Column
-from pyspark.sql import functions as F
 
 from recsys_spark.synthetic.catalogue import Ints
 from recsys_spark.synthetic.randomness import Stream, generator
 from recsys_spark.synthetic.settings import LogFormat, SyntheticSettings
 
-FAR_FUTURE = "2200-01-01 00:00:00"
+FAR_FUTURE_US = 7_258_118_400_000_000  # 2200-01-01 in microseconds after 1970
 NO_TIME = "half past nine"
+NEGATIVE = -1.0
 UNKNOWN_ITEM = "x"  # starts the id of an item that no catalogue has
 NONE, DUPLICATE = 0, 1
 
@@ -58,30 +57,3 @@ def draw_flaws(settings: SyntheticSettings, block: int, num_events: int) -> tupl
     twice = np.flatnonzero(u < settings.duplicates)
     rows = np.insert(np.arange(num_events), twice + 1, twice)
     return rows, np.insert(flaw, twice + 1, np.int8(DUPLICATE))
-
-
-def spoilt_user(user_id: Column) -> Column:
-    """``user_id``, or null where it is to be missing."""
-    return F.when(F.col("flaw") != MISSING_USER.code, user_id)
-
-
-def spoilt_item(item_id: Column) -> Column:
-    """``item_id``, null where it is to be missing, or one of no item."""
-    unknown = F.when(F.col("flaw") == ITEM_UNKNOWN.code, F.concat(F.lit(UNKNOWN_ITEM), item_id)).otherwise(item_id)
-    return F.when(F.col("flaw") != MISSING_ITEM.code, unknown)
-
-
-def spoilt_ts(ts: Column) -> Column:
-    """``ts``, zero, or in the far future; still a timestamp."""
-    zero, future = F.timestamp_seconds(F.lit(0)), F.lit(FAR_FUTURE).cast("timestamp")
-    return F.when(F.col("flaw") == TS_ZERO.code, zero).when(F.col("flaw") == TS_FUTURE.code, future).otherwise(ts)
-
-
-def spoilt_ts_text(text: Column) -> Column:
-    """``text``, or words that are no time."""
-    return F.when(F.col("flaw") == TS_NO_TIME.code, F.lit(NO_TIME)).otherwise(text)
-
-
-def spoilt_value(value: Column) -> Column:
-    """``value``, or a negative one, whether the event had one or not."""
-    return F.when(F.col("flaw") == VALUE_NEGATIVE.code, F.lit(-1.0)).otherwise(value)

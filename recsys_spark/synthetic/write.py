@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import load_config
 from recsys_spark.log import get_logger
 from recsys_spark.synthetic import flaws, folder, frames
+from recsys_spark.synthetic.blocks import Plan
 from recsys_spark.synthetic.settings import SyntheticSettings
 
 _log = get_logger(__name__)
@@ -35,8 +36,13 @@ def write_log(spark: SparkSession, settings: SyntheticSettings, out: Path, overw
     """
     folder.prepare(out, overwrite)
     counts = _write_items(spark, settings, out)
+    counts |= _counts(spark, settings)
+    _log.info("events begin", rows=counts["rows"], files=Plan(settings).files)
     began = time.monotonic()
-    counts |= _write_events(spark, settings, out)
+    if settings.format == "parquet":
+        frames.written(spark, settings, out / folder.EVENTS)
+    else:
+        _write(frames.events(spark, settings), settings, out / folder.EVENTS)
     seconds = time.monotonic() - began
     _log.info("events written", rows=counts["rows"], seconds=round(seconds, 1))
     document = {"settings": settings.model_dump(mode="json"), "counts": counts, "ingest": ingest_expects(counts)}
@@ -71,12 +77,9 @@ def _write_items(spark: SparkSession, settings: SyntheticSettings, out: Path) ->
     return counts
 
 
-def _write_events(spark: SparkSession, settings: SyntheticSettings, out: Path) -> dict[str, Any]:
-    seen = Observation("synthetic log")
-    made = frames.observed(frames.rows(spark, settings), settings, seen)
-    _log.info("events begin", expected=settings.events, files=frames.num_files(settings))
-    _write(frames.events(made, settings), settings, out / folder.EVENTS)
-    counts: dict[str, Any] = dict(seen.get)
+def _counts(spark: SparkSession, settings: SyntheticSettings) -> dict[str, Any]:
+    """Counts of the events, bad rows by kind."""
+    counts: dict[str, Any] = dict(frames.counts(spark, settings))
     counts["bad"] = {kind.name: counts.pop(kind.name) for kind in flaws.BAD}
     return counts
 
