@@ -58,13 +58,13 @@ def event_counts(settings: SyntheticSettings, block: int, num_users: int) -> Int
 
 
 def sessions(settings: SyntheticSettings, block: int, num_users: int) -> Sessions:
-    """The sessions of one block of users. Two sessions of a user may overlap, where both begin within minutes."""
+    """The sessions of one block of users, about geometric in length. Two of a user may overlap, if both begin within minutes."""
     counts = event_counts(settings, block, num_users)
     rng = generator(settings.seed, Stream.SESSIONS, block)
     user = np.repeat(np.arange(num_users, dtype=np.int32), counts)
     total = len(user)
     first_of_user = np.cumsum(counts) - counts
-    opens = rng.random(total) < 1.0 / settings.session_events
+    opens = rng.random(total) < np.repeat(_chance_to_open(counts, settings.session_events), counts)
     opens[first_of_user[counts > 0]] = True
     session = np.cumsum(opens) - 1
     first = np.flatnonzero(opens)
@@ -82,6 +82,13 @@ def sessions(settings: SyntheticSettings, block: int, num_users: int) -> Session
         session_user=session_user,
         session_day=start // DAY_MS,
     )
+
+
+def _chance_to_open(counts: Ints, session_events: float) -> Floats:
+    """Chance that an event which is not the user's first opens a session, so that a user of n events has n / session_events
+    sessions in expectation, but at least one: 1 + (n - 1) p = n / session_events."""
+    chance: Floats = np.clip((counts / session_events - 1.0) / np.maximum(counts - 1, 1), 0.0, 1.0)
+    return chance
 
 
 def _offsets(

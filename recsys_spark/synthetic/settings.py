@@ -32,7 +32,7 @@ class SyntheticSettings(Settings):
     new_items: float = Field(0.2, ge=0, le=0.9)  # share of items that arrive after the first day
     drift: float = Field(0.5, ge=0, le=3)  # a topic's popularity swings by a factor exp(-drift) .. exp(drift)
     activity_sigma: float = Field(1.0, ge=0, le=3)  # of the log-normal number of events per user
-    session_events: float = Field(6.0, ge=1, le=1_000)  # mean events of a session (geometric)
+    session_events: float = Field(6.0, ge=1, le=1_000)  # mean events of a session; who has fewer in all has one session
     session_minutes: float = Field(12.0, gt=0)  # mean length of a session
     preferred: float = Field(0.8, ge=0, le=1)  # share of sessions on one of the user's topics
     explore: float = Field(0.15, ge=0, le=1)  # share of views outside the session's topic
