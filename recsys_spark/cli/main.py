@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from recsys_spark import process
+from recsys_spark.cli.synthetic import synthetic
 from recsys_spark.config import Config, load_config
 from recsys_spark.receipt import standing
 
@@ -24,6 +25,7 @@ benchmark = typer.Typer(no_args_is_help=True, help="Published protocols; each en
 app.add_typer(show, name="show")
 app.add_typer(models, name="models")
 app.add_typer(benchmark, name="benchmark")
+app.command("synthetic")(synthetic)
 
 STAGES = ("ingest", "cooccurrence", "pairs", "train", "embed", "recommend", "evaluate", "publish")
 
