@@ -80,19 +80,19 @@ def _family(root: int) -> list[int]:
 
 
 def _kind(pid: int) -> str:
-    """``driver``, ``jvm``, ``python worker`` (a task of Spark's) or the program's name."""
+    """``driver``, ``jvm``, ``python worker`` (which runs tasks of Spark's), ``training rank`` or ``other``."""
     if pid == os.getpid():
         return "driver"
     try:
         command = (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return "gone"
+    except OSError:  # it has ended
+        return "other"
     if "pyspark.daemon" in command:
         return "python worker"
     if "recsys_spark.training.run" in command:
         return "training rank"
-    name = Path(command.split(" ", 1)[0]).name  # not the name in status: a thread that starts a process lends it its own
-    return "jvm" if name == "java" else name or "gone"
+    # not by the name in its status: a thread of the JVM that starts a process lends it its own for a moment
+    return "jvm" if Path(command.split(" ", 1)[0]).name == "java" else "other"
 
 
 class PeakMemory:

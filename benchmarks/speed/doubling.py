@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from dataclasses import dataclass
 from functools import partial
@@ -45,9 +46,8 @@ def doubling(scale: Scale) -> Figures:
     sizes = [1_000_000 * 2**n for n in range(6)] if not scale.small else [2_000, 4_000, 8_000]
     with scratch() as folder:
         equal = _warm_up_and_check(spark, sizes[0], folder)
-        points = []
-        for number, size in enumerate(sizes):
-            points.append(_measure(spark, size, 1 if number == len(sizes) - 1 else _RUNS, folder / f"size-{number}"))
+        runs = [_RUNS] * (len(sizes) - 1) + [1]
+        points = [_measure(spark, size, many, folder / f"size-{size}") for size, many in zip(sizes, runs, strict=True)]
     factors = [_factor(a, b) for a, b in pairwise(points)]
     more = {
         "events": [p.events for p in points],
@@ -80,6 +80,7 @@ def _measure(spark: SparkSession, num_events: int, runs: int, folder: Path) -> P
     side = partial(ours, rows, shape.num_items)
     with peak_memory() as peaks:
         seconds = [seconds_of(side, folder / f"run-{run}") for run in range(runs)]
+    shutil.rmtree(folder)
     point = Point(found, statistics.median(seconds), runs, peaks.by_kind().get("python worker", 0))
     log.info("size", events=found, seconds=round(point.seconds, 2), rate=f"{found / point.seconds:,.0f} events/s")
     return point

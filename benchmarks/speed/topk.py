@@ -8,11 +8,12 @@ its systems, stands. ``checked`` is our side through the store, as in a night.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame, SparkSession
@@ -109,8 +110,9 @@ def _against_als(scale: Scale, dimension: int) -> Figures:
             "rival": functools.partial(write_recommendations, model, K),
         }
         warm = warm_up(sides, folder)
-        equal = _all_exact(factors, our_lists(spark, warm["ours"]), K, filtered=True)
-        equal = equal and _all_exact(factors, als_lists(spark, warm["rival"]), K, filtered=False)
+        checked = _chosen(factors)[:_CHECKED_USERS].tolist()
+        equal = _all_exact(factors, our_lists(spark, warm["ours"], checked), checked, filtered=True)
+        equal = equal and _all_exact(factors, als_lists(spark, warm["rival"], checked), checked, filtered=False)
         work = {"ours": num_users, "checked": num_users, "rival": rival_users}
         timed = alternate(sides, scale.rounds, folder, work, "users")
     scaled = num_users / rival_users  # 1 where the rival ran for all users
@@ -125,12 +127,13 @@ def _against_als(scale: Scale, dimension: int) -> Figures:
 
 def _rival(spark: SparkSession, factors: Factors, folder: Path) -> tuple[ALSModel, int]:
     """The model to be timed and its number of users: all, or a seeded sample where all would take too long."""
-    num_users = len(factors.users)
-    chosen = np.random.default_rng(3).choice(num_users, min(_SAMPLE_USERS, num_users), replace=False).astype(np.int32)
+    num_users, chosen = len(factors.users), _chosen(factors)
+    if len(chosen) == num_users:
+        return save_model(spark, folder / "model", factors.users, factors.items), num_users
     sample = save_model(spark, folder / "sample-model", factors.users[chosen], factors.items, chosen)
     expected_s = seconds_of(functools.partial(write_recommendations, sample, K), folder / "trial") * num_users / len(chosen)
     log.info("rival", expected_s=round(expected_s, 1), users=num_users)
-    if len(chosen) == num_users or expected_s > _SLOW_S:
+    if expected_s > _SLOW_S:
         return sample, len(chosen)
     return save_model(spark, folder / "model", factors.users, factors.items), num_users
 
@@ -148,7 +151,8 @@ def against_sgemm(scale: Scale) -> Figures:
             "rival": lambda _target: all_products(users, items),
         }
         warm = warm_up(sides, folder)
-        equal = _all_exact(factors, our_lists(spark, warm["ours"]), K, filtered=True)
+        checked = _chosen(factors)[:_CHECKED_USERS].tolist()
+        equal = _all_exact(factors, our_lists(spark, warm["ours"], checked), checked, filtered=True)
         timed = alternate(sides, scale.rounds, folder, len(factors.users), "users")
     more = _sizes(factors, spark) | {"rival_threads": cores}
     return Figures(timed.ratio("ours", "rival"), timed.medians(), timed.rounds, equal, more)
@@ -159,30 +163,37 @@ def _sizes(factors: Factors, spark: SparkSession) -> dict[str, object]:
     return {**shape, "k": K, "seen_per_user": factors.seen.shape[1], "master": str(spark.sparkContext.master)}
 
 
-def our_lists(spark: SparkSession, folder: Path) -> dict[int, list[int]]:
+def our_lists(spark: SparkSession, folder: Path, users: Sequence[int]) -> dict[int, list[int]]:
     """The lists of some users, best first, out of our table."""
-    rows = read_delta(spark, folder).select(F.col("user_id").cast("int").alias("user"), "rank", F.col("item_id").cast("int"))
-    return _some_users(rows)
+    rows = read_delta(spark, folder).where(F.col("user_id").isin([str(user) for user in users]))
+    return _by_user(rows.select(F.col("user_id").cast("int"), "rank", F.col("item_id").cast("int")).collect())
 
 
-def als_lists(spark: SparkSession, folder: Path) -> dict[int, list[int]]:
+def als_lists(spark: SparkSession, folder: Path, users: Sequence[int]) -> dict[int, list[int]]:
     """The same out of the table of ``recommendForAllUsers``."""
-    rows = read_delta(spark, folder).select("user", F.posexplode("recommendations").alias("rank", "item"))
-    return _some_users(rows.select("user", "rank", "item.item"))
+    rows = read_delta(spark, folder).where(F.col("user").isin(list(users)))
+    ranked = rows.select("user", F.posexplode("recommendations").alias("rank", "item"))
+    return _by_user(ranked.select("user", "rank", "item.item").collect())
 
 
-def _some_users(rows: DataFrame) -> dict[int, list[int]]:
-    """``(user, rank, item)`` of the users whose hash is smallest, the same ones from every table of the same users."""
-    few = rows.select("user").distinct().orderBy(F.hash("user"), "user").limit(_CHECKED_USERS)
+def _by_user(rows: Sequence[tuple[int, int, int]]) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
-    for user, _, item in rows.join(F.broadcast(few), "user").orderBy("user", "rank").collect():
+    for user, _, item in sorted(rows):
         found.setdefault(user, []).append(item)
     return found
 
 
-def _all_exact(factors: Factors, lists: dict[int, list[int]], k: int, filtered: bool) -> bool:
-    """Whether each list is the exact one, by a full sort in float64; False for no list at all."""
-    return bool(lists) and all(
-        is_exact_list(items, factors.scores(user), set(factors.seen[user].tolist()) if filtered else set(), k, _TOLERANCE)
-        for user, items in lists.items()
-    )
+def _chosen(factors: Factors) -> npt.NDArray[np.int32]:
+    """The users of the rival's sample, in seeded order; the first of them are checked."""
+    num_users = len(factors.users)
+    return np.random.default_rng(3).choice(num_users, min(_SAMPLE_USERS, num_users), replace=False).astype(np.int32)
+
+
+def _all_exact(factors: Factors, lists: dict[int, list[int]], users: Sequence[int], filtered: bool) -> bool:
+    """Whether the list of each of ``users`` is the exact one, by a full sort in float64."""
+
+    def exact(user: int) -> bool:
+        seen = set(factors.seen[user].tolist()) if filtered else set()
+        return is_exact_list(lists.get(user, []), factors.scores(user), seen, K, _TOLERANCE)
+
+    return all(exact(user) for user in users)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +110,15 @@ def test_list_shows_what_is_asked_and_what_is_stored(tmp_path: Path, capsys: pyt
     assert "<= 2" in two
     assert "no result" in two
     assert "reports only" in three
+
+
+def test_the_module_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--list"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("benchmarks", run_name="__main__")
+    assert stopped.value.code == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names[:2] == ["cooccurrence-self-join", "cooccurrence-scipy"]
 
 
 def test_an_unknown_row_names_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
