@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,7 +15,7 @@ def write(target: Path) -> None:
     """events.parquet (user_id, item_id, ts, rating) in the file's order and items.parquet (item_id, title, classes)."""
     source = ml100k_folder()
     target.mkdir(parents=True, exist_ok=True)
-    text = {"user_id:token": str, "item_id:token": str, "timestamp:float": "int64"}
+    text: Any = {"user_id:token": str, "item_id:token": str, "timestamp:float": "int64"}
     events = pd.read_csv(source / "ml-100k.inter", sep="\t", dtype=text)
     events.columns = pd.Index(["user_id", "item_id", "rating", "ts"])
     events.to_parquet(target / "events.parquet", index=False)

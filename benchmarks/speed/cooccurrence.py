@@ -1,131 +1,88 @@
-"""Co-occurrence top-100: the project's job against a well-written DataFrame self-join, alternating in one session.
+"""Co-occurrence top-100 of 402,727 baskets (3.85M events) over 60,000 items, minimum support 2, Parquet to Delta.
 
-    python -m benchmarks.speed.cooccurrence --scale 0.25 --rounds 3
-
-Scale 1 has 402,727 baskets of 2 to 50 distinct items (3.85M events) over 60,000 items of Zipf popularity; smaller scales
-have fewer baskets. Parquet in, Parquet out, minimum support 2. The last line is one JSON line of the figures.
+Our side is ``cooccurrence.count.cooccurrences`` and the Delta writer that the rival has too. ``checked`` is our side
+through the store, as in a night: it also proves the table's contract and its key, which no rival does.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import tempfile
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession, Window
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.config.serving import SparkSettings
+from benchmarks.compare import same_rows
+from benchmarks.row import Figures, Scale
+from benchmarks.spark import bench_session, read_delta, write_delta
+from benchmarks.speed.baskets import FULL, Shape, write_baskets
+from benchmarks.speed.rivals.scipy_program import scipy_program
+from benchmarks.speed.rivals.self_join import write_self_join
+from benchmarks.timing import alternate, scratch, warm_up
 from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.cooccurrence.count import cooccurrences
-from recsys_spark.session import build_session
+from recsys_spark.tables.store import Commit, Store
 
-BASKETS, ITEMS, TOP_N, SUPPORT = 402_727, 60_000, 100, 2
-
-
-def generate(path: Path, scale: float, seed: int = 1) -> int:
-    """Write ``basket, item_idx, ts`` in four files; returns the number of rows. Sizes are 2 + geometric, at most 50."""
-    rng = np.random.default_rng(seed)
-    num_baskets = max(1, round(BASKETS * scale))
-    sizes = np.minimum(1 + rng.geometric(1 / 8.6, num_baskets), 50)
-    basket = np.repeat(np.arange(num_baskets, dtype=np.int64), sizes)
-    chance = 1.0 / np.arange(10, ITEMS + 10) ** 0.9
-    item = rng.permutation(ITEMS).astype(np.int32)[np.searchsorted(np.cumsum(chance / chance.sum()), rng.random(len(basket)))]
-    kept = np.unique(basket << 32 | np.minimum(item, ITEMS - 1))
-    rng.shuffle(kept)
-    path.mkdir(parents=True, exist_ok=True)
-    for number, part in enumerate(np.array_split(kept, 4)):
-        columns = {"basket": part >> 32, "item_idx": (part & 0xFFFFFFFF).astype(np.int32)}
-        times = pa.array(np.zeros(len(part), dtype=np.int64), pa.timestamp("us", tz="UTC"))
-        pq.write_table(pa.table({**columns, "ts": times}), path / f"part-{number}.parquet")
-    return len(kept)
+TOP_N, SUPPORT = 100, 2
+SMALL = Shape(600, 80)
+COLUMNS = ("item_a", "item_b", "num_baskets", "num_baskets_a", "num_baskets_b", "cosine", "rank_a")
+_SETTINGS = CooccurrenceSettings(measures=["cosine"], rank_by="cosine", min_support=SUPPORT, top_n=TOP_N)
+_REFERENCE = datetime(2000, 1, 1, tzinfo=UTC)  # of a decay that is not asked for
 
 
-def self_join(rows: DataFrame, min_support: int, top_n: int) -> DataFrame:
-    """Pairs a < b once by a join, counted, mirrored, scored by cosine and ranked per item_a.
-
-    Ties are broken by the item's number. Returns item_a, item_b, num_baskets, num_baskets_a, num_baskets_b, cosine, rank_a.
-    """
-    entries = rows.select("basket", "item_idx").distinct().persist()
-    held = entries.groupBy("item_idx").agg(F.count(F.lit(1)).alias("held"))
-    left, right = entries.withColumnRenamed("item_idx", "item_a"), entries.withColumnRenamed("item_idx", "item_b")
-    half = (
-        left.join(right, "basket")
-        .where("item_a < item_b")
-        .groupBy("item_a", "item_b")
-        .agg(F.count(F.lit(1)).alias("num_baskets"))
-    )
-    half = half.where(F.col("num_baskets") >= min_support)
-    both = half.union(half.select(F.col("item_b"), F.col("item_a"), F.col("num_baskets")))
-    for side in ("a", "b"):
-        sided = held.select(F.col("item_idx").alias(f"item_{side}"), F.col("held").alias(f"num_baskets_{side}"))
-        both = both.join(F.broadcast(sided), f"item_{side}")
-    n, a, b = (F.col(c).cast("double") for c in ("num_baskets", "num_baskets_a", "num_baskets_b"))
-    scored = both.withColumn("cosine", F.sqrt(n * n / (a * b)))
-    order = Window.partitionBy("item_a").orderBy(F.desc("cosine"), F.asc("item_b"))
-    ranked = scored.withColumn("rank_a", F.row_number().over(order)).where(F.col("rank_a") <= top_n)
-    return ranked.select("item_a", "item_b", "num_baskets", "num_baskets_a", "num_baskets_b", "cosine", "rank_a")
+def ours(rows: DataFrame, num_items: int, target: Path) -> None:
+    """The project's job into a new Delta table; ties by number, as the rivals break them."""
+    with cooccurrences(rows, _SETTINGS, _REFERENCE, hashes=np.arange(num_items, dtype=np.uint64)) as counted:
+        write_delta(counted.frame.select(*COLUMNS), target)
 
 
-def ours(rows: DataFrame, target: str) -> None:
-    settings = CooccurrenceSettings(measures=["cosine"], rank_by="cosine", min_support=SUPPORT, top_n=TOP_N)
-    hashes = np.arange(ITEMS, dtype=np.uint64)  # ties by number, as the self-join breaks them
-    with cooccurrences(rows, settings, datetime(2000, 1, 1, tzinfo=UTC), hashes=hashes) as counted:
-        wanted = ("item_a", "item_b", "num_baskets", "num_baskets_a", "num_baskets_b", "cosine", "rank_a")
-        counted.frame.select(*wanted).write.mode("overwrite").parquet(target)
+def ours_checked(rows: DataFrame, num_items: int, target: Path) -> None:
+    """The same through the store."""
+    store, commit = Store(rows.sparkSession, str(target)), Commit("benchmark", "cooccurrence", "none")
+    with cooccurrences(rows, _SETTINGS, _REFERENCE, hashes=np.arange(num_items, dtype=np.uint64)) as counted:
+        store.replace("cooccurrence", "live", counted.frame, commit)
 
 
-def theirs(rows: DataFrame, target: str) -> None:
-    self_join(rows, SUPPORT, TOP_N).write.mode("overwrite").parquet(target)
-    rows.sparkSession.catalog.clearCache()
+def against_self_join(scale: Scale) -> Figures:
+    """Row ``cooccurrence-self-join``."""
+    spark, shape = bench_session(), scale.pick(FULL, SMALL)
+    with scratch() as folder:
+        num_events = write_baskets(folder / "rows", shape)
+        rows = spark.read.parquet(str(folder / "rows"))
+        sides = {
+            "ours": partial(ours, rows, shape.num_items),
+            "checked": partial(ours_checked, rows, shape.num_items),
+            "rival": partial(write_self_join, rows, SUPPORT, TOP_N),
+        }
+        warm = warm_up(sides, folder)
+        equal = _equal(read_delta(spark, warm["ours"]), read_delta(spark, warm["rival"]))
+        timed = alternate(sides, scale.rounds, folder, num_events, "events")
+    more = _sizes(spark, shape, num_events) | {"ratio_checked": round(timed.ratio("rival", "checked"), 3)}
+    return Figures(timed.ratio("rival", "ours"), timed.medians(), timed.rounds, equal, more)
 
 
-def timed(way: Callable[[DataFrame, str], None], rows: DataFrame, target: str) -> float:
-    start = time.monotonic()
-    way(rows, target)
-    return time.monotonic() - start
+def against_scipy(scale: Scale) -> Figures:
+    """Row ``cooccurrence-scipy``."""
+    spark, shape = bench_session(), scale.pick(FULL, SMALL)
+    with scratch() as folder:
+        num_events = write_baskets(folder / "rows", shape)
+        rows = spark.read.parquet(str(folder / "rows"))
+        sides = {
+            "ours": partial(ours, rows, shape.num_items),
+            "rival": partial(scipy_program, folder / "rows", SUPPORT, TOP_N),
+        }
+        warm = warm_up(sides, folder)
+        equal = _equal(read_delta(spark, warm["ours"]), spark.read.parquet(str(warm["rival"])))
+        timed = alternate(sides, scale.rounds, folder, num_events, "events")
+    return Figures(timed.ratio("ours", "rival"), timed.medians(), timed.rounds, equal, _sizes(spark, shape, num_events))
 
 
-def same(spark: SparkSession, left: str, right: str) -> bool:
-    one, two = spark.read.parquet(left), spark.read.parquet(right)
-    columns = [c for c in one.columns if c != "cosine"]
-    rounded = [f.select(*columns, F.round("cosine", 9)) for f in (one, two)]
-    return rounded[0].exceptAll(rounded[1]).isEmpty() and one.count() == two.count()
+def _equal(one: DataFrame, other: DataFrame) -> bool:
+    """Something was counted, and the same by both."""
+    return not one.isEmpty() and same_rows(one.select(*COLUMNS), other.select(*COLUMNS), ("cosine",))
 
 
-def main(scale: float, rounds: int) -> None:
-    spark = build_session(SparkSettings(master="local[*]"), "bench-cooccurrence")
-    with tempfile.TemporaryDirectory() as folder:
-        num_rows = generate(Path(folder) / "rows", scale)
-        rows = spark.read.parquet(f"{folder}/rows")
-        for way, name in ((ours, "ours"), (theirs, "theirs")):  # warm-up
-            timed(way, rows, f"{folder}/{name}")
-        equal = same(spark, f"{folder}/ours", f"{folder}/theirs")
-        seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-        for _ in range(rounds):
-            seconds["ours"].append(timed(ours, rows, f"{folder}/ours"))
-            seconds["theirs"].append(timed(theirs, rows, f"{folder}/theirs"))
-    middle = {name: statistics.median(values) for name, values in seconds.items()}
-    ratio = statistics.median(t / o for t, o in zip(seconds["theirs"], seconds["ours"], strict=True))
-    print(f"{num_rows:,} events, top {TOP_N}, support {SUPPORT}, rows equal: {equal}")
-    print(f"blocked job {middle['ours']:.2f} s, self-join {middle['theirs']:.2f} s (medians of {rounds}), ratio {ratio:.2f}")
-    figures = {"benchmark": "cooccurrence", "scale": scale, "events": num_rows, "rounds": rounds, "equal": equal}
-    figures |= {"ours_s": round(middle["ours"], 2), "self_join_s": round(middle["theirs"], 2), "ratio": round(ratio, 2)}
-    print(json.dumps(figures))
-    spark.stop()
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=0.25)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    main(arguments.scale, arguments.rounds)
+def _sizes(spark: SparkSession, shape: Shape, num_events: int) -> dict[str, object]:
+    found = {"events": num_events, "baskets": shape.num_baskets, "items": shape.num_items}
+    return {**found, "top_n": TOP_N, "min_support": SUPPORT, "master": str(spark.sparkContext.master)}

@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.speed.cooccurrence import self_join
+from benchmarks.speed.rivals.self_join import self_join
 from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.cooccurrence.baskets import basket_rows
 from recsys_spark.cooccurrence.count import cooccurrences

@@ -1,0 +1,88 @@
+"""All rows of the suite, in the order they run in."""
+
+from __future__ import annotations
+
+from benchmarks.row import Row
+from benchmarks.speed import cooccurrence, doubling, encoding, feed, pipeline, topk
+from recsys_spark.encoder.text_source import resolve_dtype
+
+_BFLOAT16 = resolve_dtype("auto") == "bfloat16"  # computed in by the hardware
+
+ROWS = (
+    Row(
+        "cooccurrence-self-join",
+        "co-occurrence top-100 of 3.85M events, Parquet to Delta",
+        "a DataFrame self-join",
+        required=7,
+        aim=10,
+        run=cooccurrence.against_self_join,
+    ),
+    Row(
+        "cooccurrence-scipy",
+        "the same",
+        "SciPy in one thread without Spark",
+        required=1.6,
+        aim=1.1,
+        run=cooccurrence.against_scipy,
+        at_most=True,
+    ),
+    Row(
+        "cooccurrence-doubling",
+        "co-occurrence from 1M to 32M events",
+        "itself at half the size",
+        required=1.9,
+        aim=None,
+        run=doubling.doubling,
+        at_most=True,
+    ),
+    Row(
+        "topk-als-128",
+        "exact top-100 of 40,000 users over 60,000 items, 128 dimensions, to Delta",
+        "ALSModel.recommendForAllUsers",
+        required=10,
+        aim=14,
+        run=topk.als_128,
+    ),
+    Row(
+        "topk-als-32",
+        "the same in 32 dimensions",
+        "ALSModel.recommendForAllUsers",
+        required=15,
+        aim=20,
+        run=topk.als_32,
+    ),
+    Row(
+        "topk-sgemm-128",
+        "the same in 128 dimensions",
+        "the products alone, by torch",
+        required=3.2,
+        aim=2.2,
+        run=topk.against_sgemm,
+        at_most=True,
+    ),
+    Row(
+        "encoding",
+        "50,000 titles by MiniLM on executors, into the shared table",
+        "encode() of sentence-transformers",
+        required=2.4 if _BFLOAT16 else 1.1,
+        aim=None,
+        run=encoding.encoding,
+    ),
+    Row(
+        "feed",
+        "rows a second of the Petastorm feed alone",
+        "rows a second that training steps use",
+        required=20,
+        aim=None,
+        run=feed.feed,
+    ),
+    Row(
+        "whole-pipeline",
+        "seconds, peak memory and spill of a whole night on data of your own",
+        "nothing",
+        required=None,
+        aim=None,
+        run=pipeline.whole_pipeline,
+        needs="BENCH_DATA",
+    ),
+)

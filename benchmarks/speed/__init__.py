@@ -1,0 +1,1 @@
+"""Speed against named rivals, and the data both sides get."""

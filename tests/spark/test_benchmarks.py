@@ -1,0 +1,83 @@
+"""The benchmark rows run at a tiny scale and say what they found; their checks see a planted difference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from benchmarks.compare import same_rows
+from benchmarks.rows import ROWS
+from benchmarks.runner import main
+from benchmarks.speed import topk
+
+ROW = {row.name: row for row in ROWS}
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """The command line sends log lines to the stderr of one test."""
+    yield
+    structlog.reset_defaults()
+
+
+def _run(name: str, results: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The row's line, which has all that every line has."""
+    assert main(["--small", name], results=results) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    found: dict[str, Any] = json.loads(line)
+    assert (found["row"], found["scale"], found["equal"]) == (name, "small", True)
+    assert (found["required"], found["aim"]) == (ROW[name].required, ROW[name].aim)
+    assert found["met"] is ROW[name].reaches(found["ratio"], found["required"])
+    assert min(found["ratio"], found["ours_s"], found["rival_s"]) > 0
+    assert {"versions", "machine", "code", "rounds", "measured_at"} <= set(found)
+    assert not list(results.iterdir())
+    return found
+
+
+@pytest.mark.parametrize("name", ["cooccurrence-self-join", "cooccurrence-scipy", "topk-sgemm-128"])
+def test_a_row_at_a_tiny_scale(spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    _run(name, tmp_path, capsys)
+
+
+def test_a_rival_that_takes_too_long_is_timed_on_a_sample(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topk, "_SAMPLE_USERS", 50)
+    monkeypatch.setattr(topk, "_SLOW_S", 0.0)
+    found = _run("topk-als-32", tmp_path, capsys)
+    assert (found["users"], found["rival_users"], found["rival_scaled_from_a_sample"]) == (150, 50, True)
+    assert found["ratio"] == pytest.approx(found["rival_s"] / found["ours_s"], rel=0.01)  # of all users, in the only round
+
+
+def test_wrong_lists_make_a_row_unequal(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = topk.our_lists
+
+    def planted(*arguments: Any) -> dict[int, list[int]]:
+        lists = right(*arguments)
+        user = next(iter(lists))
+        return lists | {user: lists[user][::-1]}
+
+    monkeypatch.setattr(topk, "our_lists", planted)
+    assert main(["--small", "topk-sgemm-128"], results=tmp_path) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["equal"], found["met"]) == (False, False)
+
+
+def test_a_planted_difference_is_seen(spark: SparkSession) -> None:
+    rows = spark.range(40).selectExpr("id % 10 AS item_a", "id AS item_b", "1D / (id + 3) AS cosine")
+    assert same_rows(rows, rows.orderBy(F.desc("item_b")), ("cosine",))
+    assert same_rows(rows, rows.withColumn("cosine", F.col("cosine") + 1e-13), ("cosine",))
+    assert not same_rows(rows, rows.withColumn("cosine", F.expr("if(item_b = 17, cosine + 1e-6, cosine)")), ("cosine",))
+    assert not same_rows(rows, rows.withColumn("item_a", F.expr("if(item_b = 17, item_a + 1, item_a)")), ("cosine",))
+    assert not same_rows(rows, rows.where("item_b != 17"), ("cosine",))
+    assert not same_rows(rows.where("item_b != 17"), rows, ("cosine",))
+    assert not same_rows(rows, rows.union(rows.limit(1)), ("cosine",))
