@@ -10,6 +10,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import load_config
+from recsys_spark.errors import MachineError
 from recsys_spark.log import get_logger
 from recsys_spark.synthetic import flaws, folder, frames
 from recsys_spark.synthetic.blocks import Plan
@@ -33,6 +34,7 @@ def write_log(spark: SparkSession, settings: SyntheticSettings, out: Path, overw
 
     Raises:
         ConfigError: ``out`` holds something that would be lost (see ``folder.prepare``).
+        MachineError: files that tasks have written are not to be seen here.
     """
     folder.prepare(out, overwrite)
     counts = _write_items(spark, settings, out)
@@ -41,6 +43,7 @@ def write_log(spark: SparkSession, settings: SyntheticSettings, out: Path, overw
     began = time.monotonic()
     if settings.format == "parquet":
         frames.written(spark, settings, out / folder.EVENTS)
+        _check_parts(out / folder.EVENTS, Plan(settings).files)
     else:
         _write(frames.events(spark, settings), settings, out / folder.EVENTS)
     seconds = time.monotonic() - began
@@ -82,6 +85,14 @@ def _counts(spark: SparkSession, settings: SyntheticSettings) -> dict[str, Any]:
     counts: dict[str, Any] = dict(frames.counts(spark, settings))
     counts["bad"] = {kind.name: counts.pop(kind.name) for kind in flaws.BAD}
     return counts
+
+
+def _check_parts(events: Path, files: int) -> None:
+    """On a cluster without a shared mount each executor has written to a disk of its own."""
+    seen = len(list(events.glob("part-*.parquet")))
+    if seen != files:
+        do = "name a folder on a shared mount, or use --master local[*]"
+        raise MachineError("--out", f"{seen} of {files} files written are in {events}", "a folder that all executors share", do)
 
 
 def _write(frame: DataFrame, settings: SyntheticSettings, path: Path) -> None:

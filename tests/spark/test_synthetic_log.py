@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.config import load_config
 from recsys_spark.context import Context
+from recsys_spark.errors import MachineError
 from recsys_spark.ingest.stage import run
 from recsys_spark.synthetic import frames
 from recsys_spark.synthetic.folder import CONFIG, COUNTS, EVENTS, GRAPH, ITEMS
@@ -42,6 +43,16 @@ def test_the_same_rows_from_any_number_of_files(spark: SparkSession, tmp_path: P
         tables.append(pq.read_table(parts))
         assert len(tables[-1]) == rows == frames.counts(spark, settings)["rows"]
     assert tables[0].equals(tables[1])
+
+
+def test_files_on_other_disks_are_an_error(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    write = frames.written
+    monkeypatch.setattr(frames, "written", lambda session, settings, folder: write(session, settings, elsewhere))
+    with pytest.raises(MachineError, match="0 of 2 files"):
+        write_log(spark, parse_settings(FLAWED | {"graph": False}), tmp_path / "log")
+    assert len(list(elsewhere.iterdir())) == 2
+    assert not (tmp_path / "log" / CONFIG).exists()
 
 
 @pytest.mark.parametrize("log_format", ["parquet", "csv", "jsonl"])
