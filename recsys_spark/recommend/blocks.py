@@ -17,8 +17,13 @@ MAX_BLOCK_BYTES = 256 * 2**20
 _BYTES_PER_CELL = 24  # a sparse partner's rows and their copy by item, were every cell filled
 
 
-def users_per_block(user_block: int, num_items: int) -> int:
-    """Users scored together: at most ``user_block``, and fewer where a partner's scores would pass 256 MiB."""
+def users_per_block(user_block: int, num_items: int, tiled: bool = False) -> int:
+    """Users scored together: at most ``user_block``, and fewer where scores of all items could pass 256 MiB.
+
+    ``tiled``: no more than a tile of scores is ever held (see ``Partners.tiled``).
+    """
+    if tiled:
+        return user_block
     return max(1, min(user_block, MAX_BLOCK_BYTES // (_BYTES_PER_CELL * max(num_items, 1))))
 
 

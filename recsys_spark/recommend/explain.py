@@ -100,6 +100,8 @@ class Explainer:
     def _shared_attributes(self, block: Block, best: Best) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Name and value of the attribute that an item shares with the history, the most telling one; "" for none."""
         attributes = self.catalogue.attributes
+        if not attributes.shape[1]:
+            return _objects([""] * len(best.rows)), _objects([""] * len(best.rows))
         rarity = np.log(attributes.shape[0] / np.maximum(np.asarray(attributes.sum(axis=0)).ravel(), 1.0))
         liked = as_rows(block.history @ attributes)
         common = as_rows(attributes[best.cols].multiply(liked[best.rows]).multiply(rarity[None, :]))

@@ -35,7 +35,7 @@ def neighbour_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Ite
     """
     one_thread()
     side: Side = broadcast.value
-    rows = users_per_block(task.user_block, len(side.catalogue))
+    rows = users_per_block(task.user_block, len(side.catalogue), side.partners.tiled)
     for batch in batches:
         anchors = batch.column("id").to_numpy()
         for start in range(0, len(anchors), rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,12 @@ class EncoderItems:
 
     def scores(self, users: FloatArray) -> DenseScores:
         """Inner products with user vectors ``[B, D]``; a zero vector says nothing."""
-        return DenseScores(users, self.vectors, self.mean, self.covariance, self.longest)
+        return DenseScores(users, self.vectors, self.mean, self.covariance, self.longest, self.centred)
+
+    @cached_property
+    def centred(self) -> npt.NDArray[np.float32]:
+        """The vectors less their mean, made where they are used and once for all blocks."""
+        return (self.vectors - self.mean).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,11 @@ class Partners:
     encoder: EncoderItems | None = None
     cooccurrence: CooccurrenceItems | None = None
     text: TextItems | None = None
+
+    @property
+    def tiled(self) -> bool:
+        """Whether no partner holds a block's scores of all items at once."""
+        return self.cooccurrence is None and self.text is None
 
     def present(self) -> tuple[str, ...]:
         """Names of the partners that are there, personal ones first."""

@@ -61,6 +61,7 @@ class DenseScores:
     item_mean: Float64
     item_covariance: Float64
     longest: float  # largest norm of an item vector
+    centred: npt.NDArray[np.float32]  # the items less their mean, made once for all blocks
 
     @cached_property
     def _users(self) -> Float64:
@@ -87,8 +88,9 @@ class DenseScores:
 
     def tile(self, weight: float, start: int, stop: int, dtype: Precision) -> FloatArray:
         scaled = (self._users * (weight * self.inverse_std)[:, None]).astype(dtype)
-        centred = (self.items[start:stop] - self.item_mean).astype(dtype)
-        return matmul(scaled, centred.T)
+        if dtype is np.float32:
+            return matmul(scaled, self.centred[start:stop].T)
+        return matmul(scaled, (self.items[start:stop] - self.item_mean).astype(dtype).T)
 
     def at(self, rows: Ints, cols: Ints) -> Float64:
         out = np.empty(len(rows))
@@ -99,7 +101,7 @@ class DenseScores:
         return out
 
     def columns(self, cols: Ints) -> DenseScores:
-        return DenseScores(self.users, self.items[cols], self.item_mean, self.item_covariance, self.longest)
+        return DenseScores(self.users, self.items[cols], self.item_mean, self.item_covariance, self.longest, self.centred[cols])
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def list_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Iterator
     """For ``mapInArrow``: rows of ``users.user_rows`` with vectors and targets in, ``arrow.OUTPUT`` out."""
     one_thread()
     side: Side = broadcast.value
-    rows = users_per_block(task.user_block, len(side.catalogue))
+    rows = users_per_block(task.user_block, len(side.catalogue), side.partners.tiled)
     for batch in batches:
         for start in range(0, batch.num_rows, rows):
             yield from _lists_of(batch.slice(start, rows), side, task)

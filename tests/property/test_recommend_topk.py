@@ -14,7 +14,7 @@ from recsys_spark.recommend.blocks import Block, fuse, history_matrix, seen_matr
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems, TextItems
 from recsys_spark.recommend.rules import SegmentLists
-from recsys_spark.recommend.topk import Targets, best
+from recsys_spark.recommend.topk import Targets, best, best_first
 
 WEIGHTS = (
     {"encoder": 1.0},
@@ -141,6 +141,20 @@ def test_a_user_alone_gets_the_same_list_as_in_a_block(seed: int, weights: dict[
         alone = best(fuse(part, partners, weights), Filter(allowed, part.seen), 10, 128)
         assert alone.cols.tolist() == together.cols[together.rows == user].tolist()
         assert alone.scores.tolist() == together.scores[together.rows == user].tolist()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1023), st.integers(0, 4_000_000), st.floats(width=32, allow_nan=False)), max_size=80),
+    st.booleans(),
+)
+def test_one_sort_of_integers_equals_the_sort_by_three_keys(cells: list[tuple[int, int, float]], wide: bool) -> None:
+    cells = sorted(cells, key=lambda cell: cell[1]) + ([(0, 2**22, 1.0)] if wide else [])  # beyond the packed columns
+    rows, cols, scores = (np.array([cell[n] for cell in cells]) for n in range(3))
+    values = scores.astype(np.float32)
+    found = best_first(rows.astype(np.int64), cols.astype(np.int64), values)
+    order = np.lexsort((cols, -values, rows)) if cells else []
+    for mine, theirs in zip(found, (rows, cols, values), strict=True):
+        assert mine.tolist() == theirs[order].tolist() if cells else not len(mine)
 
 
 @settings(max_examples=40, deadline=None)

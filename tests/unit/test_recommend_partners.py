@@ -149,6 +149,7 @@ def test_ndcg_of_a_user_for_each_candidate() -> None:
 def test_blocks_shrink_with_the_catalogue() -> None:
     assert users_per_block(512, 1_000) == 512
     assert users_per_block(512, 60_000) == 186
+    assert users_per_block(512, 60_000, tiled=True) == 512
     assert users_per_block(512, 100_000_000) == 1
 
 
