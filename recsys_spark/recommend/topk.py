@@ -48,14 +48,16 @@ def best(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets
     """
     dtype = np.float32 if targets is None else np.float64
     gathered = _Gathered(fused.num_users, k, fused.slack(dtype), dtype)
-    for number, (start, stop) in enumerate(_tiles(fused.num_items, k, item_tile), start=1):
+    compacted = 0
+    for start, stop in _tiles(fused.num_items, k, item_tile):
         scores = fused.tile(start, stop, dtype)
         allowed.apply(scores, start, stop)
         if targets is not None:
             targets.count(scores, start)
         gathered.add(scores, start)
-        if number & (number - 1) == 0:  # at doubling intervals: thresholds rise fast at first, then hardly
+        if stop >= 2 * compacted:  # at doubling intervals: thresholds rise fast at first, then hardly
             gathered.compact()
+            compacted = stop
     gathered.compact()
     shares = fused.shares(gathered.rows, gathered.cols)
     exact = total_of(shares, len(gathered.rows))
@@ -164,10 +166,11 @@ def best_first(rows: Ints, cols: Ints, scores: FloatArray) -> tuple[Ints, Ints, 
 
 
 def _tiles(num_items: int, k: int, item_tile: int) -> Iterator[tuple[int, int]]:
+    """As wide as all before them, so that about K cells a user are gathered from each, up to ``item_tile``."""
     start, size = 0, max(k, min(item_tile, _FIRST_TILE))
     while start < num_items:
         yield start, min(start + size, num_items)
-        start, size = start + size, item_tile
+        start, size = start + size, min(start + size, item_tile)
 
 
 def place_in_row(rows: Ints, num_users: int) -> Ints:
