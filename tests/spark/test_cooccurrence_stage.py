@@ -73,6 +73,7 @@ def test_writes_what_lies_before_the_cutoff_and_writes_it_once(spark: SparkSessi
         "num_items": 3,
         "capped_baskets": 0,
         "items_cut": 0,
+        "occurrences_cut": 0,
         "basket_sizes": {"1": 1, "2": 1, "3-4": 1},
         "num_pairs": 6,
     }
