@@ -25,6 +25,9 @@ Measure = Literal[
 ]
 
 
+WHOLE_BASKET_MEASURES: frozenset[Measure] = frozenset(["tanimoto", "tfidf_cosine", "bm25_cosine", "swing"])  # not of counts alone
+
+
 class CooccurrenceSettings(Settings):
     """What a basket is, which pairs count, which measures are computed, what is kept."""
 
@@ -59,7 +62,7 @@ class CooccurrenceSettings(Settings):
 
     @model_validator(mode="after")
     def _whole_baskets_have_no_sides(self) -> CooccurrenceSettings:
-        whole = sorted({*self.measures, self.rank_by} & {"tanimoto", "tfidf_cosine", "bm25_cosine", "swing"})
+        whole = sorted({*self.measures, self.rank_by} & WHOLE_BASKET_MEASURES)
         if whole and self.crosses:
             raise ValueError(f"{', '.join(whole)} compare whole baskets: leave out anchor_types and target_types, or the measure")
         return self

@@ -65,9 +65,7 @@ class Baskets:
         """Only the given entries [E]; baskets left without any vanish."""
         sizes = np.bincount(self.basket_of[entries], minlength=len(self.starts) - 1)
         left = sizes > 0
-        columns = {name: column[entries] for name, column in self.of_entries().items()}
-        columns |= {name: column[left] for name, column in self.of_baskets().items()}
-        return from_sizes(sizes[left], self.items[entries], **columns)
+        return self._picked(left, entries, sizes[left])
 
     def of_entries(self) -> dict[str, NDArray[Any]]:
         """The optional columns of entries that there are."""
@@ -79,18 +77,18 @@ class Baskets:
 
     def span(self, first: int, last: int) -> Baskets:
         """Baskets ``first`` to ``last``, as views."""
-        entries = slice(self.starts[first], self.starts[last])
-        columns = {name: column[entries] for name, column in self.of_entries().items()}
-        columns |= {name: column[first:last] for name, column in self.of_baskets().items()}
-        return from_sizes(self.sizes[first:last], self.items[entries], **columns)
+        return self._picked(slice(first, last), slice(self.starts[first], self.starts[last]), self.sizes[first:last])
 
     def in_order_of_keys(self) -> Baskets:
         """The same baskets in an order that does not depend on how they arrived, so that sums of floats do not either."""
         order = np.argsort(np.asarray(self.keys), kind="stable")
         sizes = self.sizes[order]
-        entries = np.repeat(self.starts[order], sizes) + np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return self._picked(order, ranges(self.starts[order], sizes), sizes)
+
+    def _picked(self, baskets: Any, entries: Any, sizes: Ints) -> Baskets:
+        """The given baskets, each with as many of the given entries as ``sizes`` says (views, where they are slices)."""
         columns = {name: column[entries] for name, column in self.of_entries().items()}
-        columns |= {name: column[order] for name, column in self.of_baskets().items()}
+        columns |= {name: column[baskets] for name, column in self.of_baskets().items()}
         return from_sizes(sizes, self.items[entries], **columns)
 
 
@@ -231,6 +229,12 @@ def touching(baskets: Baskets, block_of: Items, block: int, min_entries: int = 2
         return baskets
     wanted = np.logical_or.reduceat(block_of == block, baskets.starts[:-1]) & (baskets.sizes >= min_entries)
     return baskets.keep(np.repeat(wanted, baskets.sizes))
+
+
+def ranges(starts: Ints, lengths: Ints) -> Ints:
+    """``starts[i], starts[i] + 1, ...``, ``lengths[i]`` of them, for every i in turn."""
+    found: Ints = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    return found
 
 
 def position_in_group(groups: NDArray[np.integer[Any]]) -> Ints:

@@ -13,10 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Ints, Items, position_in_group
+from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Floats, Ints, Items, position_in_group
 from recsys_spark.cooccurrence.occurrences import PairCounts, Timing, slices, written_out
-
-Floats = NDArray[np.float64]
 
 
 def pair_counts(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,24 @@ TOTALS = -1  # the "block" of the rows that carry a task's item totals and facts
 MAX_ENTRIES = 16_000_000  # of a message: 192 MB with times; a Spark row must stay below 2 GB
 _OF_ENTRIES: dict[str, type[np.generic]] = {"items": np.int32, "times": np.int64, "weights": np.float64, "sides": np.int8}
 _OF_BASKETS: dict[str, type[np.generic]] = {"sizes": np.int32, "keys": np.int64, "owners": np.int64}
-_COLUMNS = {**_OF_ENTRIES, **_OF_BASKETS}
+_OF_ITEMS: dict[str, type[np.generic]] = {"anchors": np.int64, "targets": np.int64}
+_COLUMNS = {**_OF_ENTRIES, **_OF_BASKETS, **_OF_ITEMS}
+_TOTALS = ("items", "anchors", "targets", "weights")
 SCHEMA = "slot int, block int, " + ", ".join(f"{name} binary" for name in _COLUMNS) + ", facts string"
 _ARROW = pa.schema(
     [("slot", pa.int32()), ("block", pa.int32()), *[(name, pa.binary()) for name in _COLUMNS], ("facts", pa.string())]
 )
+
+
+@dataclass(frozen=True)
+class ItemCounts:
+    """A task's part of the totals: of each of ``items`` the baskets that hold it as an anchor and as a target, and its
+    summed weight (None where no measure needs it)."""
+
+    items: Items
+    anchors: Ints
+    targets: Ints
+    weights: Floats | None = None
 
 
 def read_rows(batches: Iterable[pa.RecordBatch]) -> Rows:
@@ -62,11 +76,11 @@ def read_baskets(batch: pa.RecordBatch, row: int) -> Baskets:
     return from_sizes(columns.pop("sizes"), columns.pop("items"), **columns)
 
 
-def totals_message(
-    items: NDArray[np.int32], anchors: Ints, targets: Ints, weights: Floats, facts: dict[str, Any]
-) -> pa.RecordBatch:
-    """A task's totals: of each item the baskets that hold it as an anchor and as a target, and its summed weight."""
-    columns: dict[str, NDArray[Any]] = {"items": items, "keys": anchors, "owners": targets, "weights": weights}
+def totals_message(counts: ItemCounts, facts: dict[str, Any]) -> pa.RecordBatch:
+    """A task's totals and facts."""
+    columns: dict[str, NDArray[Any]] = {"items": counts.items, "anchors": counts.anchors, "targets": counts.targets}
+    if counts.weights is not None:
+        columns["weights"] = counts.weights
     return _message(0, TOTALS, columns, json.dumps(facts))
 
 
@@ -83,12 +97,12 @@ def _message(slot: int, block: int, columns: dict[str, NDArray[Any]], facts: str
 
 def gather_totals(messages: Sequence[Any]) -> tuple[ItemTotals, dict[str, Any]]:
     """Totals of all items and the summed facts, out of the totals rows of all tasks."""
-    held = [{n: np.frombuffer(m[n], _COLUMNS[n]) for n in ("items", "keys", "owners", "weights")} for m in messages]
-    num_items = 1 + max((int(part["items"].max()) for part in held if len(part["items"])), default=-1)
+    held = [_read_counts(message) for message in messages]
+    num_items = 1 + max((int(part.items.max()) for part in held if len(part.items)), default=-1)
     anchors, targets = np.zeros(num_items, dtype=np.int64), np.zeros(num_items, dtype=np.int64)
     for part in held:
-        anchors[part["items"]] += part["keys"]
-        targets[part["items"]] += part["owners"]
+        anchors[part.items] += part.anchors
+        targets[part.items] += part.targets
     facts, sizes = Counter[str](), Counter[str]()
     for found in (json.loads(m["facts"]) for m in messages):
         sizes.update(found.pop("basket_sizes"))
@@ -99,10 +113,16 @@ def gather_totals(messages: Sequence[Any]) -> tuple[ItemTotals, dict[str, Any]]:
     return totals, {**summed, "num_items": totals.num_items, "basket_sizes": ordered}
 
 
-def _exact_sums(held: Sequence[dict[str, NDArray[Any]]], num_items: int) -> Floats:
-    """Summed weights in an order that tasks finishing early or late do not change."""
-    items = np.concatenate([np.zeros(0, dtype=np.int32), *[part["items"] for part in held]])
-    weights = np.concatenate([np.zeros(0), *[part["weights"] for part in held]])
+def _read_counts(message: Any) -> ItemCounts:
+    columns: dict[str, Any] = {n: np.frombuffer(message[n], _COLUMNS[n]) for n in _TOTALS if message[n] is not None}
+    return ItemCounts(**columns)
+
+
+def _exact_sums(held: Sequence[ItemCounts], num_items: int) -> Floats:
+    """Summed weights in an order that tasks finishing early or late do not change; zeros where none were sent."""
+    weighed = [(part.items, part.weights) for part in held if part.weights is not None]
+    items = np.concatenate([np.zeros(0, dtype=np.int32), *[items for items, _ in weighed]])
+    weights = np.concatenate([np.zeros(0), *[weights for _, weights in weighed]])
     order = np.lexsort((weights, items))
     return np.bincount(items[order], weights=weights[order], minlength=num_items).astype(np.float64)
 

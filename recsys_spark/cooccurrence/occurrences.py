@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Bools, Floats, Ints, Items
+from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Bools, Floats, Ints, Items, ranges
 
 STEP = 2_000_000  # multiply-adds (or pairs) worked on at once: small enough to stay near the cache
 
@@ -88,8 +88,7 @@ def written_out(
 def _pairs_of_entries(left: Ints, lows: Ints, highs: Ints) -> tuple[Ints, Ints]:
     """Every (entry, entry in its reach), including itself."""
     lengths = (highs - lows)[left]
-    right = np.repeat(lows[left], lengths) + np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.repeat(left, lengths), right
+    return np.repeat(left, lengths), ranges(lows[left], lengths)
 
 
 def _allowed(baskets: Baskets, left: Ints, right: Ints, timing: Timing) -> Bools:

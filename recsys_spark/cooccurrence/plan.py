@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_spark.config.signals import CooccurrenceSettings, Measure
+from recsys_spark.config.signals import WHOLE_BASKET_MEASURES, CooccurrenceSettings, Measure
 from recsys_spark.cooccurrence.grouping import Floats, Ints, mix
 from recsys_spark.cooccurrence.occurrences import Timing
 from recsys_spark.cooccurrence.weighting import WEIGHTINGS
@@ -45,7 +45,7 @@ class Plan:
     @property
     def whole_baskets(self) -> bool:
         """Whether a measure looks at more of a basket than which pairs are in it."""
-        return bool(self.weightings) or "swing" in self.measures
+        return bool(self.measures & WHOLE_BASKET_MEASURES)
 
     @property
     def min_entries(self) -> int:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_spark.config.signals import Measure
-from recsys_spark.cooccurrence.grouping import Baskets, Floats
+from recsys_spark.cooccurrence.grouping import Baskets, Floats, distinct
 from recsys_spark.cooccurrence.kernels import best
 from recsys_spark.cooccurrence.measures import MEASURES, SIMILARITIES, llr, shrunk
 from recsys_spark.cooccurrence.occurrences import PairCounts
@@ -32,15 +32,20 @@ class WholeBaskets:
         if name == "swing":
             return self._swing.of(pairs)
         if name not in self.dots:
-            self.dots[name] = Dots(self.baskets, self.corpus, name, self.block, self.plan.num_blocks)
+            self.dots[name] = Dots(self._whole, self.corpus, name, self.block, self.plan.num_blocks)
         lengths = self.totals.squares[name]
         return WEIGHTINGS[name][1](self.dots[name].of(pairs), lengths[pairs.item_a], lengths[pairs.item_b])
+
+    @cached_property
+    def _whole(self) -> Baskets:
+        """In one order for all measures, so that sums of floats do not depend on how baskets arrived."""
+        return distinct(self.baskets).in_order_of_keys()
 
     @cached_property
     def _swing(self) -> Swing:
         settings = self.plan.settings
         rule = SwingRule(settings.swing_alpha, settings.swing_power, settings.swing_max_baskets)
-        return Swing(self.baskets, len(self.totals.baskets), rule, partial(item_hashes, seed=self.plan.seed, hashes=self.hashes))
+        return Swing(self._whole, len(self.totals.baskets), rule, partial(item_hashes, seed=self.plan.seed, hashes=self.hashes))
 
 
 class Scorer:

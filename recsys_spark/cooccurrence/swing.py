@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_matrix, csr_matrix
 
-from recsys_spark.cooccurrence.grouping import Baskets, Floats, Ints, distinct, mix
+from recsys_spark.cooccurrence.grouping import Baskets, Floats, Ints, mix
 from recsys_spark.cooccurrence.occurrences import PairCounts
 
 
@@ -24,7 +24,7 @@ class SwingRule:
 
 
 class Swing:
-    """Scores of item pairs from all baskets that touch a block.
+    """Scores of item pairs from all baskets that touch a block, with one entry per item, in order of keys.
 
     s(a, j) = sum over pairs u < v of baskets that hold both of w_u w_v / (alpha + |I_u and I_v|), with w_u = |I_u|^-power
     (Yang et al., "Large Scale Product Graph Construction for Recommendation in E-commerce", 2020, eq. 2, where power is
@@ -33,10 +33,9 @@ class Swing:
     """
 
     def __init__(
-        self, baskets: Baskets, num_items: int, rule: SwingRule, hash_of: Callable[[NDArray[np.int32]], NDArray[np.uint64]]
+        self, whole: Baskets, num_items: int, rule: SwingRule, hash_of: Callable[[NDArray[np.int32]], NDArray[np.uint64]]
     ) -> None:
-        whole = distinct(baskets)
-        whole = whole.keep(np.repeat(whole.sizes > 1, whole.sizes)).in_order_of_keys()
+        whole = whole.keep(np.repeat(whole.sizes > 1, whole.sizes))
         self.rule, self.hash_of, self.keys = rule, hash_of, np.asarray(whole.keys)
         shape = (len(whole.starts) - 1, num_items)
         self.rows: Any = csr_matrix((np.ones(len(whole.items)), whole.items, whole.starts), shape=shape)

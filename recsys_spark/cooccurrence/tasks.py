@@ -13,9 +13,8 @@ from recsys_spark.cooccurrence.grouping import (
     ANCHOR,
     TARGET,
     Baskets,
-    Floats,
     Ints,
-    Items,
+    Sides,
     cut_baskets,
     cut_occurrences,
     distinct,
@@ -24,7 +23,14 @@ from recsys_spark.cooccurrence.grouping import (
     touching,
 )
 from recsys_spark.cooccurrence.kernels import pair_counts
-from recsys_spark.cooccurrence.messages import basket_messages, read_baskets, read_rows, squares_message, totals_message
+from recsys_spark.cooccurrence.messages import (
+    ItemCounts,
+    basket_messages,
+    read_baskets,
+    read_rows,
+    squares_message,
+    totals_message,
+)
 from recsys_spark.cooccurrence.plan import Hashes, ItemTotals, Plan, item_hashes
 from recsys_spark.cooccurrence.score import Scorer, WholeBaskets
 from recsys_spark.cooccurrence.weighting import Corpus, squares
@@ -44,7 +50,7 @@ def send_baskets(plan: Plan, hashes: Broadcast[Hashes | None], batches: Iterable
         "occurrences_cut": occurrences_cut,
         "basket_sizes": size_histogram(sizes),
     }
-    yield totals_message(*_item_totals(baskets), facts)
+    yield totals_message(_item_totals(baskets), facts)
     if not (plan.whole_baskets or plan.counts_users):
         baskets = Baskets(baskets.starts, baskets.items, baskets.times, sides=baskets.sides)  # send what is needed only
     block_of = baskets.items % plan.num_blocks
@@ -52,20 +58,22 @@ def send_baskets(plan: Plan, hashes: Broadcast[Hashes | None], batches: Iterable
         yield from basket_messages(plan.slots[block], block, touching(baskets, block_of, block, plan.min_entries))
 
 
-def _item_totals(baskets: Baskets) -> tuple[Items, Ints, Ints, Floats]:
+def _item_totals(baskets: Baskets) -> ItemCounts:
     """Items in any basket, in how many as an anchor and as a target, and their summed weight."""
     whole = distinct(baskets)
-    items, position = np.unique(whole.items, return_inverse=True)
-    anchors, targets = (_held(baskets, side, items) for side in (ANCHOR, TARGET))
-    weights = np.zeros(len(position)) if whole.weights is None else whole.weights
-    return items, anchors, targets, np.bincount(position, weights=weights, minlength=len(items)).astype(np.float64)
+    counts = np.bincount(whole.items)
+    items = np.flatnonzero(counts).astype(np.int32)
+    if baskets.sides is None:
+        anchors = targets = counts
+    else:
+        anchors, targets = (_able(baskets, baskets.sides, side, len(counts)) for side in (ANCHOR, TARGET))
+    weights = None if whole.weights is None else np.bincount(whole.items, weights=whole.weights).astype(np.float64)[items]
+    return ItemCounts(items, anchors[items], targets[items], weights)
 
 
-def _held(baskets: Baskets, side: int, items: Items) -> Ints:
-    """In how many baskets each of ``items`` has an entry that may take the side."""
-    able = baskets if baskets.sides is None else baskets.keep((baskets.sides & side) > 0)
-    found = distinct(able).items
-    return np.bincount(np.searchsorted(items, found), minlength=len(items)).astype(np.int64)
+def _able(baskets: Baskets, sides: Sides, side: int, num_items: int) -> Ints:
+    """In how many baskets each item has an entry that may take the side [N]."""
+    return np.bincount(distinct(baskets.keep((sides & side) > 0)).items, minlength=num_items)
 
 
 def size_histogram(sizes: Ints) -> dict[str, int]:
@@ -93,9 +101,9 @@ def corpus_of(plan: Plan, totals: ItemTotals) -> Corpus:
 def sum_squares(plan: Plan, totals: Broadcast[ItemTotals], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Messages of whole blocks to the squared lengths of their items' vectors."""
     for block, baskets in _by_block(batches):
-        ordered, corpus = baskets.in_order_of_keys(), corpus_of(plan, totals.value)
+        whole, corpus = distinct(baskets).in_order_of_keys(), corpus_of(plan, totals.value)
         own = np.arange(block, len(totals.value.baskets), plan.num_blocks, dtype=np.int32)
-        yield from squares_message(own, {name: squares(ordered, corpus, name)[own] for name in plan.weightings})
+        yield from squares_message(own, {name: squares(whole, corpus, name)[own] for name in plan.weightings})
 
 
 def count_blocks(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys_spark.cooccurrence.grouping import Baskets, Floats, distinct
+from recsys_spark.cooccurrence.grouping import Baskets, Floats
 from recsys_spark.cooccurrence.kernels import incidence
 from recsys_spark.cooccurrence.occurrences import PairCounts
 
@@ -74,23 +74,20 @@ WEIGHTINGS: dict[str, tuple[Weight, Similarity]] = {
 }
 
 
-def squares(baskets: Baskets, corpus: Corpus, name: str) -> Floats:
-    """Part of the squared length of each item's vector [N] that these baskets add."""
-    whole = distinct(baskets)
+def squares(whole: Baskets, corpus: Corpus, name: str) -> Floats:
+    """Part of the squared length of each item's vector [N] that these baskets (one entry per item) add."""
     values = WEIGHTINGS[name][0](whole, corpus)
     return np.bincount(whole.items, weights=values * values, minlength=len(corpus.item_weights)).astype(np.float64)
 
 
 class Dots:
-    """Inner products of the vectors of item pairs, for the anchors of one block."""
+    """Inner products of the vectors of item pairs, for the anchors of one block; ``whole``: its baskets, one entry per item,
+    in order of keys."""
 
-    def __init__(self, baskets: Baskets, corpus: Corpus, name: str, block: int, num_blocks: int) -> None:
-        whole = distinct(baskets).in_order_of_keys()
+    def __init__(self, whole: Baskets, corpus: Corpus, name: str, block: int, num_blocks: int) -> None:
         values = WEIGHTINGS[name][0](whole, corpus)
-        self.num_blocks, (self.own, self.every) = (
-            num_blocks,
-            incidence(whole, len(corpus.item_weights), block, num_blocks, values),
-        )
+        self.num_blocks = num_blocks
+        self.own, self.every = incidence(whole, len(corpus.item_weights), block, num_blocks, values)
 
     def of(self, pairs: PairCounts) -> Floats:
         """The inner product of each pair [P]; ``pairs`` ascend by anchor."""

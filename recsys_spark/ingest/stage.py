@@ -67,7 +67,7 @@ class _Ingest:
         self.intakes.append(taken)
         catalogue, profiles = self._catalogues()
         self._stop_where_all_bad()
-        events = self._empty("events") if new is None else new
+        events = self.store.empty("events") if new is None else new
         written = [self._write_users(profiles, events), self._write_items(catalogue, events)]
         if "knowledge_graph" in self.job.sources:
             written.append(self._write_graph())
@@ -81,9 +81,6 @@ class _Ingest:
 
     def _present(self, table: str) -> DataFrame:
         return self.store.read_or_empty(table, self.context.namespace)
-
-    def _empty(self, table: str) -> DataFrame:
-        return local_frame(self.job.spark, [], contract(table).schema)
 
     def _catalogues(self) -> tuple[DataFrame, DataFrame]:
         """Rows of the items' and the users' source; empty where none is configured."""
@@ -133,7 +130,7 @@ class _Ingest:
         return self.store.replace("knowledge_graph", self.context.namespace, facts, self.commit)
 
     def _write_quarantine(self) -> Written:
-        rows = self._empty("quarantine")
+        rows = self.store.empty("quarantine")
         for taken in self.intakes:
             if taken.rows is not None:
                 rows = rows.unionByName(bad(taken.rows, taken.table, self.commit.run_id))
@@ -156,7 +153,7 @@ class _Ingest:
         return self.store.merge("events", self.context.namespace, rows, self.commit)
 
     def _write_ledger(self) -> list[Written]:
-        rows = self._empty("ledger")
+        rows = self.store.empty("ledger")
         for taken in self.intakes:
             rows = rows.unionByName(
                 ledger_rows(self.job.spark, taken.table, taken.new, taken.counts, taken.sha, self.commit.run_id)

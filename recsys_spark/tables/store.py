@@ -95,6 +95,10 @@ class Store:
         """The table, or an empty frame of its contract where nothing has written it yet."""
         if self.exists(table, namespace):
             return self.read(table, namespace)
+        return self.empty(table)
+
+    def empty(self, table: str) -> DataFrame:
+        """No rows, with the columns of the table's contract."""
         return local_frame(self.spark, [], contract(table).schema)
 
     def version(self, table: str, namespace: str) -> int:
