@@ -61,13 +61,19 @@ class Context:
         return self.once("log", self._make_log)
 
     def _make_log(self) -> DataFrame:
-        settings = self.config.ingest.robots
         everything = self.store.read("events", self.namespace)
         marked = with_role(everything, self.cutoff)
-        history = of_role(marked, "history")
-        flagged = robots(history, settings.max_events_per_minute, settings.max_z_score, settings.min_users)
-        log = marked.join(self.kept(flagged), "user_idx", "left_anti").select(*everything.columns, ROLE)
+        log = marked.join(self.robots(), "user_idx", "left_anti").select(*everything.columns, ROLE)
         return self.kept(log) if self.store.rows("events", self.namespace) <= MAX_KEPT_EVENTS else log
+
+    def robots(self) -> DataFrame:
+        """Users that act like machines in the visible history: ``(user_idx, reasons)``."""
+        return self.once("robots", self._make_robots)
+
+    def _make_robots(self) -> DataFrame:
+        settings = self.config.ingest.robots
+        history = of_role(with_role(self.store.read("events", self.namespace), self.cutoff), "history")
+        return self.kept(robots(history, settings.max_events_per_minute, settings.max_z_score, settings.min_users))
 
     def events_content(self, rows: Rows = "fit") -> str:
         """Identity of ``events(rows)``; all four come out of one pass."""

@@ -50,7 +50,7 @@ def count_without_spark(
     sent: list[pa.RecordBatch] = []
     for task in range(2):
         part = [e for e in events if e.basket % 2 == task]
-        sent += tasks.send_baskets(plan, nothing, [_batch(part, plan, settings)] if part else [])
+        sent += tasks.send_baskets(plan, nothing, [batch_of(part, plan, settings)] if part else [])
     plain = [row for batch in sent for row in batch.to_pylist()]
     assert {r["slot"] for r in plain if r["block"] != messages.TOTALS} <= set(slots)
     totals, facts = messages.gather_totals([r for r in plain if r["block"] == messages.TOTALS])
@@ -65,7 +65,7 @@ def count_without_spark(
     return Job({(r["item_a"], r["item_b"]): r for r in found}, facts, len(blocks))
 
 
-def _batch(events: list[Event], plan: Any, settings: CooccurrenceSettings) -> pa.RecordBatch:
+def batch_of(events: list[Event], plan: Any, settings: CooccurrenceSettings) -> pa.RecordBatch:
     columns: dict[str, list[Any]] = {"keys": [e.basket for e in events], "items": [e.item for e in events]}
     if plan.timing.needed:
         columns["times"] = [e.day * DAY for e in events]

@@ -54,6 +54,8 @@ class CooccurrenceSettings(Settings):
     min_users: int = Field(1, ge=1)  # distinct users with both items in a basket: fewer are not told of (k-anonymity)
     min_llr: float = Field(0.0, ge=0)  # pairs less significant than this are dropped; 0: none
     top_n: int = Field(200, ge=1)  # neighbours kept per item
+    incremental: bool = False  # live counts: from a kept state and what has changed, not from all events each night
+    fold_after: int = Field(8, ge=1)  # batches of the state after which they are summed into one
 
     @property
     def crosses(self) -> bool:
@@ -65,6 +67,17 @@ class CooccurrenceSettings(Settings):
         whole = sorted({*self.measures, self.rank_by} & WHOLE_BASKET_MEASURES)
         if whole and self.crosses:
             raise ValueError(f"{', '.join(whole)} compare whole baskets: leave out anchor_types and target_types, or the measure")
+        return self
+
+    @model_validator(mode="after")
+    def _a_state_holds_counts(self) -> CooccurrenceSettings:
+        if not self.incremental:
+            return self
+        whole = sorted({*self.measures, self.rank_by} & WHOLE_BASKET_MEASURES)
+        if whole:
+            raise ValueError(f"{', '.join(whole)} cannot be kept up to date from changes: leave them out, or incremental")
+        if self.min_users > 1 and self.basket != "history":
+            raise ValueError("min_users cannot be kept up to date from changes unless basket = 'history': leave one out")
         return self
 
 

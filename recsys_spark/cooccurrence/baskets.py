@@ -14,16 +14,17 @@ from recsys_spark.histories import DISLIKE
 _MICROS_PER_DAY = 86_400_000_000
 
 
-def basket_rows(events: DataFrame, settings: CooccurrenceSettings) -> DataFrame:
+def basket_rows(events: DataFrame, settings: CooccurrenceSettings, *more: str) -> DataFrame:
     """One row per event: ``basket bigint, owner bigint, item_idx int, ts timestamp, weight float``, and for cross-behaviour
     ``side tinyint``; repeated items are not yet merged.
 
     A basket is a session (``session_id``), a history (all events of a user) or a user's events of one UTC day. ``basket``
     and ``owner`` are 64-bit hashes of the string ids, so that neither the basket nor its cut depends on the order in which
-    dense ids were dealt. With ``likes_only``, events with label -1 are left out.
+    dense ids were dealt. With ``likes_only``, events with label -1 are left out. ``more``: further columns of the events.
     """
     kept = events.where(F.col("label") != DISLIKE) if settings.likes_only else events
-    columns: list[Any] = [_key(settings.basket).alias("basket"), F.xxhash64("user_id").alias("owner"), "item_idx", "ts", "weight"]
+    owner = F.xxhash64("user_id").alias("owner")
+    columns: list[Any] = [_key(settings.basket).alias("basket"), owner, "item_idx", "ts", "weight", *more]
     if not settings.crosses:
         return kept.select(*columns)
     anchor, target = _bit(settings.anchor_types, ANCHOR), _bit(settings.target_types, TARGET)

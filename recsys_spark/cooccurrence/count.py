@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from pyspark import Broadcast, StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config.signals import CooccurrenceSettings
@@ -51,10 +51,10 @@ def cooccurrences(
             it, hashes of ``item_idx``.
     """
     spark = rows.sparkSession
-    partitions = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
+    partitions = shuffle_partitions(spark)
     plan = plan_of(settings, reference, seed, partition_keys(spark, partitions))
     held: list[Broadcast[Any]] = [spark.sparkContext.broadcast(hashes)]
-    dealt = rows.select(*_columns(rows, plan)).repartition(partitions, "keys")
+    dealt = rows.select(*row_columns(rows, plan)).repartition(partitions, "keys")
     messages = dealt.mapInArrow(partial(send_baskets, plan, held[0]), SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         totals, facts = gather_totals(messages.where(F.col("block") == TOTALS).collect())
@@ -71,7 +71,12 @@ def cooccurrences(
             shared.unpersist()
 
 
-def _columns(rows: DataFrame, plan: Plan) -> list[Any]:
+def shuffle_partitions(spark: SparkSession) -> int:
+    """How many tasks a shuffle of this session feeds."""
+    return int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
+
+
+def row_columns(rows: DataFrame, plan: Plan) -> list[Any]:
     """Of each event what the plan needs, by the names of ``grouping.Rows``; narrow rows are cheap to shuffle."""
     found = [F.col("basket").alias("keys"), F.col("item_idx").alias("items")]
     if plan.timing.needed:

@@ -6,7 +6,7 @@ Legend: E entries (item occurrences), B baskets. All functions are pure and inde
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ Items = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Sides = NDArray[np.int8]
+Signs = NDArray[np.int8]
 
 ANCHOR, TARGET = 1, 2  # of a pair (a, b) the anchor is a
 
@@ -35,6 +36,14 @@ class Rows:
     sides: Sides | None = None
     owners: Ints | None = None
 
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Those that there are."""
+        return {field.name: column for field in fields(self) if (column := getattr(self, field.name)) is not None}
+
+    def take(self, chosen: NDArray[Any]) -> Rows:
+        """These rows (a mask, or positions)."""
+        return Rows(**{name: column[chosen] for name, column in self.columns().items()})
+
 
 @dataclass(frozen=True)
 class Baskets:
@@ -51,6 +60,7 @@ class Baskets:
     sides: Sides | None = None  # [E], bits ANCHOR and TARGET: which side of a pair the entry may take
     keys: Ints | None = None  # [B], the basket's identity, which alone orders baskets
     owners: Ints | None = None  # [B], the user that the basket is of
+    signs: Signs | None = None  # [B], 1 for a basket to be counted, -1 for one to be taken back; absent: all are counted
 
     @property
     def sizes(self) -> Ints:
@@ -73,7 +83,8 @@ class Baskets:
 
     def of_baskets(self) -> dict[str, NDArray[Any]]:
         """The optional columns of baskets that there are."""
-        return {n: c for n, c in (("keys", self.keys), ("owners", self.owners)) if c is not None}
+        columns = (("keys", self.keys), ("owners", self.owners), ("signs", self.signs))
+        return {name: column for name, column in columns if column is not None}
 
     def span(self, first: int, last: int) -> Baskets:
         """Baskets ``first`` to ``last``, as views."""

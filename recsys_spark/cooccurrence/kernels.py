@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Floats, Ints, Items, position_in_group
-from recsys_spark.cooccurrence.occurrences import PairCounts, Timing, slices, written_out
+from recsys_spark.cooccurrence.occurrences import PairCounts, Timing, slices, worth_keeping, written_out
 
 
 def pair_counts(
@@ -30,7 +30,8 @@ def pair_counts(
 
     Args:
         baskets: every basket with two or more items that holds an item of the block (others do no harm). With ``sides``,
-            a is taken from entries that may be anchors, b from those that may be targets.
+            a is taken from entries that may be anchors, b from those that may be targets. With ``signs``, counts are net,
+            and every pair that changes is given, whatever its support.
         num_items: N, above every item of the baskets.
         block, num_blocks: which items are meant: item % num_blocks == block.
         min_support: pairs in fewer baskets are dropped.
@@ -48,10 +49,14 @@ def pair_counts(
 def _product_counts(baskets: Baskets, num_items: int, block: int, num_blocks: int, min_support: int) -> Iterator[PairCounts]:
     """Rows of X^T X for the items of the block, X being baskets x items in 0 and 1."""
     own, every = incidence(baskets, num_items, block, num_blocks)
-    for first, last in slices(own @ np.diff(every.indptr)):
+    work = own @ np.diff(every.indptr)
+    if baskets.signs is not None:
+        own.data *= baskets.signs[own.indices]
+    for first, last in slices(work):
         found = own[first:last] @ every
         item_a = (np.repeat(np.arange(first, last), np.diff(found.indptr)) * num_blocks + block).astype(np.int32)
-        kept = (found.data >= min_support) & (found.indices != item_a)
+        pairs = PairCounts(item_a, found.indices, found.data)
+        kept = worth_keeping(pairs, baskets, min_support) & (found.indices != item_a)
         yield PairCounts(item_a[kept], found.indices[kept].astype(np.int32), found.data[kept].astype(np.int64))
 
 

@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys_spark.cooccurrence.grouping import Baskets, Floats, Ints, Items, Rows, from_sizes
+from recsys_spark.cooccurrence.grouping import Baskets, Floats, Ints, Items, from_sizes
 from recsys_spark.cooccurrence.plan import ItemTotals
 
 TOTALS = -1  # the "block" of the rows that carry a task's item totals and facts
 MAX_ENTRIES = 16_000_000  # of a message: 192 MB with times; a Spark row must stay below 2 GB
 _OF_ENTRIES: dict[str, type[np.generic]] = {"items": np.int32, "times": np.int64, "weights": np.float64, "sides": np.int8}
-_OF_BASKETS: dict[str, type[np.generic]] = {"sizes": np.int32, "keys": np.int64, "owners": np.int64}
+_OF_BASKETS: dict[str, type[np.generic]] = {"sizes": np.int32, "keys": np.int64, "owners": np.int64, "signs": np.int8}
 _OF_ITEMS: dict[str, type[np.generic]] = {"anchors": np.int64, "targets": np.int64}
 _COLUMNS = {**_OF_ENTRIES, **_OF_BASKETS, **_OF_ITEMS}
 _TOTALS = ("items", "anchors", "targets", "weights")
@@ -42,19 +42,13 @@ class ItemCounts:
     weights: Floats | None = None
 
 
-def read_rows(batches: Iterable[pa.RecordBatch]) -> Rows:
-    """All rows of a task; optional columns go by name (``times``, ``weights``, ``sides``, ``owners``)."""
+def read_columns(batches: Iterable[pa.RecordBatch]) -> dict[str, NDArray[Any]]:
+    """All rows of a task, by the names of ``grouping.Rows`` (and ``new``, ``old``, see ``signed``); no rows: empty columns."""
     held = list(batches)
-    kinds = {"keys": np.int64, "items": np.int32, "times": np.int64, "weights": np.float64, "sides": np.int8, "owners": np.int64}
-    names = held[0].schema.names if held else ["keys", "items"]
-    return Rows(
-        **{
-            name: np.concatenate([b.column(names.index(name)).to_numpy(zero_copy_only=False) for b in held])
-            if held
-            else np.zeros(0, dtype=kinds[name])
-            for name in names
-        }
-    )
+    if not held:
+        return {"keys": np.zeros(0, dtype=np.int64), "items": np.zeros(0, dtype=np.int32)}
+    names = held[0].schema.names
+    return {name: np.concatenate([b.column(n).to_numpy(zero_copy_only=False) for b in held]) for n, name in enumerate(names)}
 
 
 def basket_messages(slot: int, block: int, baskets: Baskets) -> Iterator[pa.RecordBatch]:
@@ -97,23 +91,30 @@ def _message(slot: int, block: int, columns: dict[str, NDArray[Any]], facts: str
 
 def gather_totals(messages: Sequence[Any]) -> tuple[ItemTotals, dict[str, Any]]:
     """Totals of all items and the summed facts, out of the totals rows of all tasks."""
-    held = [_read_counts(message) for message in messages]
+    held = [read_counts(message) for message in messages]
     num_items = 1 + max((int(part.items.max()) for part in held if len(part.items)), default=-1)
     anchors, targets = np.zeros(num_items, dtype=np.int64), np.zeros(num_items, dtype=np.int64)
     for part in held:
         anchors[part.items] += part.anchors
         targets[part.items] += part.targets
+    facts = gather_facts([message["facts"] for message in messages])
+    totals = ItemTotals(anchors, targets, facts["num_baskets"], _exact_sums(held, num_items), {})
+    return totals, facts | {"num_items": totals.num_items}
+
+
+def gather_facts(messages: Sequence[str]) -> dict[str, Any]:
+    """The facts of all tasks, summed."""
     facts, sizes = Counter[str](), Counter[str]()
-    for found in (json.loads(m["facts"]) for m in messages):
+    for found in map(json.loads, messages):
         sizes.update(found.pop("basket_sizes"))
         facts.update(found)
     ordered = dict(sorted(sizes.items(), key=lambda entry: int(entry[0].split("-")[0])))
     summed = {name: facts[name] for name in ("num_baskets", "capped_baskets", "items_cut", "occurrences_cut")}
-    totals = ItemTotals(anchors, targets, summed["num_baskets"], _exact_sums(held, num_items), {})
-    return totals, {**summed, "num_items": totals.num_items, "basket_sizes": ordered}
+    return {**summed, "basket_sizes": ordered}
 
 
-def _read_counts(message: Any) -> ItemCounts:
+def read_counts(message: Any) -> ItemCounts:
+    """The totals in a totals message."""
     columns: dict[str, Any] = {n: np.frombuffer(message[n], _COLUMNS[n]) for n in _TOTALS if message[n] is not None}
     return ItemCounts(**columns)
 

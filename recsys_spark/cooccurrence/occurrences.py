@@ -24,7 +24,7 @@ class PairCounts:
 
     item_a: Items  # [P]
     item_b: Items  # [P]
-    both: Ints  # [P], baskets that hold both
+    both: Ints  # [P], baskets that hold both; net of those taken back, where baskets carry signs
     decayed: Floats | None = None  # [P], sum over those baskets of 2^((t_pair - reference) / half_life)
 
     def take(self, kept: NDArray[np.integer[Any]] | NDArray[np.bool_]) -> PairCounts:
@@ -82,7 +82,17 @@ def written_out(
         allowed = _allowed(baskets, left, right, timing)
         left, right = left[allowed], right[allowed]
         pairs, users = _sum_pairs(baskets, basket_of[left], left, right, timing, min_users > 1)
-        yield pairs.take((pairs.both >= min_support) & (users >= min_users))
+        yield pairs.take(worth_keeping(pairs, baskets, min_support) & (users >= min_users))
+
+
+def worth_keeping(pairs: PairCounts, baskets: Baskets, min_support: int) -> Bools:
+    """Pairs with enough baskets; of baskets with signs, every pair about which they change anything."""
+    if baskets.signs is None:
+        return pairs.both >= min_support
+    changed = pairs.both != 0
+    if pairs.decayed is not None:
+        changed |= pairs.decayed != 0
+    return np.asarray(changed)
 
 
 def _pairs_of_entries(left: Ints, lows: Ints, highs: Ints) -> tuple[Ints, Ints]:
@@ -131,11 +141,14 @@ def _sum_pairs(
     largest = _last_of_runs(item_a, item_b, basket)
     item_a, item_b, basket, shares = item_a[largest], item_b[largest], basket[largest], shares[largest]
     ends = np.flatnonzero(_last_of_runs(item_a, item_b))
+    starts = np.append(-1, ends)[:-1] + 1
     both = np.diff(ends, prepend=-1)
+    if baskets.signs is not None:
+        signs = baskets.signs[basket].astype(np.int64)
+        both, shares = sums_of_runs(signs, starts), shares * signs
     decayed = None
     if timing.decays:
-        shares = shares[np.lexsort((shares, item_b, item_a))]
-        decayed = np.add.reduceat(shares, ends - both + 1) if len(ends) else np.zeros(0)
+        decayed = sums_of_runs(shares[np.lexsort((shares, item_b, item_a))], starts)
     found = PairCounts(item_a[ends], item_b[ends], both.astype(np.int64), decayed)
     return found, _distinct_owners(np.asarray(baskets.owners)[basket], item_a, item_b, ends) if users else np.inf
 
@@ -156,6 +169,11 @@ def _distinct_owners(owners: Ints, item_a: Items, item_b: Items, ends: Ints) -> 
     order = np.lexsort((owners, item_b, item_a))
     new = _last_of_runs(item_a[order], item_b[order], owners[order])
     return np.diff(np.cumsum(new)[ends], prepend=0)
+
+
+def sums_of_runs(values: NDArray[Any], starts: Ints) -> NDArray[Any]:
+    """Sum of each run of values; runs begin at ``starts``, the first at 0."""
+    return np.asarray(np.add.reduceat(values, starts)) if len(starts) else values[:0]
 
 
 def _last_of_runs(*columns: NDArray[np.integer[Any]]) -> Bools:

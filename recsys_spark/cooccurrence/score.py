@@ -54,8 +54,9 @@ class Scorer:
     def __init__(self, plan: Plan, totals: ItemTotals, hashes: Hashes | None) -> None:
         self.plan, self.totals, self.hashes = plan, totals, hashes
 
-    def rows(self, pairs: PairCounts, whole: WholeBaskets) -> pa.RecordBatch:
-        """Rows of the table for the best pairs of each item a; measures not asked for are null."""
+    def rows(self, pairs: PairCounts, whole: WholeBaskets | None) -> pa.RecordBatch:
+        """Rows of the table for the best pairs of each item a; measures not asked for are null. ``whole`` is needed by
+        measures of whole baskets alone."""
         settings = self.plan.settings
         pairs = pairs.take(self._significant(pairs))
         ranking = self._score(settings.rank_by, pairs, whole)
@@ -81,11 +82,13 @@ class Scorer:
     def _held(self, pairs: PairCounts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return self.totals.baskets[pairs.item_a], self.totals.as_target[pairs.item_b]
 
-    def _score(self, name: Measure, pairs: PairCounts, whole: WholeBaskets) -> Floats:
+    def _score(self, name: Measure, pairs: PairCounts, whole: WholeBaskets | None) -> Floats:
         if name in MEASURES:
             scores = MEASURES[name](pairs.both, *self._held(pairs), self.totals.total)
-        else:
+        elif whole is not None:
             scores = whole.score(name, pairs)
+        else:
+            raise ValueError(f"{name} needs whole baskets")
         shrinkage = self.plan.settings.shrinkage
         return shrunk(scores, pairs.both, shrinkage) if shrinkage and name in SIMILARITIES else scores
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,8 @@ from recsys_spark.config import Config
 from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.context import Context
 from recsys_spark.cooccurrence.baskets import basket_rows
-from recsys_spark.cooccurrence.count import cooccurrences
+from recsys_spark.cooccurrence.count import Counted, cooccurrences
+from recsys_spark.cooccurrence.incremental import Keeper
 from recsys_spark.cooccurrence.plan import Hashes
 from recsys_spark.errors import ConfigError
 from recsys_spark.tables.runs import StagePlan, StageReport
@@ -39,12 +41,20 @@ def run(config: Config, context: Context) -> StageReport:
     plan = StagePlan("cooccurrence", depends_on, {"events": context.events_content("fit")}, ("cooccurrence",))
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
-        rows = basket_rows(context.events("fit"), settings)
-        with cooccurrences(rows, settings, reference, config.seed, _id_hashes(context, config.seed)) as counted:
+        with _counted(config, context, reference, commit) as counted:
             written = context.store.replace("cooccurrence", context.namespace, counted.frame, commit)
             return [written], {**counted.facts, "num_pairs": written.rows}
 
     return context.run_stage(plan, body)
+
+
+def _counted(config: Config, context: Context, reference: datetime, commit: Commit) -> AbstractContextManager[Counted]:
+    """From all events; in live, where it is asked for, from the state and what has changed. The counts are the same."""
+    settings, hashes = config.cooccurrence, _id_hashes(context, config.seed)
+    if settings.incremental and context.namespace == "live":
+        keeper = Keeper(context, settings, config.seed, hashes, commit)
+        return keeper.table(keeper.update(reference), reference)
+    return cooccurrences(basket_rows(context.events("fit"), settings), settings, reference, config.seed, hashes)
 
 
 def refuse_days_without_times(settings: CooccurrenceSettings, has_times: bool) -> None:

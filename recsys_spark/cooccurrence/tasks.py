@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from recsys_spark.cooccurrence.grouping import (
     TARGET,
     Baskets,
     Ints,
+    Rows,
     Sides,
     cut_baskets,
     cut_occurrences,
@@ -27,7 +29,7 @@ from recsys_spark.cooccurrence.messages import (
     ItemCounts,
     basket_messages,
     read_baskets,
-    read_rows,
+    read_columns,
     squares_message,
     totals_message,
 )
@@ -38,42 +40,58 @@ from recsys_spark.cooccurrence.weighting import Corpus, squares
 
 def send_baskets(plan: Plan, hashes: Broadcast[Hashes | None], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Rows of one task to messages: its totals and facts, then the baskets for each block."""
-    grouped = group_rows(read_rows(batches), plan.timing.occurrences)
+    baskets, facts = baskets_of(plan, hashes.value, Rows(**read_columns(batches)))
+    yield totals_message(item_counts(baskets), facts)
+    if not (plan.whole_baskets or plan.counts_users):
+        baskets = Baskets(baskets.starts, baskets.items, baskets.times, sides=baskets.sides)  # send what is needed only
+    yield from to_blocks(plan, baskets)
+
+
+def baskets_of(plan: Plan, hashes: Hashes | None, rows: Rows) -> tuple[Baskets, dict[str, Any]]:
+    """Rows (all of each basket) to baskets within their caps, and the facts about them, which add up over tasks."""
+    grouped = group_rows(rows, plan.timing.occurrences)
     sizes = distinct(grouped).sizes
     grouped, occurrences_cut = cut_occurrences(grouped, plan.settings.max_occurrences)
     cap = plan.settings.max_basket_items
-    baskets, was_cut, items_cut = cut_baskets(grouped, cap, item_hashes(grouped.items, plan.seed, hashes.value))
-    facts = {
+    baskets, was_cut, items_cut = cut_baskets(grouped, cap, item_hashes(grouped.items, plan.seed, hashes))
+    return baskets, {
         "num_baskets": len(sizes),
         "capped_baskets": int(was_cut.sum()),
         "items_cut": items_cut,
         "occurrences_cut": occurrences_cut,
         "basket_sizes": size_histogram(sizes),
     }
-    yield totals_message(_item_totals(baskets), facts)
-    if not (plan.whole_baskets or plan.counts_users):
-        baskets = Baskets(baskets.starts, baskets.items, baskets.times, sides=baskets.sides)  # send what is needed only
+
+
+def to_blocks(plan: Plan, baskets: Baskets) -> Iterator[pa.RecordBatch]:
+    """Messages with the baskets that each block of items needs."""
     block_of = baskets.items % plan.num_blocks
     for block in range(plan.num_blocks):
         yield from basket_messages(plan.slots[block], block, touching(baskets, block_of, block, plan.min_entries))
 
 
-def _item_totals(baskets: Baskets) -> ItemCounts:
-    """Items in any basket, in how many as an anchor and as a target, and their summed weight."""
+def item_counts(baskets: Baskets) -> ItemCounts:
+    """Items in any basket, in how many (net, where there are signs) as an anchor and as a target, and their summed weight."""
     whole = distinct(baskets)
-    counts = np.bincount(whole.items)
-    items = np.flatnonzero(counts).astype(np.int32)
+    met = np.bincount(whole.items)
+    items = np.flatnonzero(met).astype(np.int32)
     if baskets.sides is None:
-        anchors = targets = counts
+        anchors = targets = met if whole.signs is None else _num_baskets(whole, len(met))
     else:
-        anchors, targets = (_able(baskets, baskets.sides, side, len(counts)) for side in (ANCHOR, TARGET))
+        anchors, targets = (_num_baskets(_able(baskets, baskets.sides, side), len(met)) for side in (ANCHOR, TARGET))
     weights = None if whole.weights is None else np.bincount(whole.items, weights=whole.weights).astype(np.float64)[items]
     return ItemCounts(items, anchors[items], targets[items], weights)
 
 
-def _able(baskets: Baskets, sides: Sides, side: int, num_items: int) -> Ints:
-    """In how many baskets each item has an entry that may take the side [N]."""
-    return np.bincount(distinct(baskets.keep((sides & side) > 0)).items, minlength=num_items)
+def _able(baskets: Baskets, sides: Sides, side: int) -> Baskets:
+    """With one entry for each item that may take the side."""
+    return distinct(baskets.keep((sides & side) > 0))
+
+
+def _num_baskets(whole: Baskets, num_items: int) -> Ints:
+    """Of each item [N]."""
+    signs = None if whole.signs is None else np.repeat(whole.signs, whole.sizes)
+    return np.bincount(whole.items, weights=signs, minlength=num_items).astype(np.int64)
 
 
 def size_histogram(sizes: Ints) -> dict[str, int]:
@@ -83,7 +101,7 @@ def size_histogram(sizes: Ints) -> dict[str, int]:
     return dict(zip(names, counts.tolist(), strict=True))
 
 
-def _by_block(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Baskets]]:
+def by_block(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Baskets]]:
     """The baskets of each block that this task was sent."""
     parts: dict[int, list[Baskets]] = defaultdict(list)
     for batch in batches:
@@ -100,7 +118,7 @@ def corpus_of(plan: Plan, totals: ItemTotals) -> Corpus:
 
 def sum_squares(plan: Plan, totals: Broadcast[ItemTotals], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Messages of whole blocks to the squared lengths of their items' vectors."""
-    for block, baskets in _by_block(batches):
+    for block, baskets in by_block(batches):
         whole, corpus = distinct(baskets).in_order_of_keys(), corpus_of(plan, totals.value)
         own = np.arange(block, len(totals.value.baskets), plan.num_blocks, dtype=np.int32)
         yield from squares_message(own, {name: squares(whole, corpus, name)[own] for name in plan.weightings})
@@ -112,7 +130,7 @@ def count_blocks(
     """Messages of one or more whole blocks to co-occurrence rows."""
     num_items, users = len(totals.value.baskets), plan.settings.min_users if plan.counts_users else 1
     scorer = Scorer(plan, totals.value, hashes.value)
-    for block, baskets in _by_block(batches):
+    for block, baskets in by_block(batches):
         whole = WholeBaskets(plan, totals.value, hashes.value, corpus_of(plan, totals.value), baskets, block)
         for pairs in pair_counts(baskets, num_items, block, plan.num_blocks, plan.min_support, plan.timing, users):
             yield scorer.rows(pairs, whole)

@@ -26,6 +26,7 @@ class Contract:
     partition: tuple[str, ...] = ()
     shared: bool = False  # outside the namespaces
     num_files: bool = False  # written as a fixed number of equal files, for Petastorm
+    change_feed: bool = False  # Delta records its changes row by row, for what is kept up to date from them
 
     @property
     def keys(self) -> tuple[tuple[str, ...], ...]:
@@ -57,6 +58,7 @@ TABLES: dict[str, Contract] = {
             key=("event_date", "event_id"),
             partition=("event_date",),
             shared=True,
+            change_feed=True,
         ),
         Contract(
             "items",
@@ -101,6 +103,12 @@ TABLES: dict[str, Contract] = {
             "swing double, rank_a int!",
             key=("item_a", "item_b"),
         ),
+        Contract(
+            "cooccurrence_deltas",
+            "item_a int!, item_b array<int>!, num_baskets array<bigint>!, decayed_count array<double>, batch_id string!, "
+            "reference timestamp!",
+        ),
+        Contract("robots", "user_idx int!, reasons array<string>!", key=("user_idx",)),
         Contract(
             "pairs",
             "anchor_idx int!, item_idx int!, weight float!, source string!, split string!",

@@ -169,6 +169,8 @@ class Store:
 
     def _overwrite(self, rows: DataFrame, spec: Contract, namespace: str, options: dict[str, str]) -> None:
         options = {"mergeSchema": "true", **options}  # a later version of us may know more columns
+        if spec.change_feed:
+            options["delta.enableChangeDataFeed"] = "true"  # of the table, from its first commit on
         writer = rows.write.format("delta").mode("overwrite").options(**options)
         writer.partitionBy(*spec.partition).save(self.path(spec.name, namespace))
 
@@ -195,17 +197,24 @@ class Store:
                 self._upsert(spec, namespace, put, _metadata(commit, spec, after))
                 return Written(table, self.version(table, namespace), added.rows, after.digest, True)
 
-    def append(self, table: str, namespace: str, frame: DataFrame, commit: Commit) -> int:
-        """Add rows to a log (``runs``, ``published``), in one commit; returns its version.
+    def append(self, table: str, namespace: str, frame: DataFrame, commit: Commit, anew: bool = False, **facts: Any) -> int:
+        """Add rows to a log (``runs``, ``published``, ``cooccurrence_deltas``), or with ``anew`` put them in the place of all
+        that is there, in one commit; returns its version. ``facts`` go into the commit, ``last_facts`` finds them again.
 
         Raises:
             ContractError: columns or types break the contract; nothing is written.
         """
         rows = conform(frame, contract(table))
-        rows.write.format("delta").mode("append").option("userMetadata", commit.metadata(table=table)).save(
-            self.path(table, namespace)
-        )
+        writer = rows.write.format("delta").mode("overwrite" if anew else "append")
+        writer.option("userMetadata", commit.metadata(table=table, **facts)).save(self.path(table, namespace))
         return self.version(table, namespace)
+
+    def last_facts(self, table: str, namespace: str) -> dict[str, Any]:
+        """Metadata of the newest commit that is ours; empty where there is none."""
+        last = self._last_commit(table, namespace)
+        if last is None or last.metadata:
+            return {} if last is None else last.metadata
+        return next(iter(self.commits(table, namespace)), {})
 
     def _last_commit(self, table: str, namespace: str) -> LastCommit | None:
         return last_commit(self.spark, self.path(table, namespace))

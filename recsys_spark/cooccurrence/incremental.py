@@ -1,0 +1,162 @@
+"""Co-occurrence kept up to date: the state takes in what has changed in the log, and the table is derived from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from pyspark import Broadcast, StorageLevel
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config.signals import CooccurrenceSettings
+from recsys_spark.context import Context
+from recsys_spark.cooccurrence.baskets import basket_rows
+from recsys_spark.cooccurrence.count import Counted, row_columns, shuffle_partitions
+from recsys_spark.cooccurrence.deltas import (
+    SCHEMA,
+    count_changes,
+    count_totals,
+    difference,
+    fold_pairs,
+    gather_state_totals,
+    score_pairs,
+    send_changes,
+)
+from recsys_spark.cooccurrence.messages import SCHEMA as MESSAGES
+from recsys_spark.cooccurrence.messages import TOTALS, gather_facts
+from recsys_spark.cooccurrence.plan import Hashes, Plan, plan_of
+from recsys_spark.cooccurrence.state import TABLE, State, rules_of, utc, why_anew
+from recsys_spark.cooccurrence.touched import Sight, touched_rows
+from recsys_spark.log import get_logger
+from recsys_spark.tables.change_feed import changes_since, identity
+from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.dealing import partition_keys
+from recsys_spark.tables.instants import instant
+from recsys_spark.tables.store import Commit
+
+log = get_logger(__name__)
+_BYTES_PER_TASK = 48 << 20  # of the state's files that one task sums: 5 to 10M pairs
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Keeps the state of one namespace."""
+
+    context: Context
+    settings: CooccurrenceSettings
+    seed: int
+    hashes: Hashes | None
+    commit: Commit
+
+    # -- bringing the state up to date ----------------------------------------------------------------------------
+
+    def update(self, until: datetime) -> State:
+        """The state of all events before ``until``; one commit, or none where nothing has changed."""
+        present = State.of_commit(self.context.store.last_facts(TABLE, self.context.namespace))
+        wanted, has_feed = self._wanted(until)
+        reason = why_anew(present, wanted, self.settings, has_feed)
+        if present is not None and reason is None:
+            try:
+                return self._changed(self._folded(present), wanted)
+            except PySparkException as error:  # commits that are needed may have been cleaned away
+                reason = f"its changes cannot be read ({type(error).__name__})"
+                log.warning("co-occurrence state", problem=str(error).splitlines()[0][:300])
+        log.info("co-occurrence state is counted anew", reason=reason)
+        return self._anew(replace(wanted, reference=wanted.until))
+
+    def _wanted(self, until: datetime) -> tuple[State, bool]:
+        """What the state is to see, and whether the log records its changes."""
+        store, namespace = self.context.store, self.context.namespace
+        found = identity(store, "events", namespace)
+        robots = store.replace("robots", namespace, self.context.robots(), self.commit)
+        version, until = store.version("events", namespace), utc(until)
+        rules = rules_of(self.settings, self.seed)
+        return State(rules, found.table_id, version, robots.version, until, until, 0, {}), found.has_feed
+
+    def _anew(self, wanted: State) -> State:
+        rows = basket_rows(self.context.events("fit"), self.settings).drop("owner", "weight")
+        with self._contributions(rows, wanted) as (frame, facts):
+            return self._put(frame, replace(wanted, facts=facts), anew=True)
+
+    def _changed(self, present: State, wanted: State) -> State:
+        if present.sees_the_same_as(wanted):
+            return present
+        store, namespace = self.context.store, self.context.namespace
+        events = store.read("events", namespace, wanted.events_version)
+        changes = changes_since(store, "events", namespace, present.events_version, wanted.events_version)
+        before, after = (Sight(s.until, store.read("robots", namespace, s.robots_version)) for s in (present, wanted))
+        rows, gone = touched_rows(events, changes, before, after, self.settings)
+        try:
+            with self._contributions(rows, present) as (frame, facts):
+                added = difference(present.facts, facts, sign=1)
+                done = replace(wanted, reference=present.reference, batches=present.batches + 1, facts=added)
+                return self._put(frame, done, anew=False)
+        finally:
+            gone.unpersist()
+
+    @contextmanager
+    def _contributions(self, rows: DataFrame, state: State) -> Iterator[tuple[DataFrame, dict[str, Any]]]:
+        """What the rows add to a state, ``deltas.SCHEMA``, and the facts that they add."""
+        spark, partitions = rows.sparkSession, shuffle_partitions(rows.sparkSession)
+        plan = plan_of(self.settings, state.reference, self.seed, partition_keys(spark, partitions))
+        shared = spark.sparkContext.broadcast(self.hashes)
+        flags = [name for name in ("old", "new") if name in rows.columns]
+        dealt = rows.select(*row_columns(rows, plan), *flags).repartition(partitions, "keys")
+        messages = dealt.mapInArrow(partial(send_changes, plan, shared), MESSAGES).persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            told = messages.where(F.col("block") == TOTALS)
+            facts = gather_facts([row["facts"] for row in told.select("facts").collect()])
+            blocks = messages.where(F.col("block") != TOTALS).repartition(partitions, "slot")
+            counted = blocks.mapInArrow(partial(count_changes, plan), SCHEMA)
+            yield counted.union(told.coalesce(1).mapInArrow(count_totals, SCHEMA)), facts
+        finally:
+            messages.unpersist()
+            shared.unpersist()
+
+    def _put(self, frame: DataFrame, state: State, anew: bool) -> State:
+        stamped = frame.withColumns({"batch_id": F.lit(self.commit.fingerprint), "reference": instant(state.reference)})
+        store, namespace = self.context.store, self.context.namespace
+        store.append(TABLE, namespace, stamped, self.commit, anew=anew, **state.document())
+        log.info("co-occurrence state", batches=state.batches, until=state.until.isoformat(), baskets=state.facts["num_baskets"])
+        return state
+
+    # -- summing it and deriving the table from it ----------------------------------------------------------------
+
+    def _folded(self, state: State) -> State:
+        """The same state with its batches summed into one, where they have become many."""
+        if state.batches < self.settings.fold_after:
+            return state
+        log.info("co-occurrence state is summed", batches=state.batches)
+        pairs = self._by_anchor(self._rows().where("item_a >= 0")).mapInArrow(fold_pairs, SCHEMA)
+        totals = self._rows().where("item_a < 0").coalesce(1).mapInArrow(fold_pairs, SCHEMA)
+        return self._put(pairs.union(totals), replace(state, batches=0), anew=True)
+
+    def _rows(self) -> DataFrame:
+        return self.context.read(TABLE).select("item_a", "item_b", "num_baskets", "decayed_count")
+
+    def _by_anchor(self, rows: DataFrame) -> DataFrame:
+        """All rows of an anchor in one task, and no more in a task than it can hold at once."""
+        held = identity(self.context.store, TABLE, self.context.namespace).num_bytes
+        return rows.repartition(max(shuffle_partitions(rows.sparkSession), -(-held // _BYTES_PER_TASK)), "item_a")
+
+    @contextmanager
+    def table(self, state: State, reference: datetime) -> Iterator[Counted]:
+        """Scored, cut rows of table cooccurrence; the frame can be read while the block is open."""
+        spark = self.context.spark
+        plan: Plan = plan_of(self.settings, reference, self.seed, ())
+        rows = self._rows()
+        totals = gather_state_totals(rows.where("item_a < 0").toArrow().to_batches(), state.facts["num_baskets"])
+        held: list[Broadcast[Any]] = [spark.sparkContext.broadcast(value) for value in (totals, self.hashes)]
+        work = partial(score_pairs, plan, held[0], held[1], state.scale(self.settings, reference))
+        try:
+            scored = self._by_anchor(rows.where("item_a >= 0")).mapInArrow(work, contract("cooccurrence").schema)
+            yield Counted(scored, state.facts | {"num_items": totals.num_items})
+        finally:
+            for shared in held:
+                shared.unpersist()
