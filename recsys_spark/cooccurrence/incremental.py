@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
 from pyspark import Broadcast, StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
@@ -62,11 +63,12 @@ class Keeper:
         wanted, has_feed = self._wanted(until)
         reason = why_anew(present, wanted, self.settings, has_feed)
         if present is not None and reason is None:
-            try:
-                return self._changed(self._folded(present), wanted)
-            except PySparkException as error:  # commits that are needed may have been cleaned away
-                reason = f"its changes cannot be read ({type(error).__name__})"
-                log.warning("co-occurrence state", problem=str(error).splitlines()[0][:300])
+            if present.sees_the_same_as(wanted):
+                return present
+            touched = self._touched(present, wanted)
+            if touched is not None:
+                return self._changed(self._folded(present), wanted, *touched)
+            reason = "its changes cannot be read any more"
         log.info("co-occurrence state is counted anew", reason=reason)
         return self._anew(replace(wanted, reference=wanted.until))
 
@@ -84,14 +86,21 @@ class Keeper:
         with self._contributions(rows, wanted) as (frame, facts):
             return self._put(frame, replace(wanted, facts=facts), anew=True)
 
-    def _changed(self, present: State, wanted: State) -> State:
-        if present.sees_the_same_as(wanted):
-            return present
+    def _touched(self, present: State, wanted: State) -> tuple[DataFrame, DataFrame] | None:
+        """As ``touched_rows``; None where commits that are needed have been cleaned away."""
         store, namespace = self.context.store, self.context.namespace
-        events = store.read("events", namespace, wanted.events_version)
-        changes = changes_since(store, "events", namespace, present.events_version, wanted.events_version)
         before, after = (Sight(s.until, store.read("robots", namespace, s.robots_version)) for s in (present, wanted))
-        rows, gone = touched_rows(events, changes, before, after, self.settings)
+        try:
+            changes = changes_since(store, "events", namespace, present.events_version, wanted.events_version)
+            events = store.read("events", namespace, wanted.events_version)
+            rows, gone = touched_rows(events, changes, before, after, self.settings)
+            gone.count()
+        except (PySparkException, Py4JJavaError) as error:
+            log.warning("changes of table events", problem=str(error).splitlines()[0][:300])
+            return None
+        return rows, gone
+
+    def _changed(self, present: State, wanted: State, rows: DataFrame, gone: DataFrame) -> State:
         try:
             with self._contributions(rows, present) as (frame, facts):
                 added = difference(present.facts, facts, sign=1)

@@ -55,7 +55,7 @@ def _moved(log: DataFrame, robots: DataFrame, before: Sight, after: Sight) -> Da
     changed = robots.where(~F.col(_WAS).eqNullSafe(F.col(_IS)))
     of_changed = [] if changed.isEmpty() else [log.join(F.broadcast(changed), "user_idx", "left_semi")]
     parts = [_flagged(part, robots, before, after).where("_old <> _new") for part in (late, *of_changed)]
-    return reduce(DataFrame.union, parts)
+    return reduce(DataFrame.unionByName, parts)
 
 
 def _robots(before: Sight, after: Sight) -> DataFrame:
