@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.row import Row
-from benchmarks.speed import approximate, cooccurrence, doubling, encoding, feed, pipeline, topk
+from benchmarks.speed import approximate, cooccurrence, doubling, encoding, feed, one_more_day, pipeline, topk
 from recsys_spark.encoder.text_source import resolve_dtype
 
 _BFLOAT16 = resolve_dtype("auto") == "bfloat16"  # computed in by the hardware
@@ -34,6 +34,14 @@ ROWS = (
         aim=None,
         run=doubling.doubling,
         at_most=True,
+    ),
+    Row(
+        "cooccurrence-one-more-day",
+        "3% new events into the state of 32M events",
+        "the whole state counted anew",
+        required=5,
+        aim=10,
+        run=one_more_day.one_more_day,
     ),
     Row(
         "topk-als-128",

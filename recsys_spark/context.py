@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
 from recsys_spark.tables.content import Content, content_hash, contents_by
+from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.runs import Body, StagePlan, StageReport, run_stage
 from recsys_spark.tables.store import Store
 from recsys_spark.tables.visible import ROLE, ROLES, Cutoff, Rows, of_role, robots, with_role
@@ -72,6 +73,8 @@ class Context:
 
     def _make_robots(self) -> DataFrame:
         settings = self.config.ingest.robots
+        if settings.max_events_per_minute is None and settings.max_z_score is None:
+            return local_frame(self.spark, [], "user_idx int, reasons array<string>")
         history = of_role(with_role(self.store.read("events", self.namespace), self.cutoff), "history")
         return self.kept(robots(history, settings.max_events_per_minute, settings.max_z_score, settings.min_users))
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.cooccurrence import messages, tasks
-from recsys_spark.cooccurrence.plan import plan_of
+from recsys_spark.cooccurrence.plan import Plan, plan_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 REFERENCE = EPOCH + timedelta(days=60)
@@ -45,24 +45,37 @@ def count_without_spark(
     slots: tuple[int, ...] = (5, 8, 9),
     reference: datetime = REFERENCE,
 ) -> Job:
-    plan = plan_of(settings, reference, 0, slots)
+    plan = plan_of(settings, reference, 0, slots, settings.way == "broadcast")
     nothing: Any = SimpleNamespace(value=None)
     sent: list[pa.RecordBatch] = []
     for task in range(2):
         part = [e for e in events if e.basket % 2 == task]
         sent += tasks.send_baskets(plan, nothing, [batch_of(part, plan, settings)] if part else [])
     plain = [row for batch in sent for row in batch.to_pylist()]
-    assert {r["slot"] for r in plain if r["block"] != messages.TOTALS} <= set(slots)
+    assert {r["slot"] for r in plain if r["block"] >= 0} <= set(slots)
     totals, facts = messages.gather_totals([r for r in plain if r["block"] == messages.TOTALS])
-    blocks = [b for b in sent if b["block"][0].as_py() != messages.TOTALS]
+    blocks, baskets = _blocks(sent, plan)
     if plan.weightings:
-        squares = [r for b in tasks.sum_squares(plan, SimpleNamespace(value=totals), blocks) for r in b.to_pylist()]  # type: ignore[arg-type]
+        lengths = tasks.sum_squares(plan, _shared(totals), baskets, blocks)
+        squares = [r for b in lengths for r in b.to_pylist()]
         none = dict.fromkeys(plan.weightings, totals.weights * 0.0)
         totals = replace(totals, squares=none | messages.gather_squares(squares, len(totals.baskets)))
-    shared: Any = SimpleNamespace(value=totals)
-    found = [r for b in tasks.count_blocks(plan, shared, nothing, blocks) for r in b.to_pylist()]
+    found = [r for b in tasks.count_blocks(plan, _shared(totals), nothing, baskets, blocks) for r in b.to_pylist()]
     assert len({(r["item_a"], r["item_b"]) for r in found}) == len(found)
     return Job({(r["item_a"], r["item_b"]): r for r in found}, facts, len(blocks))
+
+
+def _blocks(sent: list[pa.RecordBatch], plan: Plan) -> tuple[list[pa.RecordBatch], Any]:
+    """What the tasks of blocks are handed: messages, or the names of the blocks and all baskets."""
+    baskets = [b for b in sent if b["block"][0].as_py() != messages.TOTALS]
+    if not plan.broadcast:
+        return baskets, None
+    named = [pa.RecordBatch.from_pydict({"block": pa.array([block], pa.int32())}) for block in range(plan.num_blocks)]
+    return named, _shared(baskets)
+
+
+def _shared(value: Any) -> Any:
+    return SimpleNamespace(value=value)
 
 
 def batch_of(events: list[Event], plan: Any, settings: CooccurrenceSettings) -> pa.RecordBatch:

@@ -2,7 +2,8 @@
 
 Baskets are formed where a plain repartition puts their rows; each is sent to every block of items it touches, as
 binary arrays without any cost per row; a block counts, scores and cuts its own items, and only what is left becomes
-Spark rows. The totals of all items, which scores need, are gathered on the driver in between and broadcast.
+Spark rows. The totals of all items, which scores need, are gathered on the driver in between and broadcast. Where the
+log is small, so are the baskets themselves: every task then picks those of its block, and no basket is sent to several.
 """
 
 from __future__ import annotations
@@ -14,16 +15,21 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
 from pyspark import Broadcast, StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config.signals import CooccurrenceSettings
-from recsys_spark.cooccurrence.messages import SCHEMA, TOTALS, gather_squares, gather_totals
+from recsys_spark.cooccurrence.messages import SCHEMA, TOTALS, WHOLE, gather_squares, gather_totals
 from recsys_spark.cooccurrence.plan import Hashes, ItemTotals, Plan, plan_of
 from recsys_spark.cooccurrence.tasks import count_blocks, send_baskets, sum_squares
+from recsys_spark.log import get_logger
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.dealing import partition_keys
+from recsys_spark.tables.local import local_frame
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,23 +58,48 @@ def cooccurrences(
     """
     spark = rows.sparkSession
     partitions = shuffle_partitions(spark)
-    plan = plan_of(settings, reference, seed, partition_keys(spark, partitions))
+    plan = plan_of(settings, reference, seed, partition_keys(spark, partitions), _is_broadcast(rows, settings))
     held: list[Broadcast[Any]] = [spark.sparkContext.broadcast(hashes)]
     dealt = rows.select(*row_columns(rows, plan)).repartition(partitions, "keys")
     messages = dealt.mapInArrow(partial(send_baskets, plan, held[0]), SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         totals, facts = gather_totals(messages.where(F.col("block") == TOTALS).collect())
-        blocks = messages.where(F.col("block") != TOTALS).repartition(partitions, "slot")
+        blocks, shared = _blocks(messages, plan)
+        held += [shared] if shared is not None else []
         if plan.weightings:
             held.append(spark.sparkContext.broadcast(totals))
-            totals = _with_squares(plan, totals, held[-1], blocks)
+            totals = _with_squares(plan, totals, held[-1], shared, blocks)
         held.append(spark.sparkContext.broadcast(totals))
-        work = partial(count_blocks, plan, held[-1], held[0])
+        work = partial(count_blocks, plan, held[-1], held[0], shared)
         yield Counted(blocks.mapInArrow(work, contract("cooccurrence").schema), facts)
     finally:
         messages.unpersist()
-        for shared in held:
-            shared.unpersist()
+        for kept in held:
+            kept.unpersist()
+
+
+def _is_broadcast(rows: DataFrame, settings: CooccurrenceSettings) -> bool:
+    """Whether all baskets go to the driver and from there to every task; by the optimiser's estimate of their size, as it
+    decides on joins, unless a way is asked for."""
+    if settings.way != "auto":
+        log.info("co-occurrence", way=settings.way, reason="as configured")
+        return settings.way == "broadcast"
+    query: Any = rows._jdf.queryExecution()  # no public way to ask for it
+    size_mib = int(str(query.optimizedPlan().stats().sizeInBytes())) >> 20
+    small = size_mib < settings.broadcast_below_mib
+    way, most = "broadcast" if small else "blocked", settings.broadcast_below_mib
+    log.info("co-occurrence", way=way, reason=f"about {size_mib} MiB of rows, broadcast below {most}")
+    return small
+
+
+def _blocks(messages: DataFrame, plan: Plan) -> tuple[DataFrame, Broadcast[list[pa.RecordBatch]] | None]:
+    """The blocks of items, each in a partition of its own, and where baskets are shared, those."""
+    spark = messages.sparkSession
+    if not plan.broadcast:
+        return messages.where(F.col("block") != TOTALS).repartition(plan.num_blocks, "slot"), None
+    shared = spark.sparkContext.broadcast(messages.where(F.col("block") == WHOLE).toArrow().to_batches())
+    named = local_frame(spark, [(slot, block) for block, slot in enumerate(plan.slots)], "slot int, block int")
+    return named.repartition(plan.num_blocks, "slot"), shared
 
 
 def shuffle_partitions(spark: SparkSession) -> int:
@@ -90,8 +121,9 @@ def row_columns(rows: DataFrame, plan: Plan) -> list[Any]:
     return found
 
 
-def _with_squares(plan: Plan, totals: ItemTotals, shared: Broadcast[ItemTotals], blocks: DataFrame) -> ItemTotals:
+def _with_squares(plan: Plan, totals: ItemTotals, sent: Broadcast[ItemTotals], shared: Any, blocks: DataFrame) -> ItemTotals:
     """The totals with the lengths of all vectors: both ends of a pair are divided by theirs, and only one lies in the block."""
-    found = blocks.mapInArrow(partial(sum_squares, plan, shared), SCHEMA).select("items", "weights", "facts").collect()
+    work = partial(sum_squares, plan, sent, shared)
+    found = blocks.mapInArrow(work, SCHEMA).select("items", "weights", "facts").collect()
     none = dict.fromkeys(plan.weightings, totals.weights * 0.0)
     return replace(totals, squares=none | gather_squares(found, len(totals.baskets)))

@@ -27,6 +27,7 @@ class Plan:
     timing: Timing
     seed: int
     slots: tuple[int, ...]  # slots[block]: a key that Spark's hash partitioner sends to a partition of its own
+    broadcast: bool = False  # baskets are sent as they are, to be shared by the tasks of all blocks
 
     @property
     def num_blocks(self) -> int:
@@ -64,7 +65,9 @@ class Plan:
         return self.settings.min_users > 1 and self.settings.basket != "history"
 
 
-def plan_of(settings: CooccurrenceSettings, reference: datetime, seed: int, slots: Sequence[int]) -> Plan:
+def plan_of(
+    settings: CooccurrenceSettings, reference: datetime, seed: int, slots: Sequence[int], broadcast: bool = False
+) -> Plan:
     """The plan of the tasks; days become microseconds."""
     timing = Timing(
         None if settings.window_days is None else round(settings.window_days * _MICROS_PER_DAY),
@@ -74,7 +77,7 @@ def plan_of(settings: CooccurrenceSettings, reference: datetime, seed: int, slot
         settings.distance_decay,
         settings.directed,
     )
-    return Plan(settings, timing, seed, tuple(slots))
+    return Plan(settings, timing, seed, tuple(slots), broadcast)
 
 
 @dataclass(frozen=True)

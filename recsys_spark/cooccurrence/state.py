@@ -16,7 +16,7 @@ TABLE = "cooccurrence_deltas"
 _KEY = "state"  # in the commit's metadata
 _OF_THE_TABLE = {
     "measures", "rank_by", "shrinkage", "min_support", "min_users", "min_llr", "top_n", "incremental", "fold_after",
-    "swing_alpha", "swing_power", "swing_max_baskets", "bm25_k1", "bm25_b",
+    "way", "broadcast_below_mib", "swing_alpha", "swing_power", "swing_max_baskets", "bm25_k1", "bm25_b",
 }  # fmt: skip
 _MAX_HALF_LIVES = 500  # 2^500: far from what a double cannot hold
 

@@ -26,6 +26,7 @@ from recsys_spark.cooccurrence.grouping import (
 )
 from recsys_spark.cooccurrence.kernels import pair_counts
 from recsys_spark.cooccurrence.messages import (
+    WHOLE,
     ItemCounts,
     basket_messages,
     read_baskets,
@@ -44,7 +45,7 @@ def send_baskets(plan: Plan, hashes: Broadcast[Hashes | None], batches: Iterable
     yield totals_message(item_counts(baskets), facts)
     if not (plan.whole_baskets or plan.counts_users):
         baskets = Baskets(baskets.starts, baskets.items, baskets.times, sides=baskets.sides)  # send what is needed only
-    yield from to_blocks(plan, baskets)
+    yield from basket_messages(0, WHOLE, baskets) if plan.broadcast else to_blocks(plan, baskets)
 
 
 def baskets_of(plan: Plan, hashes: Hashes | None, rows: Rows) -> tuple[Baskets, dict[str, Any]]:
@@ -111,26 +112,50 @@ def by_block(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Baskets]]
         yield block, join_baskets(parts.pop(block))
 
 
+Shared = Broadcast[list[pa.RecordBatch]]  # messages with all baskets
+
+
+def _blocks(plan: Plan, shared: Shared | None, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Baskets]]:
+    """This task's blocks and the baskets of each: sent to it, or picked from those that all tasks share (``batches`` then
+    only name the blocks)."""
+    if shared is None:
+        yield from by_block(batches)
+        return
+    baskets = join_baskets([read_baskets(batch, row) for batch in shared.value for row in range(batch.num_rows)])
+    block_of = baskets.items % plan.num_blocks
+    for batch in batches:
+        for block in batch.column("block").to_pylist():
+            picked = touching(baskets, block_of, block, plan.min_entries)
+            if len(picked.items):
+                yield block, picked
+
+
 def corpus_of(plan: Plan, totals: ItemTotals) -> Corpus:
     """What the weights of vectors depend on."""
     return Corpus(totals.num_items, totals.weights, plan.settings.bm25_k1, plan.settings.bm25_b)
 
 
-def sum_squares(plan: Plan, totals: Broadcast[ItemTotals], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def sum_squares(
+    plan: Plan, totals: Broadcast[ItemTotals], shared: Shared | None, batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
     """Messages of whole blocks to the squared lengths of their items' vectors."""
-    for block, baskets in by_block(batches):
+    for block, baskets in _blocks(plan, shared, batches):
         whole, corpus = distinct(baskets).in_order_of_keys(), corpus_of(plan, totals.value)
         own = np.arange(block, len(totals.value.baskets), plan.num_blocks, dtype=np.int32)
         yield from squares_message(own, {name: squares(whole, corpus, name)[own] for name in plan.weightings})
 
 
 def count_blocks(
-    plan: Plan, totals: Broadcast[ItemTotals], hashes: Broadcast[Hashes | None], batches: Iterable[pa.RecordBatch]
+    plan: Plan,
+    totals: Broadcast[ItemTotals],
+    hashes: Broadcast[Hashes | None],
+    shared: Shared | None,
+    batches: Iterable[pa.RecordBatch],
 ) -> Iterator[pa.RecordBatch]:
     """Messages of one or more whole blocks to co-occurrence rows."""
     num_items, users = len(totals.value.baskets), plan.settings.min_users if plan.counts_users else 1
     scorer = Scorer(plan, totals.value, hashes.value)
-    for block, baskets in by_block(batches):
+    for block, baskets in _blocks(plan, shared, batches):
         whole = WholeBaskets(plan, totals.value, hashes.value, corpus_of(plan, totals.value), baskets, block)
         for pairs in pair_counts(baskets, num_items, block, plan.num_blocks, plan.min_support, plan.timing, users):
             yield scorer.rows(pairs, whole)

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.speed.rivals.self_join import self_join
-from recsys_spark.config.signals import CooccurrenceSettings
+from recsys_spark.config.signals import CooccurrenceSettings, CountingWay
 from recsys_spark.cooccurrence.baskets import basket_rows
 from recsys_spark.cooccurrence.count import cooccurrences
 from recsys_spark.cooccurrence.measures import MEASURES
@@ -138,7 +138,8 @@ def test_baskets_by_session_history_and_day(spark: SparkSession) -> None:
     assert {(r["item_idx"], r["side"]) for r in basket_rows(events, crossed).collect()} == {(1, 1), (2, 1), (3, 2)}
 
 
-def test_rules_and_measures_pass_through_spark(spark: SparkSession) -> None:
+@pytest.mark.parametrize("way", ["blocked", "broadcast"])
+def test_rules_and_measures_pass_through_spark(spark: SparkSession, way: CountingWay) -> None:
     """All that a task may be sent at once equals the job without Spark."""
     rng = random.Random(8)
     events = [
@@ -154,6 +155,7 @@ def test_rules_and_measures_pass_through_spark(spark: SparkSession) -> None:
         window_items=6,
         min_users=2,
         top_n=50,
+        way=way,
     )
     data = [(e.basket, e.owner, e.item, START + timedelta(days=e.day), e.weight) for e in events]
     rows = spark.createDataFrame(data, "basket bigint, owner bigint, item_idx int, ts timestamp, weight double")
@@ -163,3 +165,12 @@ def test_rules_and_measures_pass_through_spark(spark: SparkSession) -> None:
     assert facts == expected.facts
     assert len(found) > 20
     assert {(r["item_a"], r["item_b"]): r for r in found} == expected.rows
+
+
+def test_the_way_goes_by_size_and_is_told(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = spark.range(400_000).selectExpr("id AS basket", "CAST(id % 7 AS int) AS item_idx", "current_timestamp() AS ts")
+    for least, way in ((1, "blocked"), (64, "broadcast")):
+        with cooccurrences(rows, CooccurrenceSettings(broadcast_below_mib=least), REFERENCE):
+            told = capsys.readouterr().out
+        assert f"way={way}" in told
+        assert f"broadcast below {least}" in told
