@@ -75,11 +75,16 @@ class _LineMeter:
         self._log.info(self._label, done=self._done, of=self._total, rate=f"{rate} {self._unit}/s", **shown)
 
 
+def line_progress(label: str, total: float | None = None, unit: str = "rows") -> Meter:
+    """Log lines on a terminal too: for what runs beside work that draws a bar."""
+    return _LineMeter(unit, label, total)
+
+
 @contextmanager
 def progress(label: str, total: float | None = None, unit: str = "rows") -> Iterator[Meter]:
     """A bar with a rate on a terminal; otherwise a log line at most every ten seconds."""
     if not sys.stderr.isatty():
-        yield _LineMeter(unit, label, total)
+        yield line_progress(label, total, unit)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:

@@ -16,6 +16,7 @@ from recsys_spark.log import get_logger
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.store import Commit, Store, Written
+from recsys_spark.tables.tasks_done import tasks_shown
 
 log = get_logger(__name__)
 
@@ -76,7 +77,8 @@ def run_stage(store: Store, namespace: str, run_id: str, as_of: datetime, plan: 
         return StageReport(plan.stage, namespace, commit.fingerprint, "skipped", 0.0, facts=json.loads(earlier["facts"] or "{}"))
     log.info(f"{plan.stage}: start", namespace=namespace, fingerprint=commit.fingerprint)
     start = time.monotonic()
-    written, facts = body(commit)
+    with tasks_shown(store.spark, f"{plan.stage} in {namespace}"):
+        written, facts = body(commit)
     seconds = time.monotonic() - start
     done = StageReport(plan.stage, namespace, commit.fingerprint, "done", seconds, {w.table: w for w in written}, facts)
     _record(store, namespace, as_of, plan, commit, done)

@@ -1,0 +1,36 @@
+"""Long Spark work says how far it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys_spark import log
+from recsys_spark.tables.tasks_done import tasks_shown
+
+NUM_TASKS = 60
+
+
+def test_tasks_are_counted_once_and_told_with_their_rate(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(log, "LOG_EVERY_SECONDS", 0.0)
+
+    def slowly(batches: Iterator[Any]) -> Iterator[Any]:
+        sum(range(2_000_000))
+        yield from batches
+
+    with tasks_shown(spark, "counting in live", every_seconds=0.01):
+        spark.range(NUM_TASKS, numPartitions=NUM_TASKS).mapInArrow(slowly, "id bigint").collect()
+    told = [line for line in capsys.readouterr().out.splitlines() if "counting in live" in line]
+    done = [float(found[1]) for line in told if (found := re.search(r"done=([\d.]+)", line))]
+    left = [float(found[1]) for line in told if (found := re.search(r"left=([\d.]+)", line))]
+    assert len(told) >= 3
+    assert done == sorted(done)
+    assert done[-1] <= NUM_TASKS
+    assert all(d + still == NUM_TASKS for d, still in zip(done, left, strict=True))
+    assert all("tasks/s" in line for line in told)
