@@ -48,9 +48,8 @@ def count_without_spark(
     plan = plan_of(settings, reference, 0, slots, settings.way == "broadcast")
     nothing: Any = SimpleNamespace(value=None)
     sent: list[pa.RecordBatch] = []
-    for task in range(2):
-        part = [e for e in events if e.basket % 2 == task]
-        sent += tasks.send_baskets(plan, nothing, [batch_of(part, plan, settings)] if part else [])
+    for part in dealt([batch_of(some, plan, settings) for some in (events[::2], events[1::2]) if some], plan):
+        sent += tasks.send_baskets(plan, nothing, part)
     plain = [row for batch in sent for row in batch.to_pylist()]
     assert {r["slot"] for r in plain if r["block"] >= 0} <= set(slots)
     totals, facts = messages.gather_totals([r for r in plain if r["block"] == messages.TOTALS])
@@ -76,6 +75,13 @@ def _blocks(sent: list[pa.RecordBatch], plan: Plan) -> tuple[list[pa.RecordBatch
 
 def _shared(value: Any) -> Any:
     return SimpleNamespace(value=value)
+
+
+def dealt(batches: list[pa.RecordBatch], plan: Plan) -> list[list[pa.RecordBatch]]:
+    """The rows of each task of baskets, dealt by two tasks that read the log; one task has nothing."""
+    sent = [message for batch in batches for message in messages.deal_rows(plan.slots, [batch])]
+    slots = [s for s in plan.slots if any(m["slot"][0].as_py() == s for m in sent)]
+    return [*([m for m in sent if m["slot"][0].as_py() == slot] for slot in slots), []]
 
 
 def batch_of(events: list[Event], plan: Any, settings: CooccurrenceSettings) -> pa.RecordBatch:

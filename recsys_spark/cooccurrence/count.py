@@ -1,6 +1,6 @@
 """The Spark job around the kernels: rows -> baskets -> blocks of items -> scored, cut co-occurrence rows.
 
-Baskets are formed where a plain repartition puts their rows; each is sent to every block of items it touches, as
+Rows are dealt to tasks by basket; each basket is sent to every block of items it touches, as
 binary arrays without any cost per row; a block counts, scores and cuts its own items, and only what is left becomes
 Spark rows. The totals of all items, which scores need, are gathered on the driver in between and broadcast. Where the
 log is small, so are the baskets themselves: every task then picks those of its block, and no basket is sent to several.
@@ -21,7 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config.signals import CooccurrenceSettings
-from recsys_spark.cooccurrence.messages import SCHEMA, TOTALS, WHOLE, gather_squares, gather_totals
+from recsys_spark.cooccurrence.messages import SCHEMA, TOTALS, WHOLE, deal_rows, gather_squares, gather_totals
 from recsys_spark.cooccurrence.plan import Hashes, ItemTotals, Plan, plan_of
 from recsys_spark.cooccurrence.tasks import count_blocks, send_baskets, sum_squares
 from recsys_spark.log import get_logger
@@ -60,8 +60,11 @@ def cooccurrences(
     partitions = shuffle_partitions(spark)
     plan = plan_of(settings, reference, seed, partition_keys(spark, partitions), _is_broadcast(rows, settings))
     held: list[Broadcast[Any]] = [spark.sparkContext.broadcast(hashes)]
-    dealt = rows.select(*row_columns(rows, plan)).repartition(partitions, "keys")
-    messages = dealt.mapInArrow(partial(send_baskets, plan, held[0]), SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
+    messages = (
+        dealt(rows.select(*row_columns(rows, plan)), plan)
+        .mapInArrow(partial(send_baskets, plan, held[0]), SCHEMA)
+        .persist(StorageLevel.MEMORY_AND_DISK)
+    )
     try:
         totals, facts = gather_totals(messages.where(F.col("block") == TOTALS).collect())
         blocks, shared = _blocks(messages, plan)
@@ -105,6 +108,12 @@ def _blocks(messages: DataFrame, plan: Plan) -> tuple[DataFrame, Broadcast[list[
 def shuffle_partitions(spark: SparkSession) -> int:
     """How many tasks a shuffle of this session feeds."""
     return int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
+
+
+def dealt(rows: DataFrame, plan: Plan) -> DataFrame:
+    """Rows (columns by the names of ``grouping.Rows``) as binary messages, those of a basket in one partition: a shuffle of
+    rows would cost more than the counting."""
+    return rows.mapInArrow(partial(deal_rows, plan.slots), SCHEMA).repartition(plan.num_blocks, "slot")
 
 
 def row_columns(rows: DataFrame, plan: Plan) -> list[Any]:

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.context import Context
 from recsys_spark.cooccurrence.baskets import basket_rows
-from recsys_spark.cooccurrence.count import Counted, row_columns, shuffle_partitions
+from recsys_spark.cooccurrence.count import Counted, dealt, row_columns, shuffle_partitions
 from recsys_spark.cooccurrence.deltas import (
     SCHEMA,
     count_changes,
@@ -116,8 +116,8 @@ class Keeper:
         plan = plan_of(self.settings, state.reference, self.seed, partition_keys(spark, partitions))
         shared = spark.sparkContext.broadcast(self.hashes)
         flags = [name for name in ("old", "new") if name in rows.columns]
-        dealt = rows.select(*row_columns(rows, plan), *flags).repartition(partitions, "keys")
-        messages = dealt.mapInArrow(partial(send_changes, plan, shared), MESSAGES).persist(StorageLevel.MEMORY_AND_DISK)
+        sent = dealt(rows.select(*row_columns(rows, plan), *flags), plan)
+        messages = sent.mapInArrow(partial(send_changes, plan, shared), MESSAGES).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             told = messages.where(F.col("block") == TOTALS)
             facts = gather_facts([row["facts"] for row in told.select("facts").collect()])

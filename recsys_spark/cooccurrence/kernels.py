@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import _sparsetools, csr_matrix  # the pinned version's kernels, see ``products``
 
 from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Floats, Ints, Items, position_in_group
-from recsys_spark.cooccurrence.occurrences import PairCounts, Timing, slices, worth_keeping, written_out
+from recsys_spark.cooccurrence.occurrences import PairCounts, Timing, slices, written_out
 
 
 def pair_counts(
@@ -52,12 +52,35 @@ def _product_counts(baskets: Baskets, num_items: int, block: int, num_blocks: in
     work = own @ np.diff(every.indptr)
     if baskets.signs is not None:
         own.data *= baskets.signs[own.indices]
-    for first, last in slices(work):
-        found = own[first:last] @ every
-        item_a = (np.repeat(np.arange(first, last), np.diff(found.indptr)) * num_blocks + block).astype(np.int32)
-        pairs = PairCounts(item_a, found.indices, found.data)
-        kept = worth_keeping(pairs, baskets, min_support) & (found.indices != item_a)
-        yield PairCounts(item_a[kept], found.indices[kept].astype(np.int32), found.data[kept].astype(np.int64))
+    for first, starts, item_b, both in products(own, every, work):
+        enough = np.flatnonzero(both >= min_support) if baskets.signs is None else np.arange(len(both))
+        rows = np.repeat(np.arange(first, first + len(starts) - 1, dtype=np.int32), np.diff(starts))[enough]
+        item_a, item_b = rows * np.int32(num_blocks) + np.int32(block), item_b[enough]
+        kept = item_a != item_b
+        yield PairCounts(item_a[kept], item_b[kept], both[enough][kept].astype(np.int64))
+
+
+def products(own: Any, every: Any, work: Ints) -> Iterator[tuple[int, NDArray[Any], Items, NDArray[Any]]]:
+    """``own @ every`` (CSR, integers) in slices of rows: first row, and of the slice its starts, columns and values, which
+    are views of buffers that the next slice overwrites; values of 0 are left out.
+
+    SciPy's ``@`` goes through all multiplications twice, to learn the size of the result first; here the number of
+    multiplications, ``work`` of each row, bounds it.
+    """
+    if not own.indptr.dtype == own.indices.dtype == every.indptr.dtype == every.indices.dtype == np.int32:
+        for first, last in slices(work):
+            found = own[first:last] @ every
+            found.eliminate_zeros()
+            yield first, found.indptr, found.indices, found.data
+        return
+    parts = list(slices(work))
+    size = max((int(work[first:last].sum()) for first, last in parts), default=0)
+    columns, values = np.empty(size, dtype=np.int32), np.empty(size, dtype=own.data.dtype)
+    for first, last in parts:
+        starts = np.empty(last - first + 1, dtype=np.int32)
+        inputs = (own.indptr[first : last + 1], own.indices, own.data, every.indptr, every.indices, every.data)
+        _sparsetools.csr_matmat(last - first, every.shape[1], *inputs, starts, columns, values)
+        yield first, starts, columns[: starts[-1]], values[: starts[-1]]
 
 
 def incidence(

@@ -15,16 +15,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys_spark.cooccurrence.grouping import Baskets, Floats, Ints, Items, from_sizes
+from recsys_spark.cooccurrence.grouping import Baskets, Floats, Ints, Items, from_sizes, mix
 from recsys_spark.cooccurrence.plan import ItemTotals
 
 TOTALS = -1  # the "block" of the rows that carry a task's item totals and facts
 WHOLE = -2  # of the rows that carry baskets for all blocks
+MAX_ROWS = 4_000_000  # of a task that are dealt at once
 MAX_ENTRIES = 16_000_000  # of a message: 192 MB with times; a Spark row must stay below 2 GB
 _OF_ENTRIES: dict[str, type[np.generic]] = {"items": np.int32, "times": np.int64, "weights": np.float64, "sides": np.int8}
 _OF_BASKETS: dict[str, type[np.generic]] = {"sizes": np.int32, "keys": np.int64, "owners": np.int64, "signs": np.int8}
 _OF_ITEMS: dict[str, type[np.generic]] = {"anchors": np.int64, "targets": np.int64}
-_COLUMNS = {**_OF_ENTRIES, **_OF_BASKETS, **_OF_ITEMS}
+_OF_CHANGES: dict[str, type[np.generic]] = {"new": np.int32, "old": np.int32}
+_COLUMNS = {**_OF_ENTRIES, **_OF_BASKETS, **_OF_ITEMS, **_OF_CHANGES}
 _TOTALS = ("items", "anchors", "targets", "weights")
 SCHEMA = "slot int, block int, " + ", ".join(f"{name} binary" for name in _COLUMNS) + ", facts string"
 _ARROW = pa.schema(
@@ -43,13 +45,51 @@ class ItemCounts:
     weights: Floats | None = None
 
 
+def deal_rows(slots: Sequence[int], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Rows of a task to binary messages, each with the rows of one slot: all rows of a basket go to the same."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(b.num_rows for b in held) >= MAX_ROWS:
+            yield from _dealt(slots, held)
+            held = []
+    if held:
+        yield from _dealt(slots, held)
+
+
+def _dealt(slots: Sequence[int], batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    names = batches[0].schema.names
+    columns = {
+        name: np.concatenate([b.column(n).to_numpy(zero_copy_only=False) for b in batches]) for n, name in enumerate(names)
+    }
+    place = (mix(columns["keys"].astype(np.uint64)) % np.uint64(len(slots))).astype(np.int16 if len(slots) < 32_768 else np.int32)
+    order = np.argsort(place, kind="stable")  # of 16-bit numbers: a radix sort
+    bounds = np.searchsorted(place[order], np.arange(len(slots) + 1))
+    columns = {name: column[order] for name, column in columns.items()}
+    for number, slot in enumerate(slots):
+        part = slice(bounds[number], bounds[number + 1])
+        if part.stop > part.start:
+            yield _message(slot, number, {name: column[part] for name, column in columns.items()})
+
+
+def _column(batches: list[pa.RecordBatch], number: int) -> NDArray[Any]:
+    return np.concatenate([batch.column(number).to_numpy(zero_copy_only=False) for batch in batches])
+
+
 def read_columns(batches: Iterable[pa.RecordBatch]) -> dict[str, NDArray[Any]]:
-    """All rows of a task, by the names of ``grouping.Rows`` (and ``new``, ``old``, see ``signed``); no rows: empty columns."""
-    held = list(batches)
+    """All rows that were dealt to a task, by the names of ``grouping.Rows`` (and ``new``, ``old``, see ``deltas``); no rows:
+    empty columns."""
+    held = [_arrays(batch, row) for batch in batches for row in range(batch.num_rows)]
     if not held:
         return {"keys": np.zeros(0, dtype=np.int64), "items": np.zeros(0, dtype=np.int32)}
-    names = held[0].schema.names
-    return {name: np.concatenate([b.column(n).to_numpy(zero_copy_only=False) for b in held]) for n, name in enumerate(names)}
+    return {name: np.concatenate([part[name] for part in held]) for name in held[0]}
+
+
+def _arrays(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
+    """One message, without a copy."""
+    return {
+        name: np.frombuffer(batch[name][row].as_buffer(), kind) for name, kind in _COLUMNS.items() if batch[name][row].is_valid
+    }
 
 
 def basket_messages(slot: int, block: int, baskets: Baskets) -> Iterator[pa.RecordBatch]:
@@ -65,9 +105,7 @@ def basket_messages(slot: int, block: int, baskets: Baskets) -> Iterator[pa.Reco
 
 def read_baskets(batch: pa.RecordBatch, row: int) -> Baskets:
     """One message, without a copy."""
-    columns: dict[str, Any] = {
-        name: np.frombuffer(batch[name][row].as_buffer(), kind) for name, kind in _COLUMNS.items() if batch[name][row].is_valid
-    }
+    columns = _arrays(batch, row)
     return from_sizes(columns.pop("sizes"), columns.pop("items"), **columns)
 
 

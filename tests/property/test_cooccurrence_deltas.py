@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.cooccurrence import deltas, messages
 from recsys_spark.cooccurrence.plan import plan_of
-from tests.cooccurrence_job import REFERENCE, Event, batch_of, count_without_spark
+from tests.cooccurrence_job import REFERENCE, Event, batch_of, count_without_spark, dealt
 
 SLOTS = (5, 8, 9)
 NOTHING: Any = SimpleNamespace(value=None)
@@ -30,16 +30,13 @@ class State(NamedTuple):
 
 
 def contributions(rows: list[tuple[Event, int, int]], settings: CooccurrenceSettings) -> State:
-    """What rows (event, old, new), dealt to two tasks by basket, add to a state."""
+    """What rows (event, old, new) add to a state."""
     plan = plan_of(settings, REFERENCE, 0, SLOTS)
-    sent: list[pa.RecordBatch] = []
-    for task in range(2):
-        part = [row for row in rows if row[0].basket % 2 == task]
-        if part:
-            batch = batch_of([e for e, _, _ in part], plan, settings)
-            flags = {name: pa.array([row[place] for row in part], pa.int32()) for name, place in (("old", 1), ("new", 2))}
-            columns = dict(zip(batch.schema.names, batch.columns, strict=True)) | flags
-            sent += deltas.send_changes(plan, NOTHING, [pa.RecordBatch.from_pydict(columns)])
+    batch = batch_of([e for e, _, _ in rows], plan, settings)
+    flags = {name: pa.array([row[place] for row in rows], pa.int32()) for name, place in (("old", 1), ("new", 2))}
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True)) | flags
+    parts = dealt([pa.RecordBatch.from_pydict(columns)] if rows else [], plan)
+    sent = [message for part in parts for message in deltas.send_changes(plan, NOTHING, part)]
     told = [b for b in sent if b["block"][0].as_py() == messages.TOTALS]
     blocks = [b for b in sent if b["block"][0].as_py() != messages.TOTALS]
     facts = messages.gather_facts([b["facts"][0].as_py() for b in told])

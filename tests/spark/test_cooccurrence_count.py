@@ -143,7 +143,7 @@ def test_rules_and_measures_pass_through_spark(spark: SparkSession, way: Countin
     """All that a task may be sent at once equals the job without Spark."""
     rng = random.Random(8)
     events = [
-        Event(rng.randrange(12), rng.randrange(9), rng.randrange(20), rng.choice([0.5, 1.0]), owner=rng.randrange(3))
+        Event(basket := rng.randrange(12), rng.randrange(9), rng.randrange(20), rng.choice([0.5, 1.0]), owner=basket % 5)
         for _ in range(200)
     ]
     settings = CooccurrenceSettings(
