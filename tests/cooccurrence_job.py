@@ -25,7 +25,7 @@ class Event(NamedTuple):
 
     basket: int
     item: int
-    day: int = 0
+    day: float = 0
     weight: float = 1.0
     side: int = 3
     owner: int = 0
@@ -87,7 +87,7 @@ def dealt(batches: list[pa.RecordBatch], plan: Plan) -> list[list[pa.RecordBatch
 def batch_of(events: list[Event], plan: Any, settings: CooccurrenceSettings) -> pa.RecordBatch:
     columns: dict[str, list[Any]] = {"keys": [e.basket for e in events], "items": [e.item for e in events]}
     if plan.timing.needed:
-        columns["times"] = [e.day * DAY for e in events]
+        columns["times"] = [round(e.day * DAY) for e in events]
     if plan.whole_baskets:
         columns["weights"] = [e.weight for e in events]
     if settings.crosses:
