@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from recsys_spark.recommend.matmul import RoughVectors, computes_in_bfloat16
 from recsys_spark.recommend.scores import DenseScores, Float64, FloatArray, FullScores, Ints, SharedScores, SparseScores, as_rows
 
 PERSONAL = ("encoder", "cooccurrence", "text")  # partners that look at the user
@@ -36,12 +38,17 @@ class EncoderItems:
 
     def scores(self, users: FloatArray) -> DenseScores:
         """Inner products with user vectors ``[B, D]``; a zero vector says nothing."""
-        return DenseScores(users, self.vectors, self.mean, self.covariance, self.longest, self.centred)
+        return DenseScores(users, self.vectors, self.mean, self.covariance, self.longest, self.centred, self.rough)
 
     @cached_property
     def centred(self) -> npt.NDArray[np.float32]:
         """The vectors less their mean, made where they are used and once for all blocks."""
         return (self.vectors - self.mean).astype(np.float32)
+
+    @cached_property
+    def rough(self) -> RoughVectors | None:
+        """The centred vectors for the quick pass; None where float32 is as fast as anything."""
+        return RoughVectors.of(self.centred) if computes_in_bfloat16() else None
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,12 @@ class PopularityItems:
     counts: Float64
     context_values: tuple[str, ...] = ()
     context_counts: Any = None
+
+    @cached_property
+    def event_texts(self) -> tuple[Any, Ints]:
+        """ "7 events", for every number of events that an item has (Arrow strings), and which of these is each item's [N]."""
+        numbers, code = np.unique(self.counts.astype(np.int64), return_inverse=True)
+        return pa.array([f"{number} events" for number in numbers], pa.string()), code
 
     def scores(self, num_users: int, context: str | None = None) -> SharedScores:
         """log(1 + events); in a context by its own events first, among equals by the events of all."""
