@@ -16,6 +16,7 @@ from recsys_spark.recommend.scores import Float64, FloatArray, Ints
 __all__ = ["Best", "Targets", "best", "best_first", "place_in_row"]
 
 _PAIRS_AT_ONCE = 512
+_MOST_ROWS = 1_024  # whose numbers fit into a sort key beside a score
 _TIE = 10.0**-DECIMALS
 
 
@@ -50,11 +51,27 @@ def best(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets
     rows, cols = cells or _sure_cells(fused, allowed, k, item_tile, targets)
     shares = fused.shares(rows, cols)
     exact = total_of(shares, len(rows))
-    order = np.lexsort((cols, -exact, rows))
+    order = _in_order(rows, cols, exact)
     ranks = place_in_row(rows[order], fused.num_users) + 1
     order, ranks = order[ranks <= k], ranks[ranks <= k]
     chosen = {name: share[order] for name, share in shares.items()}
     return Best(rows[order], cols[order], ranks, exact[order], chosen)
+
+
+def _in_order(rows: Ints, cols: Ints, scores: Float64) -> Ints:
+    """Order of cells by user, then score (of ``DECIMALS`` decimals) from the top, then position.
+
+    The cells come nearly so, by their rough scores: one stable sort of user and score in 64 bits then costs little.
+    """
+    units = np.rint(scores * 10.0**DECIMALS)
+    if len(rows) and rows.max() < _MOST_ROWS and np.abs(units).max() < 2.0**52:
+        keys = (rows.astype(np.int64) << 53) - units.astype(np.int64)
+        order: Ints = np.argsort(keys, kind="stable")
+        keys, places = keys[order], cols[order]
+        if not ((keys[1:] == keys[:-1]) & (places[1:] < places[:-1])).any():
+            return order
+    found: Ints = np.lexsort((cols, -scores, rows))
+    return found
 
 
 def _sure_cells(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets | None) -> tuple[Ints, Ints]:
