@@ -18,6 +18,8 @@ from recsys_spark.recommend.scores import DenseScores, Float64, FloatArray, Full
 PERSONAL = ("encoder", "cooccurrence", "text")  # partners that look at the user
 MAX_TERM_SHARE = 0.5  # a word on more than this share of the items is left out of the text vectors
 
+_ITEMS_AT_ONCE = 1_024  # their vectors in float64 stay in a core's cache
+
 
 @dataclass(frozen=True)
 class EncoderItems:
@@ -30,11 +32,15 @@ class EncoderItems:
 
     @classmethod
     def of(cls, vectors: npt.NDArray[np.float32]) -> EncoderItems:
-        exact = vectors.astype(np.float64)
-        mean = exact.mean(axis=0) if len(exact) else np.zeros(vectors.shape[1])
-        centred = exact - mean
-        longest = float(np.linalg.norm(exact, axis=1).max(initial=0.0))
-        return cls(vectors, mean, centred.T @ centred / max(len(exact), 1), longest)
+        count, dimension = vectors.shape
+        mean = vectors.mean(axis=0, dtype=np.float64) if count else np.zeros(dimension)
+        squares, longest = np.zeros((dimension, dimension)), 0.0
+        for begin in range(0, count, _ITEMS_AT_ONCE):
+            exact = vectors[begin : begin + _ITEMS_AT_ONCE].astype(np.float64)
+            longest = max(longest, float(np.linalg.norm(exact, axis=1).max()))
+            exact -= mean
+            squares += exact.T @ exact
+        return cls(vectors, mean, squares / max(count, 1), longest)
 
     def scores(self, users: FloatArray) -> DenseScores:
         """Inner products with user vectors ``[B, D]``; a zero vector says nothing."""
