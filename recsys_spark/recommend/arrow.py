@@ -48,12 +48,7 @@ def vector_rows(column: Any, dimension: int) -> npt.NDArray[np.float32]:
 
 def reason_lists(reasons: Reasons) -> Any:
     """Reasons as an Arrow list column, one list per recommendation."""
-    fields = [
-        pa.array(reasons.kinds, pa.string()),
-        pa.array(reasons.ref_ids, pa.string()),
-        pa.array(reasons.texts, pa.string()),
-        pa.array(reasons.contributions, pa.float64()),
-    ]
+    fields = [reasons.kinds, reasons.ref_ids, reasons.texts, pa.array(reasons.contributions, pa.float64())]
     structs = pa.StructArray.from_arrays(fields, fields=list(_REASON_TYPE))
     return pa.ListArray.from_arrays(pa.array(reasons.offsets, pa.int32()), structs)
 
@@ -63,7 +58,7 @@ def output_batch(table: str, num_rows: int, **columns: Any) -> Any:
     arrays = []
     for name, kind in _TYPES.items():
         if name == "table":
-            arrays.append(pa.array([table] * num_rows, kind))
+            arrays.append(pa.repeat(pa.scalar(table, kind), num_rows))
         elif name in columns:
             given = columns[name]
             arrays.append(given if isinstance(given, pa.Array) else pa.array(given, kind))

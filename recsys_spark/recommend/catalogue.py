@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from scipy import sparse
 
 from recsys_spark.recommend.rules import Rule
@@ -47,6 +49,16 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self.item_idx)
+
+    @cached_property
+    def id_strings(self) -> Any:
+        """``item_ids`` as Arrow strings, made once for all blocks."""
+        return pa.array(self.item_ids, pa.string())
+
+    @cached_property
+    def title_strings(self) -> Any:
+        """``titles`` as Arrow strings."""
+        return pa.array(self.titles, pa.string())
 
     def positions(self, item_idx: Ints) -> Ints:
         """Position of each item, -1 for one that is not in the catalogue."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from recsys_spark.recommend.blocks import Block
 from recsys_spark.recommend.catalogue import Catalogue
@@ -15,7 +16,7 @@ from recsys_spark.recommend.scores import Float64, Ints, as_rows
 from recsys_spark.recommend.topk import Best
 
 _SHARE_DECIMALS = 6
-_CELLS_AT_ONCE = 1_024
+_POPULAR, _ATTRIBUTE, _TOGETHER, _HISTORY = range(4)  # kinds of reasons
 _LEAST_SHARE = 0.005  # a further reason below this would be shown as 0%
 
 
@@ -25,13 +26,13 @@ class Reasons:
 
     kinds: ``cooccurrence`` (met together with the user's item ref_id), ``history`` or ``similar`` (like the item ref_id by
     encoder or text), ``attribute`` (ref_id = its name, text = the shared value or words), ``popular``. ``contributions``
-    are shares of what speaks for the item: in [0, 1], together at most 1.
+    are shares of what speaks for the item: in [0, 1], together at most 1. The strings are Arrow arrays.
     """
 
     offsets: npt.NDArray[np.int32]
-    kinds: npt.NDArray[Any]
-    ref_ids: npt.NDArray[Any]
-    texts: npt.NDArray[Any]
+    kinds: Any
+    ref_ids: Any
+    texts: Any
     contributions: Float64
 
 
@@ -52,26 +53,24 @@ class Explainer:
         decay x similarity. Text goes to a shared attribute where there is one.
         """
         if not len(best.rows):
-            nothing = np.empty(0, object)
+            nothing = pa.array([], pa.string())
             return Reasons(np.zeros(1, np.int32), nothing, nothing, nothing, np.empty(0))
         shares = _positive_shares(best)
         items, weights = _padded(block.history)
         together = self._together(items, weights, best) * shares["cooccurrence"][:, None]
         alike = self._alike(block, items, weights, best) * shares["encoder"][:, None]
-        attribute, value = self._shared_attributes(block, best)
+        shared = self._shared_words(block, best) if profile else self._shared_attributes(block, best)
         by_text = shares["text"].copy()
-        if profile:
-            attribute, value = self._shared_words(block, best)
-        else:
-            dealt = self._text_alike(items, weights, best) * np.where(value == "", by_text, 0.0)[:, None]
-            alike, by_text = alike + dealt, np.where(value == "", 0.0, by_text)
+        if not profile:
+            dealt = self._text_alike(items, weights, best) * np.where(shared.found, 0.0, by_text)[:, None]
+            alike, by_text = alike + dealt, np.where(shared.found, by_text, 0.0)
         history = together + alike
         slots = _cut(np.concatenate([history, by_text[:, None], shares["popularity"][:, None]], axis=1))
-        pick, kept = self._pick(slots, value != "")
-        return self._write(pick, kept, slots, _Told(items[best.rows], together > alike, attribute, value, context or ""), best)
+        pick, kept = self._pick(slots, shared.found)
+        return self._write(pick, kept, slots, _Told(items[best.rows], together > alike, shared, context or ""), best)
 
     def _together(self, items: Ints, weights: Float64, best: Best) -> Float64:
-        if self.partners.cooccurrence is None:
+        if self.partners.cooccurrence is None or not weights.any():
             return np.zeros((len(best.rows), items.shape[1]))
         anchors = items[best.rows]
         cells = self.partners.cooccurrence.rows[np.maximum(anchors, 0).ravel(), np.repeat(best.cols, items.shape[1])]
@@ -81,15 +80,16 @@ class Explainer:
         if self.partners.encoder is None:
             return np.zeros((len(best.rows), items.shape[1]))
         vectors = self.partners.encoder.vectors
-        met = vectors[np.maximum(items, 0)]  # [B, L, D]
-        dots = np.empty((len(best.rows), items.shape[1]))
-        for begin in range(0, len(dots), _CELLS_AT_ONCE):
-            part = slice(begin, begin + _CELLS_AT_ONCE)
-            dots[part] = (met[best.rows[part]].astype(np.float64) * vectors[best.cols[part], None]).sum(axis=2)
+        dots = np.zeros((len(best.rows), items.shape[1]))
+        begins = np.searchsorted(best.rows, np.arange(len(items) + 1))
+        for user in np.flatnonzero(weights.any(axis=1)):
+            met, listed = items[user][items[user] >= 0], slice(begins[user], begins[user + 1])
+            # one product [listed, met] per user: a few hundred vectors, which stay in the cache
+            dots[listed, : len(met)] = vectors[best.cols[listed]].astype(np.float64) @ vectors[met].T.astype(np.float64)
         return _dealt(np.maximum(dots, 0.0) * weights[best.rows])
 
     def _text_alike(self, items: Ints, weights: Float64, best: Best) -> Float64:
-        if self.partners.text is None:
+        if self.partners.text is None or not weights.any():
             return np.zeros((len(best.rows), items.shape[1]))
         by_item = self.partners.text.by_item
         left = by_item[np.maximum(items[best.rows], 0).ravel()]
@@ -97,65 +97,95 @@ class Explainer:
         dots = np.asarray(left.multiply(right).sum(axis=1)).reshape(len(best.rows), items.shape[1])
         return _dealt(dots * weights[best.rows])
 
-    def _shared_attributes(self, block: Block, best: Best) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Name and value of the attribute that an item shares with the history, the most telling one; "" for none."""
+    def _shared_attributes(self, block: Block, best: Best) -> _Shared:
+        """The attribute that an item shares with the history, the most telling one."""
         attributes = self.catalogue.attributes
         if not attributes.shape[1]:
-            return _objects([""] * len(best.rows)), _objects([""] * len(best.rows))
+            return _shared(np.full(len(best.rows), -1), np.empty(0, object))
         rarity = np.log(attributes.shape[0] / np.maximum(np.asarray(attributes.sum(axis=0)).ravel(), 1.0))
         liked = as_rows(block.history @ attributes)
         common = as_rows(attributes[best.cols].multiply(liked[best.rows]).multiply(rarity[None, :]))
-        found = _best_column(common)
-        names = [str(self.catalogue.attribute_names[i]).split(": ", 1) if i >= 0 else ["", ""] for i in found]
-        return _objects([n[0] for n in names]), _objects([n[1] for n in names])
+        return _shared(_best_column(common), self.catalogue.attribute_names)
 
-    def _shared_words(self, block: Block, best: Best) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def _shared_words(self, block: Block, best: Best) -> _Shared:
         """The word of a profile text that speaks most for an item."""
-        nothing = _objects([""] * len(best.rows))
         if self.partners.text is None or block.queries is None:
-            return nothing, nothing
+            return _shared(np.full(len(best.rows), -1), np.empty(0, object))
         common = as_rows(self.partners.text.by_item[best.cols].multiply(block.queries[best.rows]))
-        words = self.partners.text.vectoriser.get_feature_names_out()
-        texts = _objects([str(words[i]) if i >= 0 else "" for i in _best_column(common)])
-        return _objects(["profile_text" if text else "" for text in texts]), texts
+        return _shared(_best_column(common), self.partners.text.vectoriser.get_feature_names_out(), "profile_text")
 
     def _pick(self, slots: Float64, has_attribute: npt.NDArray[np.bool_]) -> tuple[Ints, npt.NDArray[np.bool_]]:
         """The weightiest slots of each item; where nothing speaks for it, a shared attribute, else how popular it is."""
-        count = min(self.max_reasons, slots.shape[1])
-        pick = np.argsort(-slots, axis=1, kind="stable")[:, :count]
-        shares = np.take_along_axis(slots, pick, axis=1)
+        pick, shares = _largest(slots, min(self.max_reasons, slots.shape[1]))
         none, kept = shares[:, 0] <= 0, shares >= _LEAST_SHARE
         pick[none, 0] = slots.shape[1] - np.where(has_attribute[none], 2, 1)
         kept[:, 0] = True
         return pick, kept
 
     def _write(self, pick: Ints, kept: npt.NDArray[np.bool_], slots: Float64, told: _Told, best: Best) -> Reasons:
+        """Every string is taken out of one table by its number: contexts or event counts, shared values, items."""
         which, place = np.nonzero(kept)
-        slot = pick[which, place]
-        length = told.anchors.shape[1]
-        from_history, from_attribute = slot < length, slot == length
-        kinds, ref_ids, texts = (np.empty(len(slot), object) for _ in range(3))
-        kinds[:], ref_ids[:] = "popular", told.context
-        texts[:] = [f"{int(count)} events" for count in self.partners.popularity.counts[best.cols[which]]]
-        kinds[from_attribute] = "attribute"
-        ref_ids[from_attribute], texts[from_attribute] = (found[which[from_attribute]] for found in (told.attribute, told.value))
-        owner, column = which[from_history], slot[from_history]
-        item = told.anchors[owner, column]
-        kinds[from_history] = np.where(told.mostly_together[owner, column], "cooccurrence", self.history_kind)
-        ref_ids[from_history], texts[from_history] = self.catalogue.item_ids[item], self.catalogue.titles[item]
+        slot, length = pick[which, place], told.anchors.shape[1]
+        counts, count_of = self.partners.popularity.event_texts
+        num_shared = len(told.shared.refs)
+        kind, ref, text = np.full(len(slot), _POPULAR), np.zeros(len(slot), np.int64), count_of[best.cols[which]]
+        by = np.flatnonzero(slot == length)
+        kind[by], ref[by], text[by] = _ATTRIBUTE, 1 + told.shared.code[which[by]], len(counts) + told.shared.code[which[by]]
+        by = np.flatnonzero(slot < length)
+        owner, column = which[by], slot[by]
+        item = told.anchors[owner, column] + num_shared
+        kind[by], ref[by], text[by] = (
+            np.where(told.mostly_together[owner, column], _TOGETHER, _HISTORY),
+            1 + item,
+            len(counts) + item,
+        )
+        kinds = pa.array(["popular", "attribute", "cooccurrence", self.history_kind])
+        refs = pa.concat_arrays([pa.array([told.context]), told.shared.refs, self.catalogue.id_strings])
+        texts = pa.concat_arrays([counts, told.shared.texts, self.catalogue.title_strings])
         offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
-        return Reasons(offsets, kinds, ref_ids, texts, slots[which, slot])
+        return Reasons(offsets, kinds.take(kind), refs.take(ref), texts.take(text), slots[which, slot])
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What each item shares with the user: ``code [C]`` of a reference and a text (Arrow strings), -1 for nothing."""
+
+    code: Ints
+    refs: Any
+    texts: Any
+
+    @property
+    def found(self) -> npt.NDArray[np.bool_]:
+        return self.code >= 0
 
 
 @dataclass(frozen=True)
 class _Told:
-    """What a slot stands for: history items ``[C, L]`` (and whether co-occurrence says most), attribute, context."""
+    """What a slot stands for: history items ``[C, L]`` (and whether co-occurrence says most), shared values, context."""
 
     anchors: Ints
     mostly_together: npt.NDArray[np.bool_]
-    attribute: npt.NDArray[Any]
-    value: npt.NDArray[Any]
+    shared: _Shared
     context: str
+
+
+def _shared(columns: Ints, names: npt.NDArray[Any], ref: str | None = None) -> _Shared:
+    """Of ``columns [C]`` of a matrix (-1: none) whose columns are called ``names``: ``ref`` and the name, or "ref: name"."""
+    used = np.unique(columns[columns >= 0])
+    parts = [str(name).split(": ", 1) if ref is None else [ref, str(name)] for name in names[used]]
+    code = np.where(columns >= 0, np.searchsorted(used, columns), -1)
+    return _Shared(code, *(pa.array([part[n] for part in parts], pa.string()) for n in range(2)))
+
+
+def _largest(slots: Float64, count: int) -> tuple[Ints, Float64]:
+    """Columns and values ``[C, count]`` of the largest cells of each row, the first among equals first."""
+    left, rows = slots.copy(), np.arange(len(slots))
+    pick, found = np.empty((len(slots), count), np.int64), np.empty((len(slots), count))
+    for place in range(count):
+        pick[:, place] = left.argmax(axis=1)
+        found[:, place] = left[rows, pick[:, place]]
+        left[rows, pick[:, place]] = -np.inf
+    return pick, found
 
 
 def _positive_shares(best: Best) -> dict[str, Float64]:
@@ -200,9 +230,3 @@ def _best_column(matrix: Any) -> Ints:
     found = np.full(matrix.shape[0], -1, np.int64)
     found[rows[order][::-1]] = matrix.indices[order][::-1]
     return found
-
-
-def _objects(values: list[str]) -> npt.NDArray[Any]:
-    out = np.empty(len(values), object)
-    out[:] = values
-    return out

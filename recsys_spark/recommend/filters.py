@@ -30,8 +30,11 @@ class Filter:
         return cls(allowed, seen, lists.allowed, segment_of) if (segment_of >= 0).any() else cls(allowed, seen)
 
     @cached_property
-    def _seen_by_item(self) -> Any:
-        return self.seen.tocsc()
+    def _seen_by_item(self) -> tuple[Ints, Ints, Ints]:
+        """Users and items of all seen cells by item, and where each item's begin ``[N + 1]``: made once for all tiles."""
+        by_item = self.seen.tocsc()
+        by_item.eliminate_zeros()
+        return by_item.indices, np.repeat(np.arange(by_item.shape[1]), np.diff(by_item.indptr)), by_item.indptr
 
     def apply(self, scores: FloatArray, start: int, stop: int) -> None:
         """Set the cells of a tile ``[B, stop - start]`` that are not allowed to -inf, in place."""
@@ -39,8 +42,9 @@ class Filter:
         if len(barred):
             scores[:, barred] = -np.inf
         if self.seen.nnz:
-            rows, cols = self._seen_by_item[:, start:stop].nonzero()
-            scores[rows, cols] = -np.inf
+            users, items, begins = self._seen_by_item
+            met = slice(begins[start], begins[stop])
+            scores[users[met], items[met] - start] = -np.inf
         for users, left in self._by_segment():
             scores[np.ix_(users, np.flatnonzero(~left[start:stop]))] = -np.inf
 

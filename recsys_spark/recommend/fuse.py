@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recsys_spark.recommend.scores import Float64, FloatArray, Ints, Precision, Scores
+from recsys_spark.recommend.rough import COARSENESS, RoughScores
+from recsys_spark.recommend.scores import DenseScores, Float64, FloatArray, Ints, Precision, Scores
 
 DECIMALS = 9  # scores closer than this are ties
-_ROUNDINGS = 64  # float operations behind one score, at most, as far as rounding errors add up
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,13 @@ class Fused:
     """``sum over partners of weight x (score - mean) / std``, mean and std per user over the whole catalogue.
 
     A sparse partner scores 0 where it has nothing; a partner whose scores are all equal for a user adds 0 for that user.
+    ``coarseness``: the share of itself by which rounding moves a finished score of a tile (0: not after the last sum).
     """
 
     parts: tuple[Part, ...]
     num_users: int
     num_items: int
+    coarseness: float = 0.0
 
     def tile(self, start: int, stop: int, dtype: Precision) -> FloatArray:
         """Fused scores of items ``start..stop``: ``[B, stop - start]``, free to overwrite."""
@@ -55,12 +57,19 @@ class Fused:
         """Fused scores of single cells in float64, rounded to ``DECIMALS``: ``[C]``."""
         return total_of(self.shares(rows, cols), len(rows))
 
+    def roughly(self) -> Fused:
+        """The same with products in the hardware's fastest type, where that pays: where one dense partner speaks alone."""
+        if len(self.parts) != 1 or not isinstance(self.parts[0].scores, DenseScores) or self.parts[0].scores.rough is None:
+            return self
+        alone = replace(self.parts[0], scores=RoughScores(self.parts[0].scores, self.parts[0].scores.rough))
+        return replace(self, parts=(alone,), coarseness=COARSENESS)
+
     def slack(self, dtype: Precision) -> Float64:
-        """``[B]``: a score of a tile in ``dtype`` is at most half of this away from the exact one."""
-        size = np.zeros(self.num_users)
+        """``[B]``: a score of a tile in ``dtype`` is at most half of this (and its ``coarseness``) away from the exact one."""
+        error = np.zeros(self.num_users)
         for part in self.parts:
-            size += abs(part.weight) * part.scores.magnitude
-        return _ROUNDINGS * float(np.finfo(dtype).eps) * size + 4.0 * 10.0**-DECIMALS
+            error += part.scores.error(part.weight, dtype)
+        return 2.0 * error + 4.0 * 10.0**-DECIMALS
 
 
 def total_of(shares: dict[str, Float64], num_cells: int) -> Float64:

@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from recsys_spark.recommend.matmul import RoughVectors, computes_in_bfloat16
 from recsys_spark.recommend.scores import DenseScores, Float64, FloatArray, FullScores, Ints, SharedScores, SparseScores, as_rows
 
 PERSONAL = ("encoder", "cooccurrence", "text")  # partners that look at the user
 MAX_TERM_SHARE = 0.5  # a word on more than this share of the items is left out of the text vectors
+
+_ITEMS_AT_ONCE = 1_024  # their vectors in float64 stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -28,20 +32,29 @@ class EncoderItems:
 
     @classmethod
     def of(cls, vectors: npt.NDArray[np.float32]) -> EncoderItems:
-        exact = vectors.astype(np.float64)
-        mean = exact.mean(axis=0) if len(exact) else np.zeros(vectors.shape[1])
-        centred = exact - mean
-        longest = float(np.linalg.norm(exact, axis=1).max(initial=0.0))
-        return cls(vectors, mean, centred.T @ centred / max(len(exact), 1), longest)
+        count, dimension = vectors.shape
+        mean = vectors.mean(axis=0, dtype=np.float64) if count else np.zeros(dimension)
+        squares, longest = np.zeros((dimension, dimension)), 0.0
+        for begin in range(0, count, _ITEMS_AT_ONCE):
+            exact = vectors[begin : begin + _ITEMS_AT_ONCE].astype(np.float64)
+            longest = max(longest, float(np.linalg.norm(exact, axis=1).max()))
+            exact -= mean
+            squares += exact.T @ exact
+        return cls(vectors, mean, squares / max(count, 1), longest)
 
     def scores(self, users: FloatArray) -> DenseScores:
         """Inner products with user vectors ``[B, D]``; a zero vector says nothing."""
-        return DenseScores(users, self.vectors, self.mean, self.covariance, self.longest, self.centred)
+        return DenseScores(users, self.vectors, self.mean, self.covariance, self.longest, self.centred, self.rough)
 
     @cached_property
     def centred(self) -> npt.NDArray[np.float32]:
         """The vectors less their mean, made where they are used and once for all blocks."""
         return (self.vectors - self.mean).astype(np.float32)
+
+    @cached_property
+    def rough(self) -> RoughVectors | None:
+        """The centred vectors for the quick pass; None where float32 is as fast as anything."""
+        return RoughVectors.of(self.centred) if computes_in_bfloat16() else None
 
 
 @dataclass(frozen=True)
@@ -111,6 +124,12 @@ class PopularityItems:
     counts: Float64
     context_values: tuple[str, ...] = ()
     context_counts: Any = None
+
+    @cached_property
+    def event_texts(self) -> tuple[Any, Ints]:
+        """ "7 events", for every number of events that an item has (Arrow strings), and which of these is each item's [N]."""
+        numbers, code = np.unique(self.counts.astype(np.int64), return_inverse=True)
+        return pa.array([f"{number} events" for number in numbers], pa.string()), code
 
     def scores(self, num_users: int, context: str | None = None) -> SharedScores:
         """log(1 + events); in a context by its own events first, among equals by the events of all."""

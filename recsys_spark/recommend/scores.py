@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recsys_spark.recommend.matmul import matmul
+from recsys_spark.recommend.matmul import RoughVectors, matmul
 
 Float64 = npt.NDArray[np.float64]
 Ints = npt.NDArray[Any]
@@ -19,7 +19,9 @@ FloatArray = npt.NDArray[Any]
 Precision = type[np.float32] | type[np.float64]
 
 FLAT = 1e-6  # a spread below this share of the largest score is rounding, not signal
-_PAIRS_AT_ONCE = 65_536
+_ROUNDINGS = 32  # float operations behind one score, at most, as far as rounding errors add up
+_ITEMS_AT_ONCE = 64  # turned from columns into rows within a core's cache
+_PAIRS_AT_ONCE = 1_024  # their vectors stay in a core's cache
 
 
 class Scores(Protocol):
@@ -28,9 +30,8 @@ class Scores(Protocol):
     @property
     def inverse_std(self) -> Float64: ...
 
-    @property
-    def magnitude(self) -> Float64:
-        """``[B]``: no product met on the way to a z-score is larger than this."""
+    def error(self, weight: float, dtype: Precision) -> Float64:
+        """``[B]``: a cell of a tile of this ``weight`` and ``dtype`` is at most this far from the exact one."""
 
     def tile(self, weight: float, start: int, stop: int, dtype: Precision) -> FloatArray:
         """``weight`` x z-scores of items ``start..stop``: ``[B, stop - start]`` (or ``[1, ...]`` when the users share them)."""
@@ -48,6 +49,11 @@ def inverse_or_zero(std: Float64, largest: Float64) -> Float64:
     return np.where(real, 1.0 / np.where(real, std, 1.0), 0.0)
 
 
+def rounding(dtype: Precision, weight: float, magnitude: Float64) -> Float64:
+    """Rounding errors ``[B]`` of ``weight`` x scores where no product met on the way is larger than ``magnitude [B]``."""
+    return _ROUNDINGS * float(np.finfo(dtype).eps) * abs(weight) * magnitude
+
+
 @dataclass(frozen=True)
 class DenseScores:
     """Inner products of user vectors ``[B, D]`` and item vectors ``[N, D]``.
@@ -62,6 +68,7 @@ class DenseScores:
     item_covariance: Float64
     longest: float  # largest norm of an item vector
     centred: npt.NDArray[np.float32]  # the items less their mean, made once for all blocks
+    rough: RoughVectors | None = None  # the same in bfloat16, where the hardware computes in it
 
     @cached_property
     def _users(self) -> Float64:
@@ -82,12 +89,16 @@ class DenseScores:
         variance = ((self._users @ self.item_covariance) * self._users).sum(axis=1)
         return inverse_or_zero(np.sqrt(np.maximum(variance, 0.0)), self._reach)
 
-    @property
-    def magnitude(self) -> Float64:
-        return 2.0 * self._reach * self.inverse_std
+    def error(self, weight: float, dtype: Precision) -> Float64:
+        return rounding(dtype, weight, 2.0 * self._reach * self.inverse_std)
+
+    def scaled(self, weight: float, dtype: Precision) -> FloatArray:
+        """User vectors ``[B, D]`` whose products with the centred items are ``weight`` x z-scores."""
+        found: FloatArray = (self._users * (weight * self.inverse_std)[:, None]).astype(dtype)
+        return found
 
     def tile(self, weight: float, start: int, stop: int, dtype: Precision) -> FloatArray:
-        scaled = (self._users * (weight * self.inverse_std)[:, None]).astype(dtype)
+        scaled = self.scaled(weight, dtype)
         if dtype is np.float32:
             return matmul(scaled, self.centred[start:stop].T)
         return matmul(scaled, (self.items[start:stop] - self.item_mean).astype(dtype).T)
@@ -111,8 +122,11 @@ class SparseScores:
     rows: Any  # scipy CSR, float64
 
     @cached_property
-    def _by_item(self) -> Any:
-        return self.rows.tocsc()
+    def _by_item(self) -> tuple[Ints, Ints, Ints, Float64]:
+        """User, item and value of the stored cells by item, and where each item's begin ``[N + 1]``."""
+        by_item = self.rows.tocsc()
+        items = np.repeat(np.arange(by_item.shape[1]), np.diff(by_item.indptr))
+        return by_item.indices, items, by_item.indptr, by_item.data
 
     @cached_property
     def _stored(self) -> Ints:
@@ -135,15 +149,17 @@ class SparseScores:
         squares = squares + (self.rows.shape[1] - self._stored) * self.mean**2
         return inverse_or_zero(np.sqrt(squares / max(self.rows.shape[1], 1)), self._largest)
 
-    @property
-    def magnitude(self) -> Float64:
-        return 2.0 * self._largest * self.inverse_std
+    def error(self, weight: float, dtype: Precision) -> Float64:
+        return rounding(dtype, weight, 2.0 * self._largest * self.inverse_std)
 
     def tile(self, weight: float, start: int, stop: int, dtype: Precision) -> FloatArray:
-        scale = weight * self.inverse_std
-        dense: FloatArray = self._by_item[:, start:stop].toarray()
-        scaled: FloatArray = ((dense - self.mean[:, None]) * scale[:, None]).astype(dtype, copy=False)
-        return scaled
+        users, items, begins, values = self._by_item
+        stored, scale = slice(begins[start], begins[stop]), weight * self.inverse_std
+        tile = np.empty((len(scale), stop - start), dtype)  # row by row, as the other partners' tiles are
+        tile[:] = (-self.mean * scale)[:, None]
+        owner = users[stored]
+        tile[owner, items[stored] - start] = (values[stored] - self.mean[owner]) * scale[owner]
+        return tile
 
     def at(self, rows: Ints, cols: Ints) -> Float64:
         if not len(rows):
@@ -177,13 +193,16 @@ class FullScores:
         variance = np.einsum("nb,nb->b", self.by_item, self.by_item) / max(len(self.by_item), 1) - self.mean**2
         return inverse_or_zero(np.sqrt(np.maximum(variance, 0.0)), self._largest)
 
-    @property
-    def magnitude(self) -> Float64:
-        return 2.0 * self._largest * self.inverse_std
+    def error(self, weight: float, dtype: Precision) -> Float64:
+        return rounding(dtype, weight, 2.0 * self._largest * self.inverse_std)
 
     def tile(self, weight: float, start: int, stop: int, dtype: Precision) -> FloatArray:
-        scaled = (self.by_item[start:stop] - self.mean) * (weight * self.inverse_std)
-        return np.ascontiguousarray(scaled.T, dtype)
+        scale = weight * self.inverse_std
+        tile = np.empty((self.by_item.shape[1], stop - start), dtype)
+        for begin in range(start, stop, _ITEMS_AT_ONCE):
+            part = slice(begin, min(begin + _ITEMS_AT_ONCE, stop))
+            tile[:, part.start - start : part.stop - start] = ((self.by_item[part] - self.mean) * scale).T
+        return tile
 
     def at(self, rows: Ints, cols: Ints) -> Float64:
         found: Float64 = (self.by_item[cols, rows] - self.mean[rows]) * self.inverse_std[rows]
@@ -210,9 +229,8 @@ class SharedScores:
     def inverse_std(self) -> Float64:
         return np.full(self.num_users, float(self._z.any()))
 
-    @property
-    def magnitude(self) -> Float64:
-        return np.full(self.num_users, np.abs(self._z).max(initial=0.0))
+    def error(self, weight: float, dtype: Precision) -> Float64:
+        return rounding(dtype, weight, np.full(self.num_users, np.abs(self._z).max(initial=0.0)))
 
     def tile(self, weight: float, start: int, stop: int, dtype: Precision) -> FloatArray:
         return (weight * self._z[None, start:stop]).astype(dtype)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from recsys_spark.recommend.cells import FIRST_TILE, Gathered, best_first, place_in_row, tiles
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.fuse import DECIMALS, Fused, total_of
-from recsys_spark.recommend.scores import Float64, FloatArray, Ints, Precision
+from recsys_spark.recommend.guess import guessed_cells
+from recsys_spark.recommend.scores import Float64, FloatArray, Ints
 
-_FIRST_TILE = 256  # small, so that a threshold stands before the wide tiles are read
+__all__ = ["Best", "Targets", "best", "best_first", "place_in_row"]
+
 _PAIRS_AT_ONCE = 512
-_MANY_TIES = 32  # this many cells of one float32 value are one score, not many that rounding made equal
+_MOST_ROWS = 1_024  # whose numbers fit into a sort key beside a score
 _TIE = 10.0**-DECIMALS
-_ROW_BITS, _COL_BITS = 10, 22  # of a cell's sort key, beside 32 for its score
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,46 @@ def best(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets
     """The ``k`` best allowed items of each user, or all where there are fewer.
 
     Items stand in tie order: of two equal scores (to 9 decimals) the item with the smaller position wins. A pass over
-    tiles in float32 (float64 when targets are ranked) gathers every cell that rounding does not rule out; those few are
-    scored again in float64, which decides. Memory: one tile ``[B, item_tile]`` and about 2 x k gathered cells per user,
-    beside what the partners hold.
+    tiles gathers every cell that rounding does not rule out; those few are scored again in float64, which decides. It is
+    a quick pass with guessed floors, and a sure one where the guess was wrong or targets are ranked. Memory: one tile
+    ``[B, item_tile]`` and about 2 x k gathered cells per user, beside what the partners hold.
 
     Args:
         targets: cells whose ranks are counted on the way (see ``Targets``).
     """
+    cells = guessed_cells(fused, allowed, k, item_tile) if targets is None else None
+    rows, cols = cells or _sure_cells(fused, allowed, k, item_tile, targets)
+    shares = fused.shares(rows, cols)
+    exact = total_of(shares, len(rows))
+    order = _in_order(rows, cols, exact)
+    ranks = place_in_row(rows[order], fused.num_users) + 1
+    order, ranks = order[ranks <= k], ranks[ranks <= k]
+    chosen = {name: share[order] for name, share in shares.items()}
+    return Best(rows[order], cols[order], ranks, exact[order], chosen)
+
+
+def _in_order(rows: Ints, cols: Ints, scores: Float64) -> Ints:
+    """Order of cells by user, then score (of ``DECIMALS`` decimals) from the top, then position.
+
+    The cells come nearly so, by their rough scores: one stable sort of user and score in 64 bits then costs little.
+    """
+    units = np.rint(scores * 10.0**DECIMALS)
+    if len(rows) and rows.max() < _MOST_ROWS and np.abs(units).max() < 2.0**52:
+        keys = (rows.astype(np.int64) << 53) - units.astype(np.int64)
+        order: Ints = np.argsort(keys, kind="stable")
+        keys, places = keys[order], cols[order]
+        if not ((keys[1:] == keys[:-1]) & (places[1:] < places[:-1])).any():
+            return order
+    found: Ints = np.lexsort((cols, -scores, rows))
+    return found
+
+
+def _sure_cells(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets | None) -> tuple[Ints, Ints]:
+    """Rows and positions of all cells that may be among the best K: by float32, by float64 when targets are ranked."""
     dtype = np.float32 if targets is None else np.float64
-    gathered = _Gathered(fused.num_users, k, fused.slack(dtype), dtype)
+    gathered = Gathered(fused.num_users, k, fused.slack(dtype), dtype)
     compacted = 0
-    for start, stop in _tiles(fused.num_items, k, item_tile):
+    for start, stop in tiles(fused.num_items, max(k, min(item_tile, FIRST_TILE)), item_tile):
         scores = fused.tile(start, stop, dtype)
         allowed.apply(scores, start, stop)
         if targets is not None:
@@ -59,13 +89,7 @@ def best(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets
             gathered.compact()
             compacted = stop
     gathered.compact()
-    shares = fused.shares(gathered.rows, gathered.cols)
-    exact = total_of(shares, len(gathered.rows))
-    order = np.lexsort((gathered.cols, -exact, gathered.rows))
-    ranks = place_in_row(gathered.rows[order], fused.num_users) + 1
-    order, ranks = order[ranks <= k], ranks[ranks <= k]
-    chosen = {name: share[order] for name, share in shares.items()}
-    return Best(gathered.rows[order], gathered.cols[order], ranks, exact[order], chosen)
+    return gathered.rows, gathered.cols
 
 
 @dataclass
@@ -104,77 +128,3 @@ class Targets:
     @property
     def ranks(self) -> Ints:
         return np.where(self.valid, self.above + 1, 0)
-
-
-class _Gathered:
-    """Cells that may still be among the best K of their user; after ``compact`` sorted by user, score, position.
-
-    ``floor`` is what a cell must reach: the K-th best so far less the slack of rounding. Where very many cells equal the
-    K-th best (a sparse partner's zeros), it is just above it instead: K of them with smaller positions are held already.
-    """
-
-    def __init__(self, num_users: int, k: int, slack: Float64, dtype: Precision) -> None:
-        self._k, self._slack, self._num_users = k, slack.astype(dtype), num_users
-        self._floor: FloatArray = np.full(num_users, np.finfo(dtype).min, dtype)
-        self.rows: Ints = np.empty(0, np.int64)
-        self.cols: Ints = np.empty(0, np.int64)
-        self._scores: FloatArray = np.empty(0, dtype)
-        self._new: list[tuple[Ints, Ints, FloatArray]] = []
-
-    def add(self, scores: FloatArray, start: int) -> None:
-        """Gather the cells of a tile that reach the floor."""
-        flat = np.flatnonzero(scores >= self._floor[:, None])
-        rows, cols = np.divmod(flat, scores.shape[1])
-        self._new.append((rows, cols + start, scores.ravel()[flat]))
-
-    def compact(self) -> None:
-        """Raise each user's floor to the K-th best so far and drop what lies below it."""
-        pieces = [(self.rows, self.cols, self._scores), *self._new]
-        rows, cols, scores = (np.concatenate([piece[i] for piece in pieces]) for i in range(3))
-        rows, cols, scores = best_first(rows, cols, scores)
-        place = place_in_row(rows, self._num_users)
-        self._raise_floor(rows, scores, place)
-        keep = (place < self._k) | (scores >= self._floor[rows])
-        self.rows, self.cols, self._scores, self._new = rows[keep], cols[keep], scores[keep], []
-
-    def _raise_floor(self, rows: Ints, scores: FloatArray, place: Ints) -> None:
-        last = place == self._k - 1
-        full, kth = rows[last], scores[last]
-        level = np.full(self._num_users, np.nan, scores.dtype)
-        level[full] = kth
-        ties = np.bincount(rows[scores == level[rows]], minlength=self._num_users)[full]
-        above = np.nextafter(kth, np.inf, dtype=kth.dtype)
-        self._floor[full] = np.where(ties > _MANY_TIES, above, kth - self._slack[full])
-
-
-def best_first(rows: Ints, cols: Ints, scores: FloatArray) -> tuple[Ints, Ints, FloatArray]:
-    """Cells by user, then score from the top, then position. Cells of one user and score must come in order of position.
-
-    Where all three fit into 64 bits (float32 scores, up to 1,024 users and 4M items), one sort of integers does it.
-    """
-    if scores.dtype != np.float32 or not len(rows) or rows.max() >> _ROW_BITS or cols.max() >> _COL_BITS:
-        order = np.lexsort((-scores, rows))
-        return rows[order], cols[order], scores[order]
-    bits = (scores + np.float32(0.0)).view(np.uint32)  # -0.0 is 0.0
-    descending = np.where(bits >> 31, bits, bits ^ np.uint32(0x7FFFFFFF)).astype(np.uint64)
-    keys = rows.astype(np.uint64) << np.uint64(32 + _COL_BITS) | descending << np.uint64(_COL_BITS) | cols.astype(np.uint64)
-    keys.sort()
-    descending = (keys >> np.uint64(_COL_BITS)).astype(np.uint32)
-    bits = np.where(descending >> 31, descending, descending ^ np.uint32(0x7FFFFFFF))
-    found_rows, found_cols = keys >> np.uint64(32 + _COL_BITS), keys & np.uint64((1 << _COL_BITS) - 1)
-    return found_rows.astype(np.int64), found_cols.astype(np.int64), bits.view(np.float32)
-
-
-def _tiles(num_items: int, k: int, item_tile: int) -> Iterator[tuple[int, int]]:
-    """As wide as all before them, so that about K cells a user are gathered from each, up to ``item_tile``."""
-    start, size = 0, max(k, min(item_tile, _FIRST_TILE))
-    while start < num_items:
-        yield start, min(start + size, num_items)
-        start, size = start + size, min(start + size, item_tile)
-
-
-def place_in_row(rows: Ints, num_users: int) -> Ints:
-    """0, 1, 2 ... within each run of equal, sorted ``rows``."""
-    first = np.searchsorted(rows, np.arange(num_users))
-    found: Ints = np.arange(len(rows)) - first[rows]
-    return found

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from recsys_spark.recommend.arrow import flat_list, output_batch, reason_lists, vector_rows
 from recsys_spark.recommend.blocks import Block, fuse, history_matrix, seen_matrix, users_per_block
@@ -83,13 +84,13 @@ def block_of(batch: Any, side: Side, decay: float) -> Block:
 
 def _lists_of(batch: Any, side: Side, task: Task) -> Iterator[Any]:
     block = block_of(batch, side, task.decay)
-    user_ids = np.array(batch.column("user_id").to_pylist(), object)
+    user_ids = batch.column("user_id")
     contexts = batch.column("context").to_pylist()
     segment_of = side.segments.number(batch.column("segment").to_pylist())
     lengths, target_idx = flat_list(batch.column("target_idx"))
     owners = np.repeat(np.arange(batch.num_rows), lengths)
     cols = side.catalogue.positions(target_idx)
-    target_ids = np.array(flat_list(batch.column("target_ids"))[1], object)
+    target_ids = batch.column("target_ids").flatten()
     for group in groups(block, side.partners, task.weights, contexts):
         place = np.full(block.num_users, -1)
         place[group.users] = np.arange(len(group.users))
@@ -97,7 +98,7 @@ def _lists_of(batch: Any, side: Side, task: Task) -> Iterator[Any]:
         cells = (place[owners[mine]], cols[mine]) if task.rank_targets else None
         part = block.take(group.users)
         allowed = Filter.of(side.catalogue.allowed, part.seen, side.segments, segment_of[group.users])
-        yield from _group_lists(part, allowed, group, side, task, user_ids[group.users], cells, target_ids[mine])
+        yield from _group_lists(part, allowed, group, side, task, user_ids.take(group.users), cells, target_ids.take(mine))
 
 
 def _group_lists(
@@ -120,11 +121,11 @@ def _group_lists(
     yield output_batch(
         LISTS,
         len(chosen.rows),
-        owner_id=user_ids[chosen.rows],
+        owner_id=user_ids.take(chosen.rows),
         rank=chosen.ranks.astype(np.int32),
-        item_id=side.catalogue.item_ids[chosen.cols],
+        item_id=side.catalogue.id_strings.take(chosen.cols),
         score=chosen.scores,
-        source=np.where(is_new, SOURCE, np.array(group.sources, object)[chosen.rows]),
+        source=pa.array([*group.sources, SOURCE]).take(np.where(is_new, len(group.sources), chosen.rows)),
         reasons=reason_lists(explainer.reasons(block, chosen, group.context, group.profile)),
     )
     num_candidates = allowed.num_candidates()
@@ -133,7 +134,7 @@ def _group_lists(
         yield output_batch(
             RANKS,
             len(targets.rows),
-            owner_id=user_ids[targets.rows],
+            owner_id=user_ids.take(targets.rows),
             item_id=target_ids,
             rank=targets.ranks.astype(np.int32),
             number=num_candidates[targets.rows].astype(np.int32),
@@ -158,4 +159,4 @@ def _short(chosen: Best, allowed: Filter, num_candidates: Ints, k: int, user_ids
     num_allowed = allowed.num_allowed()
     in_segment = np.zeros(len(user_ids), np.bool_) if allowed.segment_of is None else allowed.segment_of >= 0
     reasons = [shortfall_reason(int(num_allowed[u]), int(num_candidates[u]), k, bool(in_segment[u])) for u in short]
-    return output_batch(SHORTFALLS, len(short), owner_id=user_ids[short], number=got[short].astype(np.int32), reason=reasons)
+    return output_batch(SHORTFALLS, len(short), owner_id=user_ids.take(short), number=got[short].astype(np.int32), reason=reasons)

@@ -36,7 +36,8 @@ def _explained(
     block = Block(matrix, matrix, np.array([[1.0, 0.0]], np.float32))
     chosen = best(fuse(block, partners, weights), Filter(catalogue.allowed, block.seen), 5, 16)
     reasons = Explainer(catalogue, partners, max_reasons).reasons(block, chosen)
-    fields = list(zip(reasons.kinds, reasons.ref_ids, reasons.texts, reasons.contributions, strict=True))
+    strings = (column.to_pylist() for column in (reasons.kinds, reasons.ref_ids, reasons.texts))
+    fields = list(zip(*strings, reasons.contributions, strict=True))
     return {catalogue.item_ids[c]: fields[reasons.offsets[n] : reasons.offsets[n + 1]] for n, c in enumerate(chosen.cols)}
 
 

@@ -1,0 +1,95 @@
+"""Cells (user, item, score) that may be among the best K of their user: sorting them, and gathering them by a sure floor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from recsys_spark.recommend.scores import Float64, FloatArray, Ints, Precision
+
+FIRST_TILE = 256  # small, so that a threshold stands before the wide tiles are read
+_MANY_TIES = 32  # this many cells of one float32 value are one score, not many that rounding made equal
+_ROW_BITS, _COL_BITS = 10, 22  # of a cell's sort key, beside 32 for its score
+
+
+class Gathered:
+    """Cells that may still be among the best K of their user; after ``compact`` sorted by user, score, position.
+
+    ``floor`` is what a cell must reach: the K-th best so far less the slack of rounding. Where very many cells equal the
+    K-th best (a sparse partner's zeros), it is just above it instead: K of them with smaller positions are held already.
+    """
+
+    def __init__(self, num_users: int, k: int, slack: Float64, dtype: Precision) -> None:
+        self._k, self._slack, self._num_users = k, slack.astype(dtype), num_users
+        self._floor: FloatArray = np.full(num_users, np.finfo(dtype).min, dtype)
+        self.rows: Ints = np.empty(0, np.int64)
+        self.cols: Ints = np.empty(0, np.int64)
+        self._scores: FloatArray = np.empty(0, dtype)
+        self._new: list[tuple[Ints, Ints, FloatArray]] = []
+
+    def add(self, scores: FloatArray, start: int) -> None:
+        """Gather the cells of a tile that reach the floor."""
+        self._new.append(reaching(scores, self._floor, start))
+
+    def compact(self) -> None:
+        """Raise each user's floor to the K-th best so far and drop what lies below it."""
+        pieces = [(self.rows, self.cols, self._scores), *self._new]
+        rows, cols, scores = (np.concatenate([piece[i] for piece in pieces]) for i in range(3))
+        rows, cols, scores = best_first(rows, cols, scores)
+        place = place_in_row(rows, self._num_users)
+        self._raise_floor(rows, scores, place)
+        keep = (place < self._k) | (scores >= self._floor[rows])
+        self.rows, self.cols, self._scores, self._new = rows[keep], cols[keep], scores[keep], []
+
+    def _raise_floor(self, rows: Ints, scores: FloatArray, place: Ints) -> None:
+        last = place == self._k - 1
+        full, kth = rows[last], scores[last]
+        level = np.full(self._num_users, np.nan, scores.dtype)
+        level[full] = kth
+        ties = np.bincount(rows[scores == level[rows]], minlength=self._num_users)[full]
+        above = np.nextafter(kth, np.inf, dtype=kth.dtype)
+        self._floor[full] = np.where(ties > _MANY_TIES, above, kth - self._slack[full])
+
+
+def reaching(scores: FloatArray, floor: FloatArray, start: int) -> tuple[Ints, Ints, FloatArray]:
+    """Rows, positions and scores of the cells of a tile ``[B, T]`` that are not below their user's ``floor [B]``.
+
+    ``start`` is the position of the tile's first item.
+    """
+    flat = np.flatnonzero(scores >= floor[:, None])
+    rows = flat // scores.shape[1]
+    return rows, flat - rows * scores.shape[1] + start, scores.ravel()[flat]
+
+
+def best_first(rows: Ints, cols: Ints, scores: FloatArray) -> tuple[Ints, Ints, FloatArray]:
+    """Cells by user, then score from the top, then position. Cells of one user and score must come in order of position.
+
+    Where all three fit into 64 bits (float32 scores, up to 1,024 users and 4M items), one sort of integers does it.
+    """
+    if scores.dtype != np.float32 or not len(rows) or rows.max() >> _ROW_BITS or cols.max() >> _COL_BITS:
+        order = np.lexsort((-scores, rows))
+        return rows[order], cols[order], scores[order]
+    bits = (scores + np.float32(0.0)).view(np.uint32)  # -0.0 is 0.0
+    descending = np.where(bits >> 31, bits, bits ^ np.uint32(0x7FFFFFFF)).astype(np.uint64)
+    keys = rows.astype(np.uint64) << np.uint64(32 + _COL_BITS) | descending << np.uint64(_COL_BITS) | cols.astype(np.uint64)
+    keys.sort()
+    descending = (keys >> np.uint64(_COL_BITS)).astype(np.uint32)
+    bits = np.where(descending >> 31, descending, descending ^ np.uint32(0x7FFFFFFF))
+    found_rows, found_cols = keys >> np.uint64(32 + _COL_BITS), keys & np.uint64((1 << _COL_BITS) - 1)
+    return found_rows.astype(np.int64), found_cols.astype(np.int64), bits.view(np.float32)
+
+
+def tiles(num_items: int, first: int, item_tile: int) -> Iterator[tuple[int, int]]:
+    """The first of ``first`` items, each next one as wide as all before it, up to ``item_tile``."""
+    start, size = 0, first
+    while start < num_items:
+        yield start, min(start + size, num_items)
+        start, size = start + size, min(start + size, item_tile)
+
+
+def place_in_row(rows: Ints, num_users: int) -> Ints:
+    """0, 1, 2 ... within each run of equal, sorted ``rows``."""
+    first = np.searchsorted(rows, np.arange(num_users))
+    found: Ints = np.arange(len(rows)) - first[rows]
+    return found
