@@ -11,11 +11,11 @@ from recsys_spark.recommend.arrow import output_batch, reason_lists
 from recsys_spark.recommend.blocks import Block, fuse, history_matrix, signals, users_per_block
 from recsys_spark.recommend.explain import Explainer
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.matmul import one_thread
 from recsys_spark.recommend.partners import PERSONAL, Partners
 from recsys_spark.recommend.scores import Ints
 from recsys_spark.recommend.topk import best
 from recsys_spark.recommend.worker import Side, Task
+from recsys_spark.threads import one_thread
 
 NEIGHBOURS = "item_neighbours"
 _POPULARITY = 1e-3  # orders the items that nothing joins to the anchor, and outweighs nothing else

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.fuse import DECIMALS, Fused, total_of
 from recsys_spark.recommend.scores import Float64, FloatArray, Ints, Precision
+from recsys_spark.search.rows import place_in_row as place_in_row
 
 _FIRST_TILE = 256  # small, so that a threshold stands before the wide tiles are read
 _PAIRS_AT_ONCE = 512
@@ -171,10 +172,3 @@ def _tiles(num_items: int, k: int, item_tile: int) -> Iterator[tuple[int, int]]:
     while start < num_items:
         yield start, min(start + size, num_items)
         start, size = start + size, min(start + size, item_tile)
-
-
-def place_in_row(rows: Ints, num_users: int) -> Ints:
-    """0, 1, 2 ... within each run of equal, sorted ``rows``."""
-    first = np.searchsorted(rows, np.arange(num_users))
-    found: Ints = np.arange(len(rows)) - first[rows]
-    return found

@@ -13,18 +13,19 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
-import torch
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config.search import SearchSettings
+from recsys_spark.files import write_json
 from recsys_spark.search import approximate
 from recsys_spark.search.exact import nearest
 from recsys_spark.search.lists import Lists
-from recsys_spark.search.storage import Shards, publish, publish_array, publish_json, read_json, unseen
+from recsys_spark.search.storage import Shards, publish, publish_array, read_json, unseen
 from recsys_spark.search.vectors import Vectors, unit
 from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.dealing import partition_keys
+from recsys_spark.threads import one_thread
 
 RESULT = "query_idx int, item_idx int, score double, rank int"
 _BUILT = "shard int, rows int, written boolean"
@@ -66,7 +67,7 @@ def write_items(
     write = partial(_write_shards, folder=str(folder), metric=settings.metric)
     rows = sorted(sorted_rows.mapInArrow(write, _BUILT).collect())
     shards = Shards(str(folder), tuple(row["shard"] for row in rows), tuple(row["rows"] for row in rows))
-    publish_json(folder / "items.json", {"numbers": shards.numbers, "sizes": shards.sizes})
+    write_json(folder / "items.json", {"numbers": shards.numbers, "sizes": shards.sizes})
     return shards, sum(row["written"] for row in rows)
 
 
@@ -129,7 +130,7 @@ def build_index(spark: SparkSession, shards: Shards, settings: SearchSettings, s
 
 
 def _index_shards(batches: Batches, files: IndexFiles, numbers: list[int]) -> Batches:
-    approximate.one_thread()
+    one_thread()
     if not files.centroids_path.exists():
         raise unseen(files.centroids_path)
     centroids = np.load(files.centroids_path)
@@ -178,8 +179,7 @@ def search_all(queries: DataFrame, task: Task) -> DataFrame:
 
 
 def _search(batches: Batches, task: Task) -> Batches:
-    torch.set_num_threads(1)
-    approximate.one_thread()
+    one_thread()
     item_idx = task.shards.item_idx
     for batch in batches:
         for start in range(0, batch.num_rows, task.block):
