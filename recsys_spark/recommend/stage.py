@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,8 @@ from recsys_spark.context import Context
 from recsys_spark.recommend.arrow import OUTPUT
 from recsys_spark.recommend.fallback import unknown_user_lists
 from recsys_spark.recommend.model import ModelRef, fusion_weights
-from recsys_spark.recommend.neighbours import NEIGHBOURS, neighbour_batches, neighbour_weights
+from recsys_spark.recommend.neighbour_lists import Anchors, neighbour_lists
+from recsys_spark.recommend.neighbours import NEIGHBOURS, neighbour_weights
 from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.recommend.rules import Rules, read_rules
 from recsys_spark.recommend.side import item_side
@@ -100,6 +100,7 @@ def _plan(work: _Run, rules: Rules) -> StagePlan:
         inputs["targets"] = content_hash(work.targets.select("user_id", "user_idx", "item_idx"))
     settings = {
         "recommend": work.settings.model_dump(mode="json"),
+        "search": work.config.search.model_dump(mode="json"),
         "weights": work.weights,
         "measure": work.config.cooccurrence.rank_by,
         "separator": work.config.attribute_separator,
@@ -124,10 +125,12 @@ def _outputs(work: _Run) -> tuple[str, ...]:
 def _write(work: _Run, rules: Rules, commit: Commit) -> tuple[list[Written], dict[str, Any]]:
     side = _item_side(work, rules)
     broadcast = work.context.spark.sparkContext.broadcast(side)
+    near: dict[str, Any] = {}
     try:
         written = _write_lists(work, broadcast, commit)
         if work.neighbours and work.targets is None:
-            written.append(_write_neighbours(work, side, broadcast, commit))
+            neighbours, near["neighbours"] = _write_neighbours(work, side, broadcast, commit)
+            written.append(neighbours)
         if work.targets is None:
             written.append(_write_fallback(work, side, commit))
     finally:
@@ -139,12 +142,15 @@ def _write(work: _Run, rules: Rules, commit: Commit) -> tuple[list[Written], dic
         "num_allowed": int(side.catalogue.allowed.sum()),
         "model_version": None if work.model is None else work.model.version,
     }
-    return written, facts
+    return written, facts | near
 
 
 def _item_side(work: _Run, rules: Rules) -> Side:
-    vectors = None if work.model is None else _of_version(work, "item_embeddings", work.model)
-    return item_side(work.config, work.context, vectors, work.upstream, rules)
+    return item_side(work.config, work.context, _item_vectors(work), work.upstream, rules)
+
+
+def _item_vectors(work: _Run) -> DataFrame | None:
+    return None if work.model is None else _of_version(work, "item_embeddings", work.model)
 
 
 def _of_version(work: _Run, table: str, model: ModelRef) -> DataFrame:
@@ -197,14 +203,12 @@ def _write_lists(work: _Run, broadcast: Any, commit: Commit) -> list[Written]:
     return written
 
 
-def _write_neighbours(work: _Run, side: Side, broadcast: Any, commit: Commit) -> Written:
-    spark, size = work.context.spark, len(side.catalogue)
-    tasks = max(1, min(2 * spark.sparkContext.defaultParallelism, math.ceil(size / work.settings.user_block)))
+def _write_neighbours(work: _Run, side: Side, broadcast: Any, commit: Commit) -> tuple[Written, dict[str, Any]]:
     task = _task(work, neighbour_weights(work.weights, side.partners), work.settings.neighbours_k)
-    make = functools.partial(neighbour_batches, broadcast=broadcast, task=task)
-    rows = spark.range(0, size, 1, tasks).mapInArrow(make, OUTPUT)
-    frame = rows.select(F.col("owner_id").alias("item_id"), "rank", F.col("item_id").alias("neighbour_id"), "score", "reasons")
-    return _replace(work, NEIGHBOURS, frame, commit)
+    anchors = Anchors(work.config, side, broadcast, _item_vectors(work), task)
+    with neighbour_lists(anchors, work.context.spark) as (rows, facts):
+        item, neighbour = F.col("owner_id").alias("item_id"), F.col("item_id").alias("neighbour_id")
+        return _replace(work, NEIGHBOURS, rows.select(item, "rank", neighbour, "score", "reasons"), commit), facts
 
 
 def _write_fallback(work: _Run, side: Side, commit: Commit) -> Written:

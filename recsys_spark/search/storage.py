@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 from recsys_spark.errors import InputError
 from recsys_spark.files import write_whole
 from recsys_spark.search.vectors import Ints, Pieces
+
+ITEMS = "items-"  # begins the name of every folder of items
 
 
 def publish(path: Path, write: Callable[[Path], None]) -> bool:
@@ -41,6 +44,13 @@ def publish_array(path: Path, values: Any) -> bool:
 def read_json(path: Path) -> Any:
     """The document at ``path``, None where there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def forget_others(folder: Path) -> None:
+    """Remove the folders of other items beside ``folder``."""
+    for other in folder.parent.glob(f"{ITEMS}*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 @dataclass(frozen=True)
