@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
+from recsys_spark.cli import screen
 from recsys_spark.cli.work import reader_sql
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
@@ -238,6 +239,11 @@ def test_user_neighbours_are_written_and_seen_where_asked_for(spark: SparkSessio
     assert spark.table("user_neighbours_current").count() == 8
     assert "live/user_neighbours`" in reader_sql(config)
     assert "user_neighbours" not in reader_sql(_config(filled))
+    with screen.recorded() as shown:
+        screen.user_list(filled, "u0", 1)
+        screen.user_list(filled, "u5", 1)  # has a list by a profile, and no vector
+    assert f"users like u0: {nearest} ({rows[0]['score']:.3f})\n" in shown.text
+    assert "users like u5" not in shown.text
 
 
 def test_places_are_kept_for_new_items(spark: SparkSession, filled: Store) -> None:
