@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.row import Row
-from benchmarks.speed import approximate, cooccurrence, doubling, encoding, feed, one_more_day, pipeline, topk
+from benchmarks.speed import approximate, cooccurrence, doubling, encoding, feed, neighbours, one_more_day, pipeline, topk
 from recsys_spark.encoder.text_source import resolve_dtype
 
 _BFLOAT16 = resolve_dtype("auto") == "bfloat16"  # computed in by the hardware
@@ -75,6 +75,14 @@ ROWS = (
         required=8,
         aim=20,
         run=approximate.approximate_search,
+    ),
+    Row(
+        "approximate-neighbours",
+        "20 neighbours of each of 200,000 items by all partners from short lists, to Delta",
+        "the comparison of all items with all",
+        required=None,
+        aim=None,
+        run=neighbours.approximate_neighbours,
     ),
     Row(
         "encoding",

@@ -18,6 +18,7 @@ from recsys_spark import process
 from recsys_spark.code_version import code_version
 from recsys_spark.config.base import nearest
 from recsys_spark.errors import ConfigError
+from recsys_spark.files import write_text
 from recsys_spark.log import get_logger
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -70,10 +71,7 @@ def run_row(row: Row, scale: Scale, results: Path | None) -> dict[str, Any]:
     document["measured_at"] = datetime.now(UTC).isoformat(timespec="seconds")
     line = json.dumps(document)
     if results is not None:
-        results.mkdir(parents=True, exist_ok=True)
-        partial = results / f"{row.name}.json.partial"
-        partial.write_text(line + "\n", encoding="utf-8")
-        partial.replace(results / f"{row.name}.json")
+        write_text(results / f"{row.name}.json", line + "\n")
     print(line, flush=True)
     return document
 

@@ -13,7 +13,7 @@ from typing import Any
 from recsys_spark.code_version import code_version
 from recsys_spark.config import Config
 from recsys_spark.config.ingest import Source
-from recsys_spark.training.job import write_json
+from recsys_spark.files import write_json
 
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _SQLITE = "sqlite:///"

@@ -7,27 +7,28 @@ timed exactly. faiss's own exact index runs once over some queries, so that the 
 
 from __future__ import annotations
 
-import os
-import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import faiss
 import numpy as np
-import torch
 
+from benchmarks.machine import num_cores
 from benchmarks.row import Figures, Scale
-from benchmarks.timing import log
-from recsys_spark.search.approximate import Index, one_thread
+from benchmarks.timing import Way, alternate, log, scratch
+from recsys_spark.search.approximate import Index
 from recsys_spark.search.exact import nearest
 from recsys_spark.search.lists import Lists, recall, stacked
 from recsys_spark.search.tuning import tune
 from recsys_spark.search.vectors import Pieces, Vectors, unit
+from recsys_spark.threads import one_thread
 
 K, BLOCK, SAMPLE, TARGET, LEAST_RECALL = 100, 512, 400, 0.98, 0.97
 DIMENSION, NOISE = 64, 0.6  # noise: length of a vector's displacement from its cluster's centre
-THREADS = os.cpu_count() or 1
+THREADS = num_cores()
+Search = Callable[[Vectors], Lists]
 
 
 def clustered(num: int, dim: int, clusters: int, noise: float, seed: int, part: int) -> Vectors:
@@ -41,21 +42,10 @@ def clustered(num: int, dim: int, clusters: int, noise: float, seed: int, part: 
     return unit(centres[rng.integers(0, clusters, num)] + displaced)
 
 
-def _quiet() -> None:
-    torch.set_num_threads(1)
-    one_thread()
-
-
-def in_blocks(search: Callable[[Vectors], Lists], queries: Vectors) -> Lists:
+def in_blocks(search: Search, queries: Vectors) -> Lists:
     """All queries by ``THREADS`` threads, block by block."""
-    with ThreadPoolExecutor(THREADS, initializer=_quiet) as pool:
+    with ThreadPoolExecutor(THREADS, initializer=one_thread) as pool:
         return stacked(list(pool.map(search, [queries[start : start + BLOCK] for start in range(0, len(queries), BLOCK)])))
-
-
-def timed(search: Callable[[Vectors], Lists], queries: Vectors) -> tuple[float, Lists]:
-    start = time.monotonic()
-    lists = in_blocks(search, queries)
-    return time.monotonic() - start, lists
 
 
 def faiss_flat_seconds(items: Vectors, queries: Vectors) -> float:
@@ -82,23 +72,29 @@ def approximate_search(scale: Scale) -> Figures:
     sample = queries[-SAMPLE:]
     exact_sample = in_blocks(lambda block: nearest(block, pieces, K), sample)
     tuned = tune(lambda part, effort: index.search(sample[part], K, effort), exact_sample, TARGET, index.max_effort)
-    seconds: dict[str, list[float]] = {"rival_s": [], "ours_s": []}
-    reached = 0.0
-    for number in range(1, scale.rounds + 1):
-        exact_s, exact = timed(lambda block: nearest(block, pieces, K), queries)
-        ours_s, found = timed(lambda block: index.search(block, K, tuned.effort), queries)
-        seconds["rival_s"].append(exact_s)
-        seconds["ours_s"].append(ours_s)
-        reached = recall(found, exact)
-        log.info(
-            f"round {number} of {scale.rounds}", exact_s=round(exact_s, 2), ours_s=round(ours_s, 2), recall=round(reached, 4)
-        )
+    found: dict[str, Lists] = {}
+    searches: dict[str, Search] = {
+        "rival": lambda block: nearest(block, pieces, K),
+        "ours": lambda block: index.search(block, K, tuned.effort),
+    }
+    with scratch() as folder:
+        sides = {name: _side(name, search, queries, found) for name, search in searches.items()}
+        timed = alternate(sides, scale.rounds, folder, num_queries, "queries")
+    reached = recall(found["ours"], found["rival"])
     few = queries[:1_000]
     flat_s = faiss_flat_seconds(items, few) * len(queries) / len(few)
-    medians = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
-    ratio = statistics.median(e / o for e, o in zip(seconds["rival_s"], seconds["ours_s"], strict=True))
-    ratio = min(ratio, flat_s / medians["ours_s"])  # against the faster of the two exact searches
+    # against the faster of the two exact searches
+    ratio = min(timed.ratio("rival", "ours"), flat_s / timed.median_s("ours"))
     more = {"vectors": num, "queries": num_queries, "dimension": DIMENSION, "noise": NOISE, "k": K, "threads": THREADS}
     more |= {"faiss_flat_s": round(flat_s, 2), "effort": tuned.effort, "lists": index.max_effort}
     more |= {"recall": round(reached, 4), "build_s": round(build_seconds, 1)}
-    return Figures(round(ratio, 3), medians, scale.rounds, reached >= LEAST_RECALL, more)
+    return Figures(ratio, timed.medians(), timed.rounds, reached >= LEAST_RECALL, more)
+
+
+def _side(name: str, search: Search, queries: Vectors, found: dict[str, Lists]) -> Way:
+    """All queries by one search, whose lists are left in ``found``: nothing is written, so nothing of that is timed."""
+
+    def side(_target: Path) -> None:
+        found[name] = in_blocks(search, queries)
+
+    return side

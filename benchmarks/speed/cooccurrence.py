@@ -6,6 +6,9 @@ through the store, as in a night: it also proves the table's contract and its ke
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,11 +27,37 @@ from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.cooccurrence.count import cooccurrences
 from recsys_spark.tables.store import Commit, Store
 
-TOP_N, SUPPORT = 100, 2
+TOP_N, SUPPORT, ROWS = 100, 2, "rows"
 SMALL = Shape(600, 80)
 COLUMNS = ("item_a", "item_b", "num_baskets", "num_baskets_a", "num_baskets_b", "cosine", "rank_a")
 _SETTINGS = CooccurrenceSettings(measures=["cosine"], rank_by="cosine", min_support=SUPPORT, top_n=TOP_N)
 _REFERENCE = datetime(2000, 1, 1, tzinfo=UTC)  # of a decay that is not asked for
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What both rows of the suite count: ``rows`` of Parquet files in ``folder / ROWS``."""
+
+    spark: SparkSession
+    folder: Path
+    shape: Shape
+    num_events: int
+
+    @property
+    def rows(self) -> DataFrame:
+        return self.spark.read.parquet(str(self.folder / ROWS))
+
+    def sizes(self) -> dict[str, object]:
+        found = {"events": self.num_events, "baskets": self.shape.num_baskets, "items": self.shape.num_items}
+        return {**found, "top_n": TOP_N, "min_support": SUPPORT, "master": str(self.spark.sparkContext.master)}
+
+
+@contextmanager
+def _baskets(scale: Scale) -> Iterator[_Data]:
+    """The baskets of a scale as files, gone afterwards."""
+    spark, shape = bench_session(), scale.pick(FULL, SMALL)
+    with scratch() as folder:
+        yield _Data(spark, folder, shape, write_baskets(folder / ROWS, shape))
 
 
 def ours(rows: DataFrame, num_items: int, target: Path) -> None:
@@ -46,43 +75,32 @@ def ours_checked(rows: DataFrame, num_items: int, target: Path) -> None:
 
 def against_self_join(scale: Scale) -> Figures:
     """Row ``cooccurrence-self-join``."""
-    spark, shape = bench_session(), scale.pick(FULL, SMALL)
-    with scratch() as folder:
-        num_events = write_baskets(folder / "rows", shape)
-        rows = spark.read.parquet(str(folder / "rows"))
+    with _baskets(scale) as data:
         sides = {
-            "ours": partial(ours, rows, shape.num_items),
-            "checked": partial(ours_checked, rows, shape.num_items),
-            "rival": partial(write_self_join, rows, SUPPORT, TOP_N),
+            "ours": partial(ours, data.rows, data.shape.num_items),
+            "checked": partial(ours_checked, data.rows, data.shape.num_items),
+            "rival": partial(write_self_join, data.rows, SUPPORT, TOP_N),
         }
-        warm = warm_up(sides, folder)
-        equal = _equal(read_delta(spark, warm["ours"]), read_delta(spark, warm["rival"]))
-        timed = alternate(sides, scale.rounds, folder, num_events, "events")
-    more = _sizes(spark, shape, num_events) | {"ratio_checked": round(timed.ratio("rival", "checked"), 3)}
+        warm = warm_up(sides, data.folder)
+        equal = _equal(read_delta(data.spark, warm["ours"]), read_delta(data.spark, warm["rival"]))
+        timed = alternate(sides, scale.rounds, data.folder, data.num_events, "events")
+    more = data.sizes() | {"ratio_checked": round(timed.ratio("rival", "checked"), 3)}
     return Figures(timed.ratio("rival", "ours"), timed.medians(), timed.rounds, equal, more)
 
 
 def against_scipy(scale: Scale) -> Figures:
     """Row ``cooccurrence-scipy``."""
-    spark, shape = bench_session(), scale.pick(FULL, SMALL)
-    with scratch() as folder:
-        num_events = write_baskets(folder / "rows", shape)
-        rows = spark.read.parquet(str(folder / "rows"))
+    with _baskets(scale) as data:
         sides = {
-            "ours": partial(ours, rows, shape.num_items),
-            "rival": partial(scipy_program, folder / "rows", SUPPORT, TOP_N),
+            "ours": partial(ours, data.rows, data.shape.num_items),
+            "rival": partial(scipy_program, data.folder / ROWS, SUPPORT, TOP_N),
         }
-        warm = warm_up(sides, folder)
-        equal = _equal(read_delta(spark, warm["ours"]), spark.read.parquet(str(warm["rival"])))
-        timed = alternate(sides, scale.rounds, folder, num_events, "events")
-    return Figures(timed.ratio("ours", "rival"), timed.medians(), timed.rounds, equal, _sizes(spark, shape, num_events))
+        warm = warm_up(sides, data.folder)
+        equal = _equal(read_delta(data.spark, warm["ours"]), data.spark.read.parquet(str(warm["rival"])))
+        timed = alternate(sides, scale.rounds, data.folder, data.num_events, "events")
+    return Figures(timed.ratio("ours", "rival"), timed.medians(), timed.rounds, equal, data.sizes())
 
 
 def _equal(one: DataFrame, other: DataFrame) -> bool:
     """Something was counted, and the same by both."""
     return not one.isEmpty() and same_rows(one.select(*COLUMNS), other.select(*COLUMNS), ("cosine",))
-
-
-def _sizes(spark: SparkSession, shape: Shape, num_events: int) -> dict[str, object]:
-    found = {"events": num_events, "baskets": shape.num_baskets, "items": shape.num_items}
-    return {**found, "top_n": TOP_N, "min_support": SUPPORT, "master": str(spark.sparkContext.master)}

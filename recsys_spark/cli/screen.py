@@ -97,6 +97,18 @@ def user_list(store: Store, user_id: str, k: int) -> None:
         why = _reasons(row["reasons"]) if "reasons" in row.asDict() else "popular"
         table.add_row(str(row["rank"]), row["item_id"], row["title"], f"{row['score']:.3f}", why)
     console.print(table)
+    _near_users(store, user_id, k)
+
+
+def _near_users(store: Store, user_id: str, k: int) -> None:
+    """One line of the users most like this one, where such lists were published."""
+    if not store.exists("user_neighbours", LIVE):
+        return
+    rows = _published(store, "user_neighbours").where((F.col("user_id") == user_id) & (F.col("rank") <= k))
+    found = rows.orderBy("rank").collect()
+    if found:
+        near = ", ".join(f"{row['neighbour_id']} ({row['score']:.3f})" for row in found)
+        console.print(f"users like {user_id}: {near}", soft_wrap=True)
 
 
 def item_list(store: Store, item_id: str, k: int) -> None:

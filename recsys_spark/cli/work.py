@@ -101,7 +101,8 @@ def return_to(config: Config, store: Store) -> dict[str, Any]:
 
 def reader_sql(config: Config) -> str:
     """One view per published table, and the join that gives a list to everyone."""
-    views = [f"CREATE OR REPLACE TEMP VIEW {t}_current AS\n{current_sql(config.warehouse, t)};" for t in READ_TABLES]
+    tables = (*READ_TABLES, *(("user_neighbours",) if config.recommend.user_neighbours else ()))
+    views = [f"CREATE OR REPLACE TEMP VIEW {t}_current AS\n{current_sql(config.warehouse, t)};" for t in tables]
     return "\n\n".join([*views, lists_for_everyone_sql() + ";"])
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from recsys_spark.config.base import Settings, validate
 from recsys_spark.config.ingest import SOURCE_PLACES, IngestSettings
 from recsys_spark.config.learning import EncoderSettings, RegistrySettings, TrainSettings
+from recsys_spark.config.search import SearchSettings
 from recsys_spark.config.serving import (
     EmbedSettings,
     EvaluateSettings,
@@ -39,6 +40,7 @@ class Config(Settings):
     registry: RegistrySettings = RegistrySettings()
     embed: EmbedSettings = EmbedSettings()
     recommend: RecommendSettings = RecommendSettings()
+    search: SearchSettings = SearchSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     gate: GateSettings = GateSettings()
     publish: PublishSettings = PublishSettings()
@@ -80,7 +82,7 @@ class Config(Settings):
 
     @property
     def work_dir(self) -> Path:
-        """Where training keeps checkpoints and exported models."""
+        """Where training keeps checkpoints and exported models, and searches their indexes: all machines see it."""
         return Path(self.train.work_dir or Path(self.warehouse).absolute().parent / "models")
 
     @property

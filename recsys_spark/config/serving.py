@@ -33,6 +33,7 @@ class RecommendSettings(Settings):
     lists_path: str | None = None  # a CSV file: item_id, and if wanted segment (empty: everybody) and rule (block or allow)
     segment_key: str | None = None  # key of the users' attributes, else of the event context, that names a user's segment
     neighbours_k: int = Field(20, ge=1)
+    user_neighbours: int = Field(0, ge=0)  # nearest users of every user, by their vectors; 0: no such lists
     max_reasons: int = Field(3, ge=1)
     new_item_every: int = Field(10, ge=0)  # every n-th place of a list is kept for a new item that is alike enough; 0: none
     max_new_item_loss: float = Field(0.02, ge=0, le=1)  # share of validation NDCG@10 that these places may cost

@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from recsys_spark.encoder.package import PackagedModel, load_model
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.encoder.text_source import Dtype
+from recsys_spark.threads import one_thread
 
 
 class Place(NamedTuple):
@@ -65,22 +66,15 @@ def _identity(root: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _one_thread() -> None:
-    """Spark runs a task per core; more threads in each would only wait for one another."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
 @functools.cache
 def worker_text_encoder(place: Place, max_tokens: int, dtype: Dtype) -> TextEncoder:
     """The text encoder of this Python worker. A place of kind ``path`` may also hold a model's name."""
-    _one_thread()
+    one_thread()
     return TextEncoder.load(place.locate(), max_tokens, dtype)
 
 
 @functools.cache
 def worker_model(place: Place, dtype: Dtype) -> PackagedModel:
     """The model of this Python worker; its text encoder is loaded when a text has to be encoded."""
-    _one_thread()
+    one_thread()
     return load_model(place.locate(), dtype)

@@ -18,6 +18,7 @@ from recsys_spark.tables.store import Commit, Store
 log = get_logger(__name__)
 LIVE = "live"
 TABLES = ("recommendations", "fallback_recommendations", "shortfalls", "item_neighbours")
+WHERE_ASKED_FOR = ("user_neighbours",)
 
 
 def current(store: Store) -> dict[str, Any] | None:
@@ -31,7 +32,8 @@ def current(store: Store) -> dict[str, Any] | None:
 def run(config: Config, context: Context, model_version: int | None, reason: str) -> int | None:
     """Make this run's lists the ones readers see, in one commit (its version is returned); None when they already are."""
     store = context.store
-    versions = {table: store.version(table, LIVE) for table in TABLES}
+    present = (*TABLES, *(table for table in WHERE_ASKED_FOR if store.exists(table, LIVE)))
+    versions = {table: store.version(table, LIVE) for table in present}
     now = current(store)
     if now is not None and (now["run_id"], now["versions"], now["model_version"]) == (context.run_id, versions, model_version):
         log.info("publish: nothing to do", run_id=context.run_id)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from recsys_spark.recommend.scores import Float64, FloatArray, Ints, Precision
+from recsys_spark.search.rows import place_in_row
 
 FIRST_TILE = 256  # small, so that a threshold stands before the wide tiles are read
 _MANY_TIES = 32  # this many cells of one float32 value are one score, not many that rounding made equal
@@ -86,10 +87,3 @@ def tiles(num_items: int, first: int, item_tile: int) -> Iterator[tuple[int, int
     while start < num_items:
         yield start, min(start + size, num_items)
         start, size = start + size, min(start + size, item_tile)
-
-
-def place_in_row(rows: Ints, num_users: int) -> Ints:
-    """0, 1, 2 ... within each run of equal, sorted ``rows``."""
-    first = np.searchsorted(rows, np.arange(num_users))
-    found: Ints = np.arange(len(rows)) - first[rows]
-    return found

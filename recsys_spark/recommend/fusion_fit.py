@@ -19,13 +19,14 @@ from recsys_spark.log import get_logger
 from recsys_spark.recommend.arrow import flat_list
 from recsys_spark.recommend.blocks import fuse, users_per_block
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.matmul import matmul, one_thread
+from recsys_spark.recommend.matmul import matmul
 from recsys_spark.recommend.model import KNOWN, fusion_weights
 from recsys_spark.recommend.new_items_fit import NDCG_K, FloorFit, fit_floor
 from recsys_spark.recommend.scores import Float64, FloatArray, Ints
 from recsys_spark.recommend.side import item_side
 from recsys_spark.recommend.users import user_rows, with_targets, with_vectors
 from recsys_spark.recommend.worker import Side, block_of
+from recsys_spark.threads import one_thread
 
 log = get_logger(__name__)
 

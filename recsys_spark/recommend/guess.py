@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
-from recsys_spark.recommend.cells import FIRST_TILE, best_first, place_in_row, reaching, tiles
+from recsys_spark.recommend.cells import FIRST_TILE, best_first, reaching, tiles
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.fuse import Fused
 from recsys_spark.recommend.scores import FloatArray, Ints
+from recsys_spark.search.rows import place_in_row
 
 _LEAST_ITEMS = 4 * FIRST_TILE  # below, a sample is nearly the whole
 _STEP = 4  # floors are raised whenever this many times as many items have been read

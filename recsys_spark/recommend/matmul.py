@@ -25,13 +25,6 @@ def _torch() -> Any:
     return torch
 
 
-def one_thread() -> None:
-    """Keep this process to one thread: Spark already runs one Python worker per core."""
-    torch = _torch()
-    if torch is not None:
-        torch.set_num_threads(1)
-
-
 def matmul(left: FloatArray, right: FloatArray) -> FloatArray:
     """``left [B, D] @ right [D, T]`` in the dtype of ``left``; both of one dtype."""
     torch = _torch()

@@ -11,11 +11,11 @@ from recsys_spark.recommend.arrow import output_batch, reason_lists
 from recsys_spark.recommend.blocks import Block, fuse, history_matrix, signals, users_per_block
 from recsys_spark.recommend.explain import Explainer
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.matmul import one_thread
 from recsys_spark.recommend.partners import PERSONAL, Partners
 from recsys_spark.recommend.scores import Ints
-from recsys_spark.recommend.topk import best
+from recsys_spark.recommend.topk import Best, best
 from recsys_spark.recommend.worker import Side, Task
+from recsys_spark.threads import one_thread
 
 NEIGHBOURS = "item_neighbours"
 _POPULARITY = 1e-3  # orders the items that nothing joins to the anchor, and outweighs nothing else
@@ -36,10 +36,17 @@ def neighbour_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Ite
     one_thread()
     side: Side = broadcast.value
     rows = users_per_block(task.user_block, len(side.catalogue), side.partners.tiled)
+    for some in anchors_of(batches, rows):
+        anchors, block = known_anchors(some, side, task)
+        yield neighbour_rows(anchors, block, best_of_all(block, side, task), side, task)
+
+
+def anchors_of(batches: Iterator[Any], rows: int) -> Iterator[Ints]:
+    """The positions in batches of ``id``, at most ``rows`` at a time."""
     for batch in batches:
         anchors = batch.column("id").to_numpy()
         for start in range(0, len(anchors), rows):
-            yield _neighbours_of(anchors[start : start + rows], side, task)
+            yield anchors[start : start + rows]
 
 
 def anchor_block(anchors: Ints, side: Side) -> Block:
@@ -50,15 +57,24 @@ def anchor_block(anchors: Ints, side: Side) -> Block:
     return Block(itself, itself, vectors)
 
 
-def _neighbours_of(anchors: Ints, side: Side, task: Task) -> Any:
+def known_anchors(anchors: Ints, side: Side, task: Task) -> tuple[Ints, Block]:
+    """Those that some partner with a weight knows, and their block."""
     block = anchor_block(anchors, side)
     said = signals(block, side.partners)
     known = np.flatnonzero(sum((said[name] for name in PERSONAL if name in task.weights), np.zeros(len(anchors), np.bool_)))
-    if not len(known):
-        return output_batch(NEIGHBOURS, 0)
-    anchors, block = anchors[known], block.take(known)
+    return anchors[known], block.take(known)
+
+
+def best_of_all(block: Block, side: Side, task: Task) -> Best:
+    """The K best items of each anchor, by the scores of the whole catalogue."""
     fused = fuse(block, side.partners, task.weights)
-    chosen = best(fused, Filter(side.catalogue.allowed, block.seen), task.k, task.item_tile)
+    return best(fused, Filter(side.catalogue.allowed, block.seen), task.k, task.item_tile)
+
+
+def neighbour_rows(anchors: Ints, block: Block, chosen: Best, side: Side, task: Task) -> Any:
+    """An ``arrow.OUTPUT`` batch of the chosen cells, with reasons."""
+    if not len(chosen.rows):
+        return output_batch(NEIGHBOURS, 0)
     explainer = Explainer(side.catalogue, side.partners, task.max_reasons, history_kind="similar")
     return output_batch(
         NEIGHBOURS,

@@ -15,11 +15,11 @@ from recsys_spark.config import Config
 from recsys_spark.recommend.arrow import flat_list
 from recsys_spark.recommend.blocks import fuse, users_per_block
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.matmul import one_thread
 from recsys_spark.recommend.new_items import LEAST_FLOOR, PRIOR_FLOOR, NewItems, best_new, not_listed, with_new_items
 from recsys_spark.recommend.scores import Float64, Ints
 from recsys_spark.recommend.topk import Best, best
 from recsys_spark.recommend.worker import Side, Task, block_of
+from recsys_spark.threads import one_thread
 
 NDCG_K = 10
 

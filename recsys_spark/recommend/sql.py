@@ -5,12 +5,14 @@ from __future__ import annotations
 from pyspark.sql import SparkSession
 
 from recsys_spark.errors import InputError
+from recsys_spark.tables.store import Store
 
 VIEWS = {
     "recommendations_current": "recommendations",
     "item_neighbours_current": "item_neighbours",
     "fallback_recommendations_current": "fallback_recommendations",
 }
+VIEWS_WHERE_ASKED_FOR = {"user_neighbours_current": "user_neighbours"}  # of tables that a warehouse need not have
 
 
 def current_sql(root: str, table: str) -> str:
@@ -47,6 +49,10 @@ def lists_for_everyone_sql(users: str = "visitors") -> str:
 
 
 def register_views(spark: SparkSession, root: str) -> None:
-    """Create the temporary views of ``VIEWS`` over the warehouse at ``root``; they follow each publish and rollback."""
-    for view, table in VIEWS.items():
+    """Create the temporary views of all tables that stand in the warehouse at ``root``; they follow each publish and
+    rollback.
+    """
+    store = Store(spark, root)
+    optional = {view: table for view, table in VIEWS_WHERE_ASKED_FOR.items() if store.exists(table, "live")}
+    for view, table in (VIEWS | optional).items():
         spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW {view} AS {current_sql(root, table)}")

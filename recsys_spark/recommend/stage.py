@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,9 @@ from recsys_spark.context import Context
 from recsys_spark.recommend.arrow import OUTPUT
 from recsys_spark.recommend.fallback import unknown_user_lists
 from recsys_spark.recommend.model import ModelRef, fusion_weights
-from recsys_spark.recommend.neighbours import NEIGHBOURS, neighbour_batches, neighbour_weights
+from recsys_spark.recommend.near_users import USER_NEIGHBOURS, near_users
+from recsys_spark.recommend.neighbour_lists import Anchors, neighbour_lists
+from recsys_spark.recommend.neighbours import NEIGHBOURS, neighbour_weights
 from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.recommend.rules import Rules, read_rules
 from recsys_spark.recommend.side import item_side
@@ -49,6 +50,11 @@ class _Run:
     def settings(self) -> RecommendSettings:
         return self.config.recommend
 
+    @property
+    def user_neighbours(self) -> bool:
+        """Whether they are asked for, and there are vectors to find them by."""
+        return self.neighbours and self.targets is None and self.model is not None and self.settings.user_neighbours > 0
+
 
 def run(
     config: Config,
@@ -60,15 +66,15 @@ def run(
     neighbours: bool | None = None,
     new_items: NewItems | None = None,
 ) -> StageReport:
-    """Write recommendations, shortfalls, fallback_recommendations and item_neighbours of a namespace; with targets,
-    recommendations and target_ranks.
+    """Write recommendations, shortfalls, fallback_recommendations, item_neighbours and, where ``recommend.user_neighbours``
+    asks for them, user_neighbours of a namespace; with targets, recommendations and target_ranks.
 
     Args:
         model: the version whose vectors are read; None: no encoder takes part.
         weights: of the partners (see ``fusion_weights``); the caller passes those of the model version.
         upstream: the namespace that co-occurrence and embeddings are read from; default: the context's.
         targets: ``(user_id, user_idx, item_idx)``; their ranks among all allowed items go to target_ranks.
-        neighbours: write item_neighbours too; default: unless ``upstream`` is another namespace, as for baselines.
+        neighbours: write those of items and users too; default: unless ``upstream`` is another namespace, as for baselines.
         new_items: the places kept for new items; None: no places.
 
     Raises:
@@ -100,6 +106,7 @@ def _plan(work: _Run, rules: Rules) -> StagePlan:
         inputs["targets"] = content_hash(work.targets.select("user_id", "user_idx", "item_idx"))
     settings = {
         "recommend": work.settings.model_dump(mode="json"),
+        "search": work.config.search.model_dump(mode="json"),
         "weights": work.weights,
         "measure": work.config.cooccurrence.rank_by,
         "separator": work.config.attribute_separator,
@@ -118,16 +125,22 @@ def _outputs(work: _Run) -> tuple[str, ...]:
     """Lists are measured (with targets) or served: only who is served needs what stands in for a list."""
     if work.targets is not None:
         return (LISTS, RANKS)
-    return (LISTS, SHORTFALLS, FALLBACK, *((NEIGHBOURS,) if work.neighbours else ()))
+    near = (NEIGHBOURS, *((USER_NEIGHBOURS,) if work.user_neighbours else ())) if work.neighbours else ()
+    return (LISTS, SHORTFALLS, FALLBACK, *near)
 
 
 def _write(work: _Run, rules: Rules, commit: Commit) -> tuple[list[Written], dict[str, Any]]:
     side = _item_side(work, rules)
     broadcast = work.context.spark.sparkContext.broadcast(side)
+    near: dict[str, Any] = {}
     try:
         written = _write_lists(work, broadcast, commit)
         if work.neighbours and work.targets is None:
-            written.append(_write_neighbours(work, side, broadcast, commit))
+            neighbours, near["neighbours"] = _write_neighbours(work, side, broadcast, commit)
+            written.append(neighbours)
+        if work.user_neighbours:
+            users, near["user_neighbours"] = _write_user_neighbours(work, commit)
+            written.append(users)
         if work.targets is None:
             written.append(_write_fallback(work, side, commit))
     finally:
@@ -139,17 +152,19 @@ def _write(work: _Run, rules: Rules, commit: Commit) -> tuple[list[Written], dic
         "num_allowed": int(side.catalogue.allowed.sum()),
         "model_version": None if work.model is None else work.model.version,
     }
-    return written, facts
+    return written, facts | near
 
 
 def _item_side(work: _Run, rules: Rules) -> Side:
-    vectors = None if work.model is None else _of_version(work, "item_embeddings", work.model)
-    return item_side(work.config, work.context, vectors, work.upstream, rules)
+    return item_side(work.config, work.context, _vectors(work, "item_embeddings"), work.upstream, rules)
 
 
-def _of_version(work: _Run, table: str, model: ModelRef) -> DataFrame:
+def _vectors(work: _Run, table: str) -> DataFrame | None:
+    """Those of the model version; None without a model."""
+    if work.model is None:
+        return None
     rows = work.context.store.read(table, work.upstream)
-    return rows.where((F.col("model_name") == model.name) & (F.col("model_version") == model.version))
+    return rows.where((F.col("model_name") == work.model.name) & (F.col("model_version") == work.model.version))
 
 
 def _user_frame(work: _Run) -> DataFrame:
@@ -160,7 +175,7 @@ def _user_frame(work: _Run) -> DataFrame:
     keys = settings.context_key, settings.segment_key
     events = context.events("history")
     rows = user_rows(events, context.users(), settings.history_items, settings.filter_seen, since, *keys)
-    vectors = None if work.model is None else _of_version(work, "user_embeddings", work.model)
+    vectors = _vectors(work, "user_embeddings")
     named = with_targets(rows, work.targets, context.store.read("items", context.namespace))
     columns = ("user_id", "items", "seen", "vector", "profile_text", "context", "segment", "target_idx", "target_ids")
     tasks = 2 * context.spark.sparkContext.defaultParallelism
@@ -197,14 +212,20 @@ def _write_lists(work: _Run, broadcast: Any, commit: Commit) -> list[Written]:
     return written
 
 
-def _write_neighbours(work: _Run, side: Side, broadcast: Any, commit: Commit) -> Written:
-    spark, size = work.context.spark, len(side.catalogue)
-    tasks = max(1, min(2 * spark.sparkContext.defaultParallelism, math.ceil(size / work.settings.user_block)))
+def _write_neighbours(work: _Run, side: Side, broadcast: Any, commit: Commit) -> tuple[Written, dict[str, Any]]:
     task = _task(work, neighbour_weights(work.weights, side.partners), work.settings.neighbours_k)
-    make = functools.partial(neighbour_batches, broadcast=broadcast, task=task)
-    rows = spark.range(0, size, 1, tasks).mapInArrow(make, OUTPUT)
-    frame = rows.select(F.col("owner_id").alias("item_id"), "rank", F.col("item_id").alias("neighbour_id"), "score", "reasons")
-    return _replace(work, NEIGHBOURS, frame, commit)
+    anchors = Anchors(work.config, side, broadcast, _vectors(work, "item_embeddings"), task)
+    with neighbour_lists(anchors, work.context.spark) as (rows, facts):
+        item, neighbour = F.col("owner_id").alias("item_id"), F.col("item_id").alias("neighbour_id")
+        return _replace(work, NEIGHBOURS, rows.select(item, "rank", neighbour, "score", "reasons"), commit), facts
+
+
+def _write_user_neighbours(work: _Run, commit: Commit) -> tuple[Written, dict[str, Any]]:
+    vectors = _vectors(work, "user_embeddings")
+    if vectors is None:
+        raise ValueError("neighbours of users without a model")
+    lists, facts = near_users(vectors, work.config)
+    return _replace(work, USER_NEIGHBOURS, lists, commit), facts
 
 
 def _write_fallback(work: _Run, side: Side, commit: Commit) -> Written:

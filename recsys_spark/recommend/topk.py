@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from recsys_spark.recommend.cells import FIRST_TILE, Gathered, best_first, place_in_row, tiles
+from recsys_spark.recommend.cells import FIRST_TILE, Gathered, best_first, tiles
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.fuse import DECIMALS, Fused, total_of
 from recsys_spark.recommend.guess import guessed_cells
 from recsys_spark.recommend.scores import Float64, FloatArray, Ints
+from recsys_spark.search.rows import place_in_row
 
 __all__ = ["Best", "Targets", "best", "best_first", "place_in_row"]
 

@@ -17,12 +17,12 @@ from recsys_spark.recommend.catalogue import Catalogue
 from recsys_spark.recommend.explain import Explainer
 from recsys_spark.recommend.fallback import Group, groups
 from recsys_spark.recommend.filters import Filter, shortfall_reason
-from recsys_spark.recommend.matmul import one_thread
 from recsys_spark.recommend.new_items import SOURCE, NewItems, best_new, new_positions, with_new_items
 from recsys_spark.recommend.partners import Partners
 from recsys_spark.recommend.rules import NO_SEGMENTS, SegmentLists
 from recsys_spark.recommend.scores import Ints
 from recsys_spark.recommend.topk import Best, Targets, best
+from recsys_spark.threads import one_thread
 
 LISTS, SHORTFALLS, RANKS = "recommendations", "shortfalls", "target_ranks"
 

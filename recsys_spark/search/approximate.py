@@ -91,11 +91,6 @@ def read_mapped(path: Path) -> Any:
     return index
 
 
-def one_thread() -> None:
-    """Keep faiss to one thread in this process: Spark already runs one Python worker per core."""
-    faiss.omp_set_num_threads(1)
-
-
 @dataclass(frozen=True)
 class Index:
     """Items and an inverted file over each of their pieces; all pieces share the centroids, so the same lists are read

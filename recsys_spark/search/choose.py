@@ -16,11 +16,9 @@ from recsys_spark.search.exact import nearest
 from recsys_spark.search.frames import Shape, check_columns, check_rows
 from recsys_spark.search.sharded import Task, build_index, opened, search_all, vector_rows, write_items
 from recsys_spark.search.tuning import tune
-from recsys_spark.search.vectors import Vectors
-from recsys_spark.tables.local import local_frame
+from recsys_spark.search.vectors import Metric, Vectors
 
 _LOG = get_logger(__name__)
-_RESULT = "query_idx int, item_idx int, score double, rank int"
 
 
 def nearest_items(
@@ -31,24 +29,46 @@ def nearest_items(
     settings: SearchSettings,
     work_dir: str,
     seed: int,
+    metric: Metric = "cosine",
 ) -> tuple[DataFrame, dict[str, Any]]:
     """The ``k`` items with the highest cosine (or inner product) to each query; all N where there are fewer.
+
+    Returns:
+        ``(query_idx int, item_idx int, score double, rank int)``, computed when it is read, and the facts of ``prepare``,
+        which says how they are searched for and what is refused.
+    """
+    task, facts = prepare(spark, queries, items, k, settings, work_dir, seed, metric)
+    return search_all(queries, task), facts
+
+
+def prepare(
+    spark: SparkSession,
+    queries: DataFrame,
+    items: DataFrame,
+    k: int,
+    settings: SearchSettings,
+    work_dir: str,
+    seed: int,
+    metric: Metric = "cosine",
+) -> tuple[Task, dict[str, Any]]:
+    """What an executor needs in order to search, for callers that make their queries where they search.
 
     Catalogues below ``exact_below`` are compared one by one. Larger ones are searched approximately, with the effort that
     reaches ``recall_target`` on one half of a seeded sample of queries; where the other half is below ``recall_floor``,
     every query is searched exactly after all. The work folder keeps items and indexes by content: the same items are not
-    written again. Scores are exact to 9 decimals either way; equal ones go by a seeded hash of ``item_idx``.
+    written again, others are removed. Scores are exact to 9 decimals either way; equal ones go by a seeded hash of
+    ``item_idx``, or by the column ``tie``.
 
     Args:
         queries: ``(query_idx int, vector array<float>)``, each query_idx once.
-        items: ``(item_idx int, vector array<float>)``, each item_idx once.
-        work_dir: a folder on storage that driver and executors see under one path.
+        items: ``(item_idx int, vector array<float>)``, each item_idx once; and if wanted ``tie bigint``, a hash.
+        work_dir: a folder of these items' own, on storage that driver and executors see under one path.
 
     Returns:
-        ``(query_idx int, item_idx int, score double, rank int)``, computed when it is read, and the facts: ``method``,
-        ``reason``, ``recall`` (on the held-out half of ``sample`` queries; 1 for exact), ``approximate_recall`` (None where
-        no index was tried), ``sample``, ``k`` (of the lists), ``k_asked``, ``effort``, ``num_items``, ``files_written``,
-        ``build_seconds``, ``search_seconds`` and ``exact_seconds`` (of the sample, on the driver).
+        The task, and the facts: ``method``, ``reason``, ``recall`` (on the held-out half of ``sample`` queries; 1 for
+        exact), ``approximate_recall`` (None where no index was tried), ``sample``, ``k`` (of the lists), ``k_asked``,
+        ``effort``, ``num_items``, ``files_written``, ``build_seconds``, ``search_seconds`` and ``exact_seconds`` (of the
+        sample, on the driver).
 
     Raises:
         ConfigError: k below 1. InputError: frames that cannot be searched (see ``frames``), or no items.
@@ -57,17 +77,17 @@ def nearest_items(
     if k > size.items.rows:
         _LOG.info("fewer items than asked for", k=k, items=size.items.rows)
     started = time.monotonic()
-    shards, written = write_items(spark, items, size.items.rows, settings, work_dir, seed)
-    task = Task(shards, min(k, size.items.rows), settings.metric, settings.query_block)
+    shards, written = write_items(items, size.items.rows, metric, settings, work_dir, seed)
+    task = Task(shards, min(k, size.items.rows), metric, settings.query_block)
     facts = _facts(k, task, written)
     if not size.queries.rows:
-        return local_frame(spark, [], _RESULT), facts | {"reason": "no queries"}
+        return task, facts | {"reason": "no queries"}
     if size.items.rows < settings.exact_below:
-        return search_all(queries, task), facts | {"build_seconds": time.monotonic() - started}
+        return task, facts | {"build_seconds": time.monotonic() - started}
     files, more = build_index(spark, shards, settings, seed)
     facts |= {"build_seconds": time.monotonic() - started, "files_written": written + more}
     task, tried = _tried(queries, replace(task, files=files), settings, seed)
-    return search_all(queries, task), facts | tried
+    return task, facts | tried
 
 
 @dataclass(frozen=True)
@@ -113,7 +133,7 @@ def _tried(queries: DataFrame, task: Task, settings: SearchSettings, seed: int) 
     """The task with the effort that a sample of queries asks for, or the exact one; and the facts that say why."""
     if task.files is None:
         raise ValueError("a task without an index cannot be tuned")
-    sample = _sample(queries, settings, seed)
+    sample = _sample(queries, task.metric, settings, seed)
     index = opened(task.files)
     start = time.monotonic()
     exact = nearest(sample, task.shards.vectors, task.k, task.block)
@@ -132,10 +152,8 @@ def _tried(queries: DataFrame, task: Task, settings: SearchSettings, seed: int) 
     return task, facts | {"method": "approximate", "reason": "recall floor met", "recall": tuned.recall}
 
 
-def _sample(queries: DataFrame, settings: SearchSettings, seed: int) -> Vectors:
+def _sample(queries: DataFrame, metric: Metric, settings: SearchSettings, seed: int) -> Vectors:
     """The first queries by a seeded hash: ``[S, D]``, the same in every run."""
     drawn = queries.orderBy(F.xxhash64(F.lit(seed), "query_idx"), "query_idx").limit(settings.sample_queries)
-    rows: Vectors = vector_rows(
-        drawn.select("vector").toArrow().combine_chunks().column("vector").combine_chunks(), settings.metric
-    )
+    rows: Vectors = vector_rows(drawn.select("vector").toArrow().combine_chunks().column("vector").combine_chunks(), metric)
     return rows

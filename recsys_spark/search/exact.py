@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from recsys_spark.search.lists import DECIMALS, Lists, exact_scores, ranked, stacked
+from recsys_spark.search.rows import place_in_row
 from recsys_spark.search.vectors import Float64, Ints, Pieces, Vectors, check_vectors
 
 QUERY_BLOCK = 512
@@ -148,11 +149,11 @@ class _Held:
         """Keep the K best by the scores that decide: those dropped have K better ones, or equal ones before them."""
         scores = self._scores if self._rescore is None else self._rescore(self.rows, self.cols)
         order = np.lexsort((self.cols, -scores, self.rows))  # rows ascend already, so places by row are as they were
-        self._take(np.sort(order[_place_in_row(self.rows, self._num_queries) < self._length]))
+        self._take(np.sort(order[place_in_row(self.rows, self._num_queries) < self._length]))
 
     def _last_of_list(self) -> npt.NDArray[np.float32]:
         """``[Q]``: the K-th best score of each query, -inf where there are fewer."""
-        place = _place_in_row(self.rows, self._num_queries)
+        place = place_in_row(self.rows, self._num_queries)
         width = max(int(place.max(initial=-1)) + 1, self._length)
         if width * self._num_queries > _MANY_CELLS:  # one query with very many equal items must not widen all
             return self._last_by_sorting(place)
@@ -166,9 +167,3 @@ class _Held:
         full = np.flatnonzero(place == self._length - 1)
         last[self.rows[full]] = self._scores[np.lexsort((-self._scores, self.rows))[full]]
         return last
-
-
-def _place_in_row(rows: Ints, num_rows: int) -> Ints:
-    """0, 1, 2 ... within each run of equal, ascending ``rows``."""
-    found: Ints = np.arange(len(rows)) - np.searchsorted(rows, np.arange(num_rows))[rows]
-    return found

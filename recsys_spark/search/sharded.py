@@ -13,18 +13,19 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
-import torch
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config.search import SearchSettings
+from recsys_spark.files import write_json
 from recsys_spark.search import approximate
 from recsys_spark.search.exact import nearest
 from recsys_spark.search.lists import Lists
-from recsys_spark.search.storage import Shards, publish, publish_array, publish_json, read_json, unseen
-from recsys_spark.search.vectors import Vectors, unit
+from recsys_spark.search.storage import ITEMS, Shards, forget_others, publish, publish_array, read_json, unseen
+from recsys_spark.search.vectors import Ints, Metric, Vectors, unit
 from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.dealing import partition_keys
+from recsys_spark.threads import one_thread
 
 RESULT = "query_idx int, item_idx int, score double, rank int"
 _BUILT = "shard int, rows int, written boolean"
@@ -32,7 +33,7 @@ _FORMAT = 1  # raise when files of the same name would hold something else
 Batches = Iterator[pa.RecordBatch]
 
 
-def vector_rows(column: Any, metric: str) -> Vectors:
+def vector_rows(column: Any, metric: Metric) -> Vectors:
     """A list column of equal, non-null lists as float32 ``[B, D]``, brought to unit length for the cosine."""
     flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     rows: Vectors = flat.reshape(len(column), -1)
@@ -40,37 +41,40 @@ def vector_rows(column: Any, metric: str) -> Vectors:
 
 
 def write_items(
-    spark: SparkSession, items: DataFrame, num_items: int, settings: SearchSettings, work_dir: str, seed: int
+    items: DataFrame, num_items: int, metric: Metric, settings: SearchSettings, work_dir: str, seed: int
 ) -> tuple[Shards, int]:
     """The items as shards in ``work_dir``, and how many files had to be written (0 where the same items stand).
 
-    Items are ordered by a seeded hash of ``item_idx``, which decides ties; shards are successive ranges of it, so each
-    is a random sample and all are about equal. One task writes one shard and holds it in memory.
+    The folder keeps the newest items alone: those of earlier nights go once the new ones stand.
+
+    Items are ordered by a seeded hash of ``item_idx``, or by ``tie``, which decides ties; shards are successive ranges of
+    it, so each is a random sample and all are about equal. One task writes one shard and holds it in memory.
 
     Args:
-        items: ``(item_idx int, vector array<float>)``, checked.
+        items: ``(item_idx int, vector array<float>)``, checked; and if wanted ``tie bigint``, spread as a hash is.
     """
     num_shards = max(1, -(-num_items // settings.items_per_shard))
-    name = f"{content_hash(items)}|{seed}|{num_shards}|{settings.metric}|{_FORMAT}"
-    folder = Path(work_dir).absolute() / f"items-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    name = f"{content_hash(items)}|{seed}|{num_shards}|{metric}|{_FORMAT}"
+    folder = Path(work_dir).absolute() / f"{ITEMS}{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     done = read_json(folder / "items.json")
     if done is not None:
         return Shards(str(folder), tuple(done["numbers"]), tuple(done["sizes"])), 0
-    order = F.xxhash64(F.lit(seed), "item_idx")
+    order = F.col("tie") if "tie" in items.columns else F.xxhash64(F.lit(seed), "item_idx")
     share = order.cast("double") / F.lit(2.0**64) + F.lit(0.5)
     shard = F.least(F.floor(share * num_shards), F.lit(num_shards - 1)).cast("int")
-    keys = F.array(*[F.lit(key) for key in partition_keys(spark, num_shards)])
+    keys = F.array(*[F.lit(key) for key in partition_keys(items.sparkSession, num_shards)])
     placed = items.select("item_idx", "vector", order.alias("_order"), shard.alias("shard"))
     dealt = placed.withColumn("_key", F.get(keys, F.col("shard"))).repartition(num_shards, "_key")
     sorted_rows = dealt.sortWithinPartitions("shard", "_order", "item_idx").select("shard", "item_idx", "vector")
-    write = partial(_write_shards, folder=str(folder), metric=settings.metric)
+    write = partial(_write_shards, folder=str(folder), metric=metric)
     rows = sorted(sorted_rows.mapInArrow(write, _BUILT).collect())
     shards = Shards(str(folder), tuple(row["shard"] for row in rows), tuple(row["rows"] for row in rows))
-    publish_json(folder / "items.json", {"numbers": shards.numbers, "sizes": shards.sizes})
+    write_json(folder / "items.json", {"numbers": shards.numbers, "sizes": shards.sizes})
+    forget_others(folder)
     return shards, sum(row["written"] for row in rows)
 
 
-def _write_shards(batches: Batches, folder: str, metric: str) -> Batches:
+def _write_shards(batches: Batches, folder: str, metric: Metric) -> Batches:
     held: dict[int, list[tuple[Any, Vectors]]] = {}
     for batch in batches:
         numbers = batch.column("shard").to_numpy()
@@ -129,7 +133,7 @@ def build_index(spark: SparkSession, shards: Shards, settings: SearchSettings, s
 
 
 def _index_shards(batches: Batches, files: IndexFiles, numbers: list[int]) -> Batches:
-    approximate.one_thread()
+    one_thread()
     if not files.centroids_path.exists():
         raise unseen(files.centroids_path)
     centroids = np.load(files.centroids_path)
@@ -158,7 +162,7 @@ class Task:
 
     shards: Shards
     k: int
-    metric: str
+    metric: Metric
     block: int
     files: IndexFiles | None = None
     effort: int = 0
@@ -169,6 +173,11 @@ class Task:
             return nearest(queries, self.shards.vectors, self.k, self.block)
         return opened(self.files).search(queries, self.k, self.effort, self.block)
 
+    def items(self, queries: Vectors) -> Ints:
+        """``item_idx [Q, L]`` nearest to queries as they come."""
+        asked = unit(queries) if self.metric == "cosine" else queries
+        return self.shards.item_idx[self.search(asked).positions]
+
 
 def search_all(queries: DataFrame, task: Task) -> DataFrame:
     """``(query_idx, item_idx, score, rank)`` of every query of ``(query_idx int, vector array<float>)``, computed when read."""
@@ -178,8 +187,7 @@ def search_all(queries: DataFrame, task: Task) -> DataFrame:
 
 
 def _search(batches: Batches, task: Task) -> Batches:
-    torch.set_num_threads(1)
-    approximate.one_thread()
+    one_thread()
     item_idx = task.shards.item_idx
     for batch in batches:
         for start in range(0, batch.num_rows, task.block):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import uuid
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 
 from recsys_spark.errors import InputError
+from recsys_spark.files import write_whole
 from recsys_spark.search.vectors import Ints, Pieces
+
+ITEMS = "items-"  # begins the name of every folder of items
 
 
 def publish(path: Path, write: Callable[[Path], None]) -> bool:
@@ -24,13 +27,7 @@ def publish(path: Path, write: Callable[[Path], None]) -> bool:
     """
     if path.exists():
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, write)
     return True
 
 
@@ -44,18 +41,16 @@ def publish_array(path: Path, values: Any) -> bool:
     return publish(path, write)
 
 
-def publish_json(path: Path, document: Any) -> bool:
-    """``publish`` of a JSON document."""
-    return publish(path, lambda partial: _written(partial, json.dumps(document, sort_keys=True)))
-
-
-def _written(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
 def read_json(path: Path) -> Any:
     """The document at ``path``, None where there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def forget_others(folder: Path) -> None:
+    """Remove the folders of other items beside ``folder``."""
+    for other in folder.parent.glob(f"{ITEMS}*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 @dataclass(frozen=True)

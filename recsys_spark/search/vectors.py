@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from recsys_spark.errors import InputError
 Vectors = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Ints = npt.NDArray[Any]
+Metric = Literal["cosine", "inner_product"]  # cosine: vectors are brought to length 1 (zeros stay zero)
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,12 @@ TABLES: dict[str, Contract] = {
             partition=("as_of",),
         ),
         Contract(
+            "user_neighbours",
+            "user_id string!, rank int!, neighbour_id string!, score double!, run_id string!, as_of timestamp!",
+            key=("user_id", "rank", "as_of", "run_id"),
+            partition=("as_of",),
+        ),
+        Contract(
             "target_ranks",
             "user_id string!, item_id string!, rank int!, num_candidates int!",
             key=("user_id", "item_id"),

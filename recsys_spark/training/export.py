@@ -8,8 +8,9 @@ from typing import Any
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.package import save_model
 from recsys_spark.encoder.text_encoder import TextEncoder
+from recsys_spark.files import write_json
 from recsys_spark.training.catalogue import Catalogue
-from recsys_spark.training.job import TrainJob, write_json
+from recsys_spark.training.job import TrainJob
 
 
 def export(

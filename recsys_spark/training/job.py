@@ -9,6 +9,7 @@ from typing import Any
 
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.errors import ConfigError, TrainingError
+from recsys_spark.files import write_json
 
 MAX_TRAINED_TEXT_CATALOGUE = 5_000  # items whose texts can all be encoded, with gradients, in every step
 
@@ -101,11 +102,3 @@ def check_negatives(encoder: EncoderSettings, train: TrainSettings, num_items: i
             f"at most {MAX_TRAINED_TEXT_CATALOGUE} items",
             "set negatives = 'in_batch', or encoder.text_training = 'frozen'",
         )
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write a JSON file so that a reader never finds half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(document, indent=1, sort_keys=True), encoding="utf-8")
-    partial.replace(path)

@@ -41,7 +41,10 @@ def _run(name: str, results: Path, capsys: pytest.CaptureFixture[str]) -> dict[s
     return found
 
 
-@pytest.mark.parametrize("name", ["cooccurrence-self-join", "cooccurrence-scipy", "topk-sgemm-128"])
+@pytest.mark.parametrize(
+    "name",
+    ["cooccurrence-self-join", "cooccurrence-scipy", "topk-sgemm-128", "approximate-search", "approximate-neighbours"],
+)
 def test_a_row_at_a_tiny_scale(spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     _run(name, tmp_path, capsys)
 

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
+from recsys_spark.cli import screen
+from recsys_spark.cli.work import reader_sql
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
+from recsys_spark.publish import stage as publish
 from recsys_spark.recommend.fusion_fit import fit_weights
 from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.recommend.sql import lists_for_everyone_sql, register_views
@@ -216,6 +219,31 @@ def test_views_follow_what_is_published(spark: SparkSession, filled: Store, comm
     later = spark.createDataFrame([(2, AS_OF, "other", None, {}, "publish", "test", AS_OF)], contract("published").schema)
     filled.append("published", "live", later, commit)
     assert spark.table("recommendations_current").count() == 0
+
+
+def test_user_neighbours_are_written_and_seen_where_asked_for(spark: SparkSession, filled: Store, commit: Commit) -> None:
+    config = _config(filled, user_neighbours=2)
+    context = _context(spark, filled, config)
+    done = run(config, context, ModelRef("m", 3), {"encoder": 1.0})
+    assert done.facts["user_neighbours"]["method"] == "exact"
+    rows = filled.read("user_neighbours", "live").orderBy("user_id", "rank").collect()
+    assert [(row["user_id"], row["rank"]) for row in rows] == [(f"u{u}", rank) for u in range(4) for rank in (1, 2)]
+    assert all(row["user_id"] != row["neighbour_id"] and row["run_id"] == "night1" for row in rows)
+    vectors = {row["user_id"]: np.array(row["vector"]) for row in filled.read("user_embeddings", "live").collect()}
+    nearest = max((f"u{u}" for u in range(1, 4)), key=lambda user: vectors["u0"] @ vectors[user])
+    assert rows[0]["neighbour_id"] == nearest
+    assert run(config, context, ModelRef("m", 3), {"encoder": 1.0}).status == "skipped"
+    publish.run(config, context, 3, "test")
+    assert publish.current(filled)["versions"]["user_neighbours"] == filled.version("user_neighbours", "live")
+    register_views(spark, filled.root)
+    assert spark.table("user_neighbours_current").count() == 8
+    assert "live/user_neighbours`" in reader_sql(config)
+    assert "user_neighbours" not in reader_sql(_config(filled))
+    with screen.recorded() as shown:
+        screen.user_list(filled, "u0", 1)
+        screen.user_list(filled, "u5", 1)  # has a list by a profile, and no vector
+    assert f"users like u0: {nearest} ({rows[0]['score']:.3f})\n" in shown.text
+    assert "users like u5" not in shown.text
 
 
 def test_places_are_kept_for_new_items(spark: SparkSession, filled: Store) -> None:

@@ -61,7 +61,7 @@ def queries(spark: SparkSession) -> DataFrame:
 def test_exact_shards_give_the_lists_of_the_whole(
     spark: SparkSession, items: DataFrame, queries: DataFrame, tmp_path: Path
 ) -> None:
-    found, facts = nearest_items(spark, queries, items, K, EXACT.model_copy(update={"metric": "inner_product"}), str(tmp_path), 1)
+    found, facts = nearest_items(spark, queries, items, K, EXACT, str(tmp_path), 1, "inner_product")
     assert lists(found) == expected(nearest(QUERIES, ITEMS, K))
     assert (facts["method"], facts["recall"], facts["sample"], facts["k"]) == ("exact", 1.0, 0, K)
     assert facts["files_written"] == 3
@@ -100,8 +100,8 @@ def test_a_lost_index_file_is_built_alone(spark: SparkSession, items: DataFrame,
 def test_below_the_floor_every_query_is_searched_exactly(
     spark: SparkSession, items: DataFrame, queries: DataFrame, tmp_path: Path
 ) -> None:
-    strict = SearchSettings(exact_below=10, recall_target=1.0, recall_floor=1.0, max_effort=1, metric="inner_product")
-    found, facts = nearest_items(spark, queries, items, K, strict, str(tmp_path), 1)
+    strict = SearchSettings(exact_below=10, recall_target=1.0, recall_floor=1.0, max_effort=1)
+    found, facts = nearest_items(spark, queries, items, K, strict, str(tmp_path), 1, "inner_product")
     assert (facts["method"], facts["recall"], facts["effort"]) == ("exact", 1.0, 1)
     assert facts["approximate_recall"] < 1.0
     assert "below recall_floor 1.0" in facts["reason"]

@@ -30,7 +30,8 @@ def test_where_things_lie_is_no_part_of_a_nights_identity() -> None:
     same = parse_config(_with("ingest.events.path", ["elsewhere.csv", "later.csv"])).identity()
     for key, value in (("ingest.items.path", "x.csv"), ("warehouse", "other"), ("train.work_dir", "models")):
         assert parse_config(_with(key, value)).identity() == same, key
-    for key, value in (("ingest.events.dislike_at_most", 2.0), ("train.epochs", 4), ("ingest.robots", {"max_z_score": 3.0})):
+    others = (("ingest.events.dislike_at_most", 2.0), ("train.epochs", 4), ("ingest.robots", {"max_z_score": 3.0}))
+    for key, value in (*others, ("search.short_list", 9)):  # how neighbours are searched for decides which are found
         assert parse_config(_with(key, value)).identity() != same, key
 
 
@@ -51,6 +52,7 @@ def test_every_shipped_config_loads_and_starts_with_its_command(path: Path) -> N
         ("train.epoch", 3, "did you mean 'epochs'?"),
         ("ingest.events.colums", {}, "did you mean 'columns'?"),
         ("pairs.text.min_similarty", 0.2, "did you mean 'min_similarity'?"),
+        ("search.exakt_below", 2, "did you mean 'exact_below'?"),
     ],
 )
 def test_unknown_key_names_the_nearest(key: str, value: object, expected: str) -> None:
@@ -68,6 +70,7 @@ def test_unknown_key_names_the_nearest(key: str, value: object, expected: str) -
         ("recommend.new_item_every", 1, "1 would keep every place for new items"),
         ("cooccurrence.rank_by", "cosin", "'rank_by' is 'cosin'"),
         ("name", "a/b", "'name' is 'a/b'"),
+        ("search", {"recall_target": 0.9}, "recall_floor must be at most recall_target"),
     ],
 )
 def test_wrong_value_is_shown(key: str, value: object, found: str) -> None:
