@@ -16,7 +16,7 @@ from recsys_spark.recommend.near_items import num_found
 from recsys_spark.recommend.neighbours import best_of_all, known_anchors
 from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems, TextItems
 from recsys_spark.recommend.rules import Rule
-from recsys_spark.recommend.scores import as_rows
+from recsys_spark.recommend.scores import as_rows, rounding
 from recsys_spark.recommend.short_lists import ShortLists, most_popular
 from recsys_spark.recommend.text_neighbours import CellScores, TextNeighbours, sums_of_squares
 from recsys_spark.recommend.topk import Best
@@ -99,7 +99,8 @@ def test_text_scores_of_cells_are_those_of_the_whole_catalogue() -> None:
     np.testing.assert_allclose(
         ours.columns(some).tile(1.0, 0, 3, np.float64), whole.columns(some).tile(1.0, 0, 3, np.float64), atol=1e-11
     )
-    assert (ours.magnitude >= np.abs(ours.at(rows, cols)).reshape(4, N).max(axis=1)).all()
+    largest = np.abs(ours.at(rows, cols)).reshape(4, N).max(axis=1)
+    assert (ours.error(0.3, np.float32) >= rounding(np.float32, 0.3, largest)).all()
 
 
 def test_leaders_are_the_items_in_which_a_word_weighs_most() -> None:
