@@ -13,7 +13,8 @@ from recsys_spark.recommend.blocks import Block, fuse
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.partners import Partners
 from recsys_spark.recommend.scores import Ints
-from recsys_spark.recommend.topk import Best, best, place_in_row
+from recsys_spark.recommend.topk import Best, best
+from recsys_spark.search.rows import place_in_row
 
 SOURCE = "new_item"
 WEIGHTS = {"encoder": 1.0, "text": 0.4}  # of what is known of an item without events

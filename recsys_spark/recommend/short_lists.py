@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_spark.recommend.blocks import Block, fuse
-from recsys_spark.recommend.fuse import Fused, Part, total_of
+from recsys_spark.recommend.fuse import Fused, Part
 from recsys_spark.recommend.partners import PopularityItems
 from recsys_spark.recommend.scores import FloatArray, Ints
 from recsys_spark.recommend.text_neighbours import TextNeighbours
-from recsys_spark.recommend.topk import Best
+from recsys_spark.recommend.topk import Best, best_of_cells
 from recsys_spark.recommend.worker import Side, Task
-from recsys_spark.search.rows import place_in_row
 
 Cells = tuple[Ints, Ints]  # (rows of a block, positions in the catalogue)
 
@@ -47,13 +46,7 @@ class ShortLists:
         """The K best candidates of each anchor: scores, ties and shares as if the whole catalogue had been scored."""
         profiles = None if self.text is None or side.partners.text is None else side.partners.text.profiles(block.history)
         rows, cols = self._candidates(anchors, block, side, task, profiles)
-        fused = self._fused(anchors, block, side, task, profiles)
-        shares = fused.shares(rows, cols)
-        exact = total_of(shares, len(rows))
-        order = np.lexsort((cols, -exact, rows))
-        ranks = place_in_row(rows[order], len(anchors)) + 1
-        order, ranks = order[ranks <= task.k], ranks[ranks <= task.k]
-        return Best(rows[order], cols[order], ranks, exact[order], {name: share[order] for name, share in shares.items()})
+        return best_of_cells(self._fused(anchors, block, side, task, profiles), rows, cols, task.k)
 
     def _candidates(self, anchors: Ints, block: Block, side: Side, task: Task, profiles: Any) -> Cells:
         """Distinct allowed cells, none of them the anchor itself; by row and position."""

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from recsys_spark.recommend.cells import FIRST_TILE, Gathered, best_first, tiles
+from recsys_spark.recommend.cells import FIRST_TILE, Gathered, tiles
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.fuse import DECIMALS, Fused, total_of
 from recsys_spark.recommend.guess import guessed_cells
 from recsys_spark.recommend.scores import Float64, FloatArray, Ints
 from recsys_spark.search.rows import place_in_row
-
-__all__ = ["Best", "Targets", "best", "best_first", "place_in_row"]
 
 _PAIRS_AT_ONCE = 512
 _MOST_ROWS = 1_024  # whose numbers fit into a sort key beside a score
@@ -49,7 +47,11 @@ def best(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets
         targets: cells whose ranks are counted on the way (see ``Targets``).
     """
     cells = guessed_cells(fused, allowed, k, item_tile) if targets is None else None
-    rows, cols = cells or _sure_cells(fused, allowed, k, item_tile, targets)
+    return best_of_cells(fused, *(cells or _sure_cells(fused, allowed, k, item_tile, targets)), k)
+
+
+def best_of_cells(fused: Fused, rows: Ints, cols: Ints, k: int) -> Best:
+    """The ``k`` best of the given cells of each user, scored in float64; of equal scores the smaller position wins."""
     shares = fused.shares(rows, cols)
     exact = total_of(shares, len(rows))
     order = _in_order(rows, cols, exact)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from recsys_spark.recommend.blocks import Block, fuse, history_matrix, seen_matrix
+from recsys_spark.recommend.cells import best_first
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems, TextItems
 from recsys_spark.recommend.rules import SegmentLists
-from recsys_spark.recommend.topk import Targets, best, best_first
+from recsys_spark.recommend.topk import Targets, best
 
 WEIGHTS = (
     {"encoder": 1.0},
