@@ -14,10 +14,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark import Broadcast
 
-from recsys_spark.cooccurrence.grouping import Baskets, Ints, Rows, join_baskets
+from recsys_spark.cooccurrence.grouping import Baskets, Ints, Rows, changes, join_baskets, sums_of_runs
 from recsys_spark.cooccurrence.kernels import pair_counts
 from recsys_spark.cooccurrence.messages import ItemCounts, read_columns, read_counts, totals_message
-from recsys_spark.cooccurrence.occurrences import PairCounts, sums_of_runs
+from recsys_spark.cooccurrence.occurrences import PairCounts
 from recsys_spark.cooccurrence.plan import Hashes, ItemTotals, Plan
 from recsys_spark.cooccurrence.score import Scorer
 from recsys_spark.cooccurrence.tasks import baskets_of, by_block, item_counts, to_blocks
@@ -36,7 +36,7 @@ def send_changes(plan: Plan, hashes: Broadcast[Hashes | None], batches: Iterable
     rows = Rows(**columns)
     after, facts = baskets_of(plan, hashes.value, rows.take(new > 0))
     before, taken_back = baskets_of(plan, hashes.value, _counted(rows, old))
-    signed = join_baskets([_signed(before, -1, plan), _signed(after, 1, plan)])
+    signed = join_baskets([_signed(before, -1), _signed(after, 1)])
     yield totals_message(item_counts(signed), difference(facts, taken_back))
     yield from to_blocks(plan, signed)
 
@@ -47,13 +47,11 @@ def _counted(rows: Rows, times: NDArray[np.int32]) -> Rows:
         return rows.take(times > 0)
     columns = list(rows.columns().values())
     order = np.lexsort(columns)
-    is_new = np.ones(len(order), dtype=bool)
-    is_new[1:] = np.logical_or.reduce([c[order][1:] != c[order][:-1] for c in columns])
-    starts = np.flatnonzero(is_new)
+    starts = np.flatnonzero(changes(*[column[order] for column in columns]))
     return rows.take(order[starts][sums_of_runs(times[order].astype(np.int64), starts) > 0])
 
 
-def _signed(baskets: Baskets, sign: int, plan: Plan) -> Baskets:
+def _signed(baskets: Baskets, sign: int) -> Baskets:
     """Only what counts need, and the sign."""
     signs = np.full(len(baskets.starts) - 1, sign, dtype=np.int8)
     return Baskets(baskets.starts, baskets.items, baskets.times, sides=baskets.sides, signs=signs)
@@ -95,9 +93,7 @@ def _totals_batches(counts: ItemCounts) -> Iterator[pa.RecordBatch]:
 
 def state_batch(pairs: PairCounts) -> pa.RecordBatch:
     """One row per run of equal anchors, its pairs as lists."""
-    is_new = np.ones(len(pairs.item_a), dtype=bool)
-    is_new[1:] = pairs.item_a[1:] != pairs.item_a[:-1]
-    starts = np.flatnonzero(is_new)
+    starts = np.flatnonzero(changes(pairs.item_a))
     offsets = pa.array(np.append(starts, len(pairs.item_a)), pa.int32())
     lists = pa.nulls(len(starts), pa.list_(pa.float64()))
     if pairs.decayed is not None:
@@ -123,7 +119,7 @@ def summed(batches: Iterable[pa.RecordBatch]) -> PairCounts:
     # by size among equal pairs, so that a sum of floats does not depend on the order in which rows arrive
     order = np.argsort(keys, kind="stable") if shares is None else np.lexsort((shares, keys))
     keys = keys[order]
-    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])) if len(keys) else np.zeros(0, dtype=np.int64)
+    starts = np.flatnonzero(changes(keys))
     total = sums_of_runs(both[order], starts)
     share = None if shares is None else sums_of_runs(shares[order], starts)
     pairs = PairCounts((keys[starts] >> 32).astype(np.int32), (keys[starts] & 0xFFFFFFFF).astype(np.int32), total, share)

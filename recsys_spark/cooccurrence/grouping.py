@@ -130,13 +130,13 @@ def group_rows(rows: Rows, occurrences: bool) -> Baskets:
     """
     order = np.argsort(rows.keys)
     ordered = rows.keys[order]
-    is_new = _changes(ordered)
+    is_new = changes(ordered)
     packed = _pack(np.cumsum(is_new) - 1, rows.items[order])
     times = None if rows.times is None else rows.times[order]
     owners = {} if rows.owners is None else {"owners": rows.owners[order][is_new]}
     if times is None and rows.weights is None and rows.sides is None:
         entries = np.sort(packed)
-        entries = entries[_changes(entries)]
+        entries = entries[changes(entries)]
         return _baskets_of(entries, ordered[is_new], **owners)
     weights = None if rows.weights is None else rows.weights[order]
     sides = None if rows.sides is None else rows.sides[order]
@@ -158,15 +158,15 @@ def _merged(
     amounts = np.zeros(len(packed)) if weights is None else weights
     order = np.lexsort((amounts, moments, packed))  # amounts last: a sum of floats does not depend on the order of rows
     packed, moments, amounts = packed[order], moments[order], amounts[order]
-    starts = np.flatnonzero(_changes(packed))  # of each (basket, item)
+    starts = np.flatnonzero(changes(packed))  # of each (basket, item)
     last = np.ones(len(packed), dtype=bool)
-    last[:-1] = _changes(packed)[1:]
+    last[:-1] = changes(packed)[1:]
     if occurrences:
-        last[:-1] |= _changes(moments)[1:]
-    of_item = np.cumsum(_changes(packed))[last] - 1
+        last[:-1] |= changes(moments)[1:]
+    of_item = np.cumsum(changes(packed))[last] - 1
     columns: dict[str, NDArray[Any]] = {}
     if weights is not None:
-        columns["weights"] = np.add.reduceat(amounts, starts)[of_item] if len(starts) else np.zeros(0)
+        columns["weights"] = sums_of_runs(amounts, starts)[of_item]
     if sides is not None:
         firsts = np.flatnonzero(np.append(True, last[:-1]))[: int(last.sum())]
         columns["sides"] = np.bitwise_or.reduceat(sides[order], firsts) if len(firsts) else np.zeros(0, dtype=np.int8)
@@ -252,7 +252,7 @@ def position_in_group(groups: NDArray[np.integer[Any]]) -> Ints:
     """0, 1, 2 ... within each run of equal values."""
     if not len(groups):
         return np.zeros(0, dtype=np.int64)
-    starts = np.flatnonzero(_changes(groups))
+    starts = np.flatnonzero(changes(groups))
     return np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
 
 
@@ -268,8 +268,13 @@ def _pack(group: Ints, items: Items) -> Ints:
     return (group << 32) | items.astype(np.int64)
 
 
-def _changes(values: NDArray[np.integer[Any]]) -> Bools:
-    """True where a value differs from the one before it; True at the first."""
-    found = np.ones(len(values), dtype=bool)
-    found[1:] = values[1:] != values[:-1]
+def changes(*columns: NDArray[Any]) -> Bools:
+    """True where any column differs from the row before it; True at the first."""
+    found = np.ones(len(columns[0]), dtype=bool)
+    found[1:] = np.logical_or.reduce([values[1:] != values[:-1] for values in columns])
     return found
+
+
+def sums_of_runs(values: NDArray[Any], starts: Ints) -> NDArray[Any]:
+    """Sum of each run of values; runs begin at ``starts``, the first at 0."""
+    return np.asarray(np.add.reduceat(values, starts)) if len(starts) else values[:0]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Bools, Floats, Ints, Items, ranges
+from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Bools, Floats, Ints, Items, ranges, sums_of_runs
 
 STEP = 2_000_000  # multiply-adds (or pairs) worked on at once: small enough to stay near the cache
 
@@ -169,11 +169,6 @@ def _distinct_owners(owners: Ints, item_a: Items, item_b: Items, ends: Ints) -> 
     order = np.lexsort((owners, item_b, item_a))
     new = _last_of_runs(item_a[order], item_b[order], owners[order])
     return np.diff(np.cumsum(new)[ends], prepend=0)
-
-
-def sums_of_runs(values: NDArray[Any], starts: Ints) -> NDArray[Any]:
-    """Sum of each run of values; runs begin at ``starts``, the first at 0."""
-    return np.asarray(np.add.reduceat(values, starts)) if len(starts) else values[:0]
 
 
 def _last_of_runs(*columns: NDArray[np.integer[Any]]) -> Bools:

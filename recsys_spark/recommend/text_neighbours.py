@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from recsys_spark.cooccurrence.grouping import ranges
 from recsys_spark.recommend.partners import TextItems
 from recsys_spark.recommend.scores import Float64, FloatArray, Ints, Precision, as_rows, inverse_or_zero, rounding
 from recsys_spark.search.rows import place_in_row
@@ -105,7 +106,7 @@ def _of_cells(rows: Any, gram: Any, owner: Ints, column: Ints, value: Float64) -
     """``[N]``: the part of the sums that cells (owner, column of the block) of value ``value`` add."""
     counts = np.diff(rows.indptr)[owner]
     which = np.repeat(np.arange(len(owner)), counts)
-    place = rows.indptr[owner][which] + np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = ranges(rows.indptr[owner], counts)
     products = np.asarray(gram[column[which], rows.indices[place]]).ravel()
     return np.bincount(owner[which], value[which] * rows.data[place] * products, minlength=rows.shape[0]).astype(np.float64)
 
