@@ -70,7 +70,7 @@ def _blocks(sent: list[pa.RecordBatch], plan: Plan) -> tuple[list[pa.RecordBatch
     if not plan.broadcast:
         return baskets, None
     named = [pa.RecordBatch.from_pydict({"block": pa.array([block], pa.int32())}) for block in range(plan.num_blocks)]
-    return named, _shared(baskets)
+    return named, _shared(tasks.all_baskets(baskets))
 
 
 def _shared(value: Any) -> Any:

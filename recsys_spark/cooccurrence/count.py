@@ -15,7 +15,6 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
 from pyspark import Broadcast, StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -23,7 +22,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.cooccurrence.messages import SCHEMA, TOTALS, WHOLE, deal_rows, gather_squares, gather_totals
 from recsys_spark.cooccurrence.plan import Hashes, ItemTotals, Plan, plan_of
-from recsys_spark.cooccurrence.tasks import count_blocks, send_baskets, sum_squares
+from recsys_spark.cooccurrence.tasks import Shared, all_baskets, count_blocks, send_baskets, sum_squares
 from recsys_spark.log import get_logger
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.dealing import partition_keys
@@ -95,12 +94,13 @@ def _is_broadcast(rows: DataFrame, settings: CooccurrenceSettings) -> bool:
     return small
 
 
-def _blocks(messages: DataFrame, plan: Plan) -> tuple[DataFrame, Broadcast[list[pa.RecordBatch]] | None]:
+def _blocks(messages: DataFrame, plan: Plan) -> tuple[DataFrame, Shared | None]:
     """The blocks of items, each in a partition of its own, and where baskets are shared, those."""
     spark = messages.sparkSession
     if not plan.broadcast:
         return messages.where(F.col("block") != TOTALS).repartition(plan.num_blocks, "slot"), None
-    shared = spark.sparkContext.broadcast(messages.where(F.col("block") == WHOLE).toArrow().to_batches())
+    baskets = all_baskets(messages.where(F.col("block") == WHOLE).toArrow().to_batches())
+    shared = spark.sparkContext.broadcast(baskets)
     named = local_frame(spark, [(slot, block) for block, slot in enumerate(plan.slots)], "slot int, block int")
     return named.repartition(plan.num_blocks, "slot"), shared
 

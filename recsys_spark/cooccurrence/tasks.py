@@ -102,6 +102,11 @@ def size_histogram(sizes: Ints) -> dict[str, int]:
     return dict(zip(names, counts.tolist(), strict=True))
 
 
+def all_baskets(batches: Iterable[pa.RecordBatch]) -> Baskets:
+    """Those of all messages."""
+    return join_baskets([read_baskets(batch, row) for batch in batches for row in range(batch.num_rows)])
+
+
 def by_block(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Baskets]]:
     """The baskets of each block that this task was sent."""
     parts: dict[int, list[Baskets]] = defaultdict(list)
@@ -112,7 +117,7 @@ def by_block(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Baskets]]
         yield block, join_baskets(parts.pop(block))
 
 
-Shared = Broadcast[list[pa.RecordBatch]]  # messages with all baskets
+Shared = Broadcast[Baskets]  # all of them
 
 
 def _blocks(plan: Plan, shared: Shared | None, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Baskets]]:
@@ -121,7 +126,7 @@ def _blocks(plan: Plan, shared: Shared | None, batches: Iterable[pa.RecordBatch]
     if shared is None:
         yield from by_block(batches)
         return
-    baskets = join_baskets([read_baskets(batch, row) for batch in shared.value for row in range(batch.num_rows)])
+    baskets = shared.value
     block_of = baskets.items % plan.num_blocks
     for batch in batches:
         for block in batch.column("block").to_pylist():
