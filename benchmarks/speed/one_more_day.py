@@ -28,7 +28,7 @@ from recsys_spark.context import Context
 from recsys_spark.cooccurrence.baskets import basket_rows
 from recsys_spark.cooccurrence.count import cooccurrences
 from recsys_spark.cooccurrence.incremental import Keeper
-from recsys_spark.cooccurrence.state import TABLE
+from recsys_spark.cooccurrence.state import TABLE, State
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.store import Commit, Store
 from recsys_spark.tables.visible import InstantCutoff
@@ -58,17 +58,16 @@ class Log:
         context = Context(self.spark, store, config, "live", InstantCutoff(until, until, until), "benchmark")
         return Keeper(context, config.cooccurrence, config.seed, None, _COMMIT)
 
-    def update(self, target: Path) -> Keeper:
+    def update(self, target: Path) -> tuple[Keeper, State]:
         """The state of all days but the last takes in the last one."""
         shutil.copytree(self.root / "live", target / "live", copy_function=os.link)
         keeper = self.keeper(target, _END)
-        keeper.update(_END)
-        return keeper
+        return keeper, keeper.update(_END)
 
     def publish(self, target: Path) -> None:
         """The update, and the table."""
-        keeper = self.update(target)
-        with keeper.table(keeper.update(_END), _END) as counted:
+        keeper, state = self.update(target)
+        with keeper.table(state, _END) as counted:
             write_delta(counted.frame.select(*COLUMNS), target / "table")
 
     def rebuild(self, target: Path) -> None:
@@ -93,7 +92,7 @@ def one_more_day(scale: Scale) -> Figures:
         log.info("once", **beside)
         tables = [read_delta(spark, folder / name / "table") for name in once]
         equal = not tables[0].isEmpty() and same_rows(tables[0], tables[1], ("cosine",))
-        sides: dict[str, Way] = {"ours": lambda target: _done(events.update(target)), "rival": events.rebuild}
+        sides: dict[str, Way] = {"ours": lambda target: _done(*events.update(target)), "rival": events.rebuild}
         work = {"ours": events.num_new, "rival": events.num_events}
         timed = alternate(sides, scale.rounds, folder, work, "events")
     more: dict[str, object] = {"events": events.num_events, "new_events": events.num_new, "publish_and_direct_runs": 1, **beside}
@@ -101,10 +100,10 @@ def one_more_day(scale: Scale) -> Figures:
     return Figures(timed.ratio("rival", "ours"), timed.medians(), timed.rounds, equal, more)
 
 
-def _done(keeper: Keeper) -> None:
+def _done(keeper: Keeper, state: State) -> None:
     """The new batch is one commit upon the state that was there."""
     found = keeper.context.store.version(TABLE, "live")
-    if found != 1:
+    if (found, state.batches) != (1, 1):
         raise RuntimeError(f"the state is at version {found}, expected 1: it was not updated but counted anew")
 
 

@@ -20,7 +20,7 @@ _FLAGS = ("_old", "_new")
 
 @dataclass(frozen=True)
 class Sight:
-    """What counts of the log: events before ``until`` but for those of ``robots`` (``user_idx``)."""
+    """What counts of the log: events before ``until`` but for those of ``robots`` (``user_idx``, each once)."""
 
     until: datetime
     robots: DataFrame
@@ -59,7 +59,7 @@ def _moved(log: DataFrame, robots: DataFrame, before: Sight, after: Sight) -> Da
 
 
 def _robots(before: Sight, after: Sight) -> DataFrame:
-    was, now = (sight.robots.select("user_idx").distinct() for sight in (before, after))
+    was, now = (sight.robots.select("user_idx") for sight in (before, after))
     return was.withColumn(_WAS, F.lit(True)).join(now.withColumn(_IS, F.lit(True)), "user_idx", "full")
 
 
