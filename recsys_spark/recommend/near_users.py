@@ -8,7 +8,8 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
-from recsys_spark.search.choose import nearest_items
+from recsys_spark.search.choose import prepare
+from recsys_spark.search.sharded import search_all
 from recsys_spark.tables.local import local_frame
 
 USER_NEIGHBOURS = "user_neighbours"
@@ -37,11 +38,12 @@ def near_users(vectors: DataFrame, config: Config) -> tuple[DataFrame, dict[str,
     tie = F.xxhash64(F.lit(config.seed), "user_id").alias("tie")  # not of user_idx: later events may shift the numbers
     folder = str(config.work_dir / "search" / "users")
     # one more, for a user is the nearest to itself
-    found, facts = nearest_items(
-        spark, asked, known.select(F.col("user_idx").alias("item_idx"), "vector", tie), k + 1, config.search, folder, config.seed
-    )
-    others = found.where("query_idx != item_idx").withColumn(
-        "rank", F.row_number().over(Window.partitionBy("query_idx").orderBy("rank"))
+    items = known.select(F.col("user_idx").alias("item_idx"), "vector", tie)
+    task, facts = prepare(spark, asked, items, k + 1, config.search, folder, config.seed)
+    others = (
+        search_all(asked, task)
+        .where("query_idx != item_idx")
+        .withColumn("rank", F.row_number().over(Window.partitionBy("query_idx").orderBy("rank")))
     )
     users = known.select(F.col("user_idx").alias("query_idx"), "user_id")
     neighbours = known.select(F.col("user_idx").alias("item_idx"), F.col("user_id").alias("neighbour_id"))

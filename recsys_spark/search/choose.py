@@ -14,31 +14,11 @@ from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.log import get_logger
 from recsys_spark.search.exact import nearest
 from recsys_spark.search.frames import Shape, check_columns, check_rows
-from recsys_spark.search.sharded import Task, build_index, opened, search_all, vector_rows, write_items
+from recsys_spark.search.sharded import Task, build_index, opened, vector_rows, write_items
 from recsys_spark.search.tuning import tune
 from recsys_spark.search.vectors import Metric, Vectors
 
 _LOG = get_logger(__name__)
-
-
-def nearest_items(
-    spark: SparkSession,
-    queries: DataFrame,
-    items: DataFrame,
-    k: int,
-    settings: SearchSettings,
-    work_dir: str,
-    seed: int,
-    metric: Metric = "cosine",
-) -> tuple[DataFrame, dict[str, Any]]:
-    """The ``k`` items with the highest cosine (or inner product) to each query; all N where there are fewer.
-
-    Returns:
-        ``(query_idx int, item_idx int, score double, rank int)``, computed when it is read, and the facts of ``prepare``,
-        which says how they are searched for and what is refused.
-    """
-    task, facts = prepare(spark, queries, items, k, settings, work_dir, seed, metric)
-    return search_all(queries, task), facts
 
 
 def prepare(
@@ -51,7 +31,8 @@ def prepare(
     seed: int,
     metric: Metric = "cosine",
 ) -> tuple[Task, dict[str, Any]]:
-    """What an executor needs in order to search, for callers that make their queries where they search.
+    """How the ``k`` items with the highest cosine (or inner product) to each query are searched for; all N where there are
+    fewer. ``sharded.search_all`` searches for a frame of queries, ``Task.items`` for a block where it is made.
 
     Catalogues below ``exact_below`` are compared one by one. Larger ones are searched approximately, with the effort that
     reaches ``recall_target`` on one half of a seeded sample of queries; where the other half is below ``recall_floor``,

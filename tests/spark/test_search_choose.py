@@ -12,9 +12,10 @@ from pyspark.sql import DataFrame, SparkSession
 from benchmarks.speed.approximate import clustered
 from recsys_spark.config.search import SearchSettings
 from recsys_spark.errors import ConfigError, InputError
-from recsys_spark.search.choose import nearest_items
+from recsys_spark.search.choose import prepare
 from recsys_spark.search.exact import nearest
 from recsys_spark.search.lists import Lists
+from recsys_spark.search.sharded import search_all
 from recsys_spark.search.storage import publish
 from recsys_spark.tables.local import local_frame
 
@@ -27,6 +28,11 @@ def frame(spark: SparkSession, key: str, vectors: Any) -> DataFrame:
     """Vectors under their row numbers times 3, so that an index and a position are never the same."""
     rows = [(3 * number, vector.tolist()) for number, vector in enumerate(vectors)]
     return local_frame(spark, rows, f"{key} int, vector array<float>")
+
+
+def nearest_items(spark: SparkSession, queries: DataFrame, *rest: Any) -> tuple[DataFrame, dict[str, Any]]:
+    task, facts = prepare(spark, queries, *rest)
+    return search_all(queries, task), facts
 
 
 def lists(found: DataFrame) -> dict[int, list[tuple[int, float]]]:
