@@ -15,6 +15,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.code_version import code_version
+from recsys_spark.collaborative import stage as collaborative
 from recsys_spark.config import Config
 from recsys_spark.config.base import Settings
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
@@ -32,6 +33,7 @@ from recsys_spark.log import get_logger
 from recsys_spark.pairs import stage as pairs
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend import stage as recommend
+from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.model import ModelRef
 from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.register import stage as register
@@ -124,7 +126,7 @@ class Night:
         return ingest.run(self.config, self._context("live", f"ingest-{self.config.as_of:%Y%m%dT%H%M%S}"))
 
     def cooccurrence(self, namespace: str) -> StageReport:
-        return cooccurrence.run(self.config, self.context(namespace))
+        return _counted(self.config, self.context(namespace))
 
     def pairs(self, namespace: str = "eval") -> StageReport:
         return pairs.run(self.config, self.evaluation)
@@ -148,13 +150,13 @@ class Night:
     def recommend(self, namespace: str) -> StageReport:
         if namespace == "live":
             model = self._model("live")
-            weights, new_items = self._fusion(model)
-            return recommend.run(self.config, self.live, _ref(model), weights, new_items=new_items)
+            fusion, new_items = self._fusion(model)
+            return recommend.run(self.config, self.live, _ref(model), fusion, new_items=new_items)
         targets = self._targets()
         challenger = self._model("eval")
-        weights, new_items = self._fusion(challenger)
+        fusion, new_items = self._fusion(challenger)
         done = recommend.run(
-            self.config, self.evaluation, _ref(challenger), weights, targets=targets, neighbours=False, new_items=new_items
+            self.config, self.evaluation, _ref(challenger), fusion, targets=targets, neighbours=False, new_items=new_items
         )
         self._baselines(targets)
         champion = self._opponent(challenger)
@@ -197,16 +199,17 @@ class Night:
     def _model_dir(self, model: ModelVersion) -> Path:
         return self.registry.download(model, self.config.work_dir / "downloads" / f"{model.model_name}-{model.version}")
 
-    def _fusion(self, model: ModelVersion | None) -> tuple[dict[str, float], NewItems | None]:
-        """Weights of the partners (the config's come first) and the places of new items, as the model version has them.
+    def _fusion(self, model: ModelVersion | None) -> tuple[Fusion, NewItems | None]:
+        """How partners are fused (weights of the config come first) and the places of new items, as the model version has them.
 
         Without a model, co-occurrence alone: the config's weights may ask for an encoder that is not there.
         """
         if model is None:
-            return BASELINES["cooccurrence"], None
-        fusion = json.loads((self._model_dir(model) / "fusion.json").read_text())
-        weights: dict[str, float] = self.config.recommend.weights or fusion["segments"]["all"]
-        return weights, NewItems.from_document(fusion.get("new_items"), self.config.recommend.new_item_every)
+            return Fusion(BASELINES["cooccurrence"]), None
+        document = json.loads((self._model_dir(model) / "fusion.json").read_text())
+        fixed = self.config.recommend.weights
+        fusion = Fusion(fixed) if fixed else Fusion.from_document(document)
+        return fusion, NewItems.from_document(document.get("new_items"), self.config.recommend.new_item_every)
 
     def _opponent(self, challenger: ModelVersion | None) -> ModelVersion | None:
         """The champion the challenger meets; after its own promotion still the one it replaced, so that reruns agree."""
@@ -245,7 +248,7 @@ class Night:
 
     def _baselines(self, targets: DataFrame) -> None:
         for name, weights in self.baselines.items():
-            recommend.run(self.config, self._nested(name), None, weights, upstream=self.eval_namespace, targets=targets)
+            recommend.run(self.config, self._nested(name), None, Fusion(weights), upstream=self.eval_namespace, targets=targets)
 
     def _champion(self, champion: ModelVersion, targets: DataFrame) -> None:
         """The champion's lists for the same users, from counts and vectors in a namespace of its own.
@@ -253,12 +256,12 @@ class Night:
         One trained beyond this cutoff has seen the holdout: its recipe, trained to this cutoff, stands in for it.
         """
         context, model_dir = self._nested(CHAMPION), self._model_dir(champion)
-        weights, new_items = self._fusion(champion)
-        cooccurrence.run(self.config, context)
+        fusion, new_items = self._fusion(champion)
+        _counted(self.config, context)
         if not self._may_be_compared(champion):
             champion, model_dir = self._stand_in(champion, context, model_dir)
         embed.run(context.config, context, champion, model_dir)
-        recommend.run(self.config, context, _ref(champion), weights, targets=targets, neighbours=False, new_items=new_items)
+        recommend.run(self.config, context, _ref(champion), fusion, targets=targets, neighbours=False, new_items=new_items)
 
     def _may_be_compared(self, champion: ModelVersion) -> bool:
         seen_until = datetime.fromisoformat(champion.tags["trained_until"])
@@ -275,6 +278,13 @@ class Night:
         trained = train.run(config, context, text_vectors)
         stand_in = replace(champion, model_name=f"{champion.model_name}-stand-in")
         return stand_in, Path(trained.facts["model_dir"])
+
+
+def _counted(config: Config, context: Context) -> StageReport:
+    """Co-occurrence, and beside it the partners in closed form."""
+    done = cooccurrence.run(config, context)
+    collaborative.run(config, context)
+    return done
 
 
 def _ref(model: ModelVersion | None) -> ModelRef | None:

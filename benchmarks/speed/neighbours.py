@@ -26,8 +26,9 @@ from recsys_spark.recommend.arrow import OUTPUT
 from recsys_spark.recommend.catalogue import Item, build_catalogue, in_tie_order
 from recsys_spark.recommend.neighbour_lists import Anchors, neighbour_lists
 from recsys_spark.recommend.neighbours import neighbour_batches
-from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems, TextItems
+from recsys_spark.recommend.partners import Partners, PopularityItems, RelatedItems, TextItems
 from recsys_spark.recommend.rules import Rule
+from recsys_spark.recommend.vector_items import EncoderItems
 from recsys_spark.recommend.worker import Side, Task
 
 K, DIMENSION, NOISE, CLUSTER = 20, 64, 1.0, 200  # CLUSTER: items of one topic
@@ -48,7 +49,7 @@ def made_side(num_items: int) -> Side:
     anchors = np.repeat(np.arange(num_items), _TOGETHER)
     mine = topic[order][anchors]
     others = by_topic[first[mine] + (rng.random(len(anchors)) * (first[mine + 1] - first[mine])).astype(np.int64)]
-    together = CooccurrenceItems.of(anchors, others, rng.random(len(anchors)), num_items)
+    together = RelatedItems.of(anchors, others, rng.random(len(anchors)), num_items)
     vectors = _vectors(topic, topics)[order]
     counts = PopularityItems(np.floor(rng.pareto(1.0, num_items) * 5))
     return Side(catalogue, Partners(counts, EncoderItems.of(vectors), together, TextItems.of([item.text for item in items])))

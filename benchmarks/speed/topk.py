@@ -55,7 +55,7 @@ def _lists(spark: SparkSession, source: Path, catalogue: Catalogue) -> Iterator[
     vectors = encoder_items(spark.read.parquet(str(source / "items")), catalogue)
     side = spark.sparkContext.broadcast(Side(catalogue, Partners(PopularityItems(np.zeros(len(catalogue))), vectors)))
     settings = RecommendSettings()
-    task = Task({"encoder": 1.0}, K, settings.history_decay, settings.max_reasons, settings.user_block, settings.item_tile)
+    task = Task({"encoder": 1.0}, K, settings.decay, settings.max_reasons, settings.user_block, settings.item_tile)
     users = spark.read.parquet(str(source / "users")).repartition(2 * spark.sparkContext.defaultParallelism, "user_id")
     try:
         rows = users.mapInArrow(functools.partial(list_batches, broadcast=side, task=task), OUTPUT)

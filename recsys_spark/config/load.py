@@ -21,7 +21,7 @@ from recsys_spark.config.serving import (
     RecommendSettings,
     SparkSettings,
 )
-from recsys_spark.config.signals import CooccurrenceSettings, PairsSettings
+from recsys_spark.config.signals import CollaborativeSettings, CooccurrenceSettings, PairsSettings
 from recsys_spark.errors import ConfigError
 
 
@@ -34,6 +34,7 @@ class Config(Settings):
     seed: int = 42
     ingest: IngestSettings
     cooccurrence: CooccurrenceSettings = CooccurrenceSettings()
+    collaborative: CollaborativeSettings = CollaborativeSettings()
     pairs: PairsSettings = PairsSettings()
     encoder: EncoderSettings = EncoderSettings()
     train: TrainSettings = TrainSettings()

@@ -8,7 +8,8 @@ from pydantic import Field, field_validator
 
 from recsys_spark.config.base import Settings
 
-Partner = Literal["encoder", "cooccurrence", "text", "popularity"]
+Partner = Literal["encoder", "cooccurrence", "ease", "als", "text", "popularity"]
+USUAL_DECAY = 0.7
 
 
 class EmbedSettings(Settings):
@@ -22,10 +23,10 @@ class RecommendSettings(Settings):
     """Partners, filters, list lengths and block sizes of scoring."""
 
     k: int = Field(20, ge=1)
-    partners: list[Partner] = ["encoder", "cooccurrence", "text", "popularity"]
+    partners: list[Partner] = ["encoder", "cooccurrence", "ease", "als", "text", "popularity"]
     weights: dict[str, float] = {}  # fixed fusion weights; empty: those of the model version
     history_items: int = Field(20, ge=1)  # last items of a user that score candidates
-    history_decay: float = Field(0.7, gt=0, le=1)  # weight of the n-th last item is decay^n
+    history_decay: float | None = Field(None, gt=0, le=1)  # weight of the n-th last item is decay^n; None: chosen per partner
     active_days: int | None = None  # only users with an event in the last days; None: all
     filter_seen: bool = True
     block_items: list[str] = []  # ids that no list may hold
@@ -40,6 +41,11 @@ class RecommendSettings(Settings):
     context_key: str | None = None  # key of the event context that fallback lists are made per
     user_block: int = Field(512, ge=1)
     item_tile: int = Field(4_096, ge=1)
+
+    @property
+    def decay(self) -> float:
+        """Of what has none of its own: partners before any was chosen, reasons."""
+        return USUAL_DECAY if self.history_decay is None else self.history_decay
 
     @field_validator("new_item_every")
     @classmethod

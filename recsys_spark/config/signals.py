@@ -93,15 +93,20 @@ class BehaviourPositives(Settings):
     share: float = Field(1.0, ge=0)  # weight of this source in the mix
 
 
-class CollaborativePositives(Settings):
-    """Positives from the item factors of Spark ALS."""
+class AlsShape(Settings):
+    """Size and fit of an implicit ALS model."""
 
-    enabled: bool = True
     factors: int = Field(32, ge=1)
     iterations: int = Field(8, ge=1)
     regularisation: float = Field(0.05, ge=0)
     confidence: float = Field(20.0, ge=0)  # alpha of implicit ALS
     blocks: int = Field(8, ge=1)  # of users and of items; fixed, as the factors' last digits depend on it
+
+
+class CollaborativePositives(AlsShape):
+    """Positives from the item factors of Spark ALS."""
+
+    enabled: bool = True
     top_n: int = Field(10, ge=1)
     share: float = Field(0.5, ge=0)
 
@@ -136,3 +141,28 @@ class PairsSettings(Settings):
     max_history: int = Field(50, ge=1)  # items per training sequence
     validation_share: float = Field(0.02, ge=0, lt=1)  # of item pairs, by hash
     num_files: int = Field(24, ge=1)  # per training table, so that 1, 2, 3, 4, 6, 8, 12 or 24 ranks share evenly
+
+
+class EaseSettings(Settings):
+    """EASE, the linear item-to-item model in closed form."""
+
+    enabled: Literal["auto", "on", "off"] = "auto"  # auto: where the catalogue is small enough; on: else an error
+    l2: float = Field(300.0, gt=0)
+    max_items: int = Field(30_000, ge=2)  # auto: time grows with the cube; memory may allow fewer
+    max_history: int = Field(2_000, ge=2)  # items of one user that are counted; longer histories are cut by seeded hash
+    top_n: int = Field(500, ge=1)  # weights kept per item, by magnitude
+    float32: bool = False  # half the memory; how far its weights agree with exact ones is reported
+
+
+class AlsSettings(AlsShape):
+    """Implicit ALS as a partner: a user's factors come from the history when lists are made."""
+
+    enabled: bool = False
+    factors: int = Field(64, ge=1)
+
+
+class CollaborativeSettings(Settings):
+    """Partners in closed form, fitted beside co-occurrence."""
+
+    ease: EaseSettings = EaseSettings()
+    als: AlsSettings = AlsSettings()

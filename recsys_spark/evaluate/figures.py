@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_spark.evaluate import metrics
-from recsys_spark.evaluate.segments import ITEM_SEGMENTS, USER_SEGMENTS, user_segments
+from recsys_spark.evaluate.segments import USER_SEGMENTS, user_segments
 from recsys_spark.evaluate.significance import bootstrap_means, percentile_interval
+from recsys_spark.segments import ITEM_SEGMENTS
 
 ALL = "all"
 AUC_K = 0  # AUC reads the whole ranking

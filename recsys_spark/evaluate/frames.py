@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.evaluate.segments import ITEM_SEGMENTS
 from recsys_spark.histories import DISLIKE
+from recsys_spark.segments import ITEM_SEGMENTS
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from recsys_spark.cooccurrence.grouping import ranges
 from recsys_spark.recommend.fuse import Fused, Part
 from recsys_spark.recommend.partners import PERSONAL, Partners
 from recsys_spark.recommend.scores import FloatArray, Ints, Scores, as_rows
@@ -28,14 +29,34 @@ def users_per_block(user_block: int, num_items: int, tiled: bool = False) -> int
 
 
 @dataclass(frozen=True)
+class Past:
+    """Histories of B users end to end, oldest first: ``lengths [B]``, ``positions`` in a catalogue of ``num_items``."""
+
+    lengths: Ints
+    positions: Ints
+    num_items: int
+
+    def weighted(self, decay: float) -> Any:
+        """As ``history_matrix``."""
+        return history_matrix(self.lengths, self.positions, decay, self.num_items)
+
+    def take(self, users: Ints) -> Past:
+        begins = np.cumsum(self.lengths) - self.lengths
+        cells = ranges(begins[users], self.lengths[users])
+        return Past(self.lengths[users], self.positions[cells], self.num_items)
+
+
+@dataclass(frozen=True)
 class Block:
     """B users: ``history`` and ``seen`` are CSR ``[B, N]`` (weights; 1 where met), ``vectors`` ``[B, D]`` with zero rows
-    where the encoder knows nothing, ``queries`` CSR ``[B, F]`` of profile texts (None where there are none)."""
+    where the encoder knows nothing, ``queries`` CSR ``[B, F]`` of profile texts (None where there are none), ``past`` the
+    histories in order, for partners with a decay of their own (None: ``history`` is all there is)."""
 
     history: Any
     seen: Any
     vectors: FloatArray
     queries: Any = None
+    past: Past | None = None
 
     @property
     def num_users(self) -> int:
@@ -43,7 +64,12 @@ class Block:
 
     def take(self, users: Ints) -> Block:
         queries = None if self.queries is None else self.queries[users]
-        return Block(self.history[users], self.seen[users], self.vectors[users], queries)
+        past = None if self.past is None else self.past.take(users)
+        return Block(self.history[users], self.seen[users], self.vectors[users], queries, past)
+
+    def history_at(self, decay: float | None) -> Any:
+        """The history with the n-th last item at ``decay^n``; None: as the block has it."""
+        return self.history if decay is None or self.past is None else self.past.weighted(decay)
 
 
 def history_matrix(lengths: Ints, positions: Ints, decay: float, num_items: int) -> Any:
@@ -72,8 +98,11 @@ def signals(block: Block, partners: Partners) -> dict[str, npt.NDArray[np.bool_]
     found = dict.fromkeys(PERSONAL, nothing)
     if partners.encoder is not None:
         found["encoder"] = block.vectors.any(axis=1)
-    if partners.cooccurrence is not None:
-        found["cooccurrence"] = partners.cooccurrence.knows(block.history)
+    for name, related in (("cooccurrence", partners.cooccurrence), ("ease", partners.ease)):
+        if related is not None:
+            found[name] = related.knows(block.history)
+    if partners.als is not None:
+        found["als"] = partners.als.knows(block.history)
     if partners.text is not None:
         found["text"] = np.diff(partners.text.profiles(block.history).indptr) > 0
     return found
@@ -89,15 +118,21 @@ def fuse(block: Block, partners: Partners, weights: dict[str, float], context: s
     parts = []
     for name in partners.present():
         if weights.get(name, 0.0) != 0.0:
-            parts.append(Part(name, weights[name], _scores(name, block, partners, context, profile)))
+            scores = _scores(name, block, partners, context, profile)
+            parts.append(Part(name, weights[name], scores, partners.item_factors.get(name)))
     return Fused(tuple(parts), block.num_users, int(block.history.shape[1]))
 
 
 def _scores(name: str, block: Block, partners: Partners, context: str | None, profile: bool) -> Scores:
     if name == "encoder" and partners.encoder is not None:
         return partners.encoder.scores(block.vectors)
+    history = block.history_at(partners.decays.get(name))
     if name == "cooccurrence" and partners.cooccurrence is not None:
-        return partners.cooccurrence.scores(block.history)
+        return partners.cooccurrence.scores(history)
+    if name == "ease" and partners.ease is not None:
+        return partners.ease.scores(history)
+    if name == "als" and partners.als is not None:
+        return partners.als.scores(history)
     if name == "text" and partners.text is not None:
-        return partners.text.scores(block.queries if profile else partners.text.profiles(block.history))
+        return partners.text.scores(block.queries if profile else partners.text.profiles(history))
     return partners.popularity.scores(block.num_users, context)

@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from recsys_spark.recommend.blocks import Block
 from recsys_spark.recommend.catalogue import Catalogue
-from recsys_spark.recommend.partners import PERSONAL, Partners
+from recsys_spark.recommend.partners import PAST, PERSONAL, Partners, RelatedItems
 from recsys_spark.recommend.scores import Float64, Ints, as_rows
 from recsys_spark.recommend.topk import Best
+from recsys_spark.recommend.vector_items import EncoderItems, FactorItems
 
 _SHARE_DECIMALS = 6
 _POPULAR, _ATTRIBUTE, _TOGETHER, _HISTORY = range(4)  # kinds of reasons
@@ -48,8 +49,8 @@ class Explainer:
     def reasons(self, block: Block, best: Best, context: str | None = None, profile: bool = False) -> Reasons:
         """At least one and at most ``max_reasons`` reasons for each chosen item, the weightiest first.
 
-        A partner's share is its part of the positive weighted z-scores. Co-occurrence and text deal theirs to the history
-        items exactly as these made the score; the encoder's, which is not a sum over items, is dealt by
+        A partner's share is its part of the positive weighted z-scores. Co-occurrence, EASE and text deal theirs to the history
+        items exactly as these made the score; the encoder's and that of ALS, which are no sums over items, are dealt by
         decay x similarity. Text goes to a shared attribute where there is one.
         """
         if not len(best.rows):
@@ -57,36 +58,27 @@ class Explainer:
             return Reasons(np.zeros(1, np.int32), nothing, nothing, nothing, np.empty(0))
         shares = _positive_shares(best)
         items, weights = _padded(block.history)
-        together = self._together(items, weights, best) * shares["cooccurrence"][:, None]
-        alike = self._alike(block, items, weights, best) * shares["encoder"][:, None]
+        own = {name: self._own_weights(name, block, weights) for name in PAST}
+        related = {"cooccurrence": self.partners.cooccurrence, "ease": self.partners.ease}
+        parts = [_together(rows, items, own[name], best) * shares[name][:, None] for name, rows in related.items()]
+        together = parts[0] + parts[1]
+        vectors = {"encoder": self.partners.encoder, "als": self.partners.als}
+        parts = [_alike(held, items, own.get(name, weights), best) * shares[name][:, None] for name, held in vectors.items()]
+        alike = parts[0] + parts[1]
         shared = self._shared_words(block, best) if profile else self._shared_attributes(block, best)
         by_text = shares["text"].copy()
         if not profile:
-            dealt = self._text_alike(items, weights, best) * np.where(shared.found, 0.0, by_text)[:, None]
+            dealt = self._text_alike(items, own["text"], best) * np.where(shared.found, 0.0, by_text)[:, None]
             alike, by_text = alike + dealt, np.where(shared.found, by_text, 0.0)
         history = together + alike
         slots = _cut(np.concatenate([history, by_text[:, None], shares["popularity"][:, None]], axis=1))
         pick, kept = self._pick(slots, shared.found)
         return self._write(pick, kept, slots, _Told(items[best.rows], together > alike, shared, context or ""), best)
 
-    def _together(self, items: Ints, weights: Float64, best: Best) -> Float64:
-        if self.partners.cooccurrence is None or not weights.any():
-            return np.zeros((len(best.rows), items.shape[1]))
-        anchors = items[best.rows]
-        cells = self.partners.cooccurrence.rows[np.maximum(anchors, 0).ravel(), np.repeat(best.cols, items.shape[1])]
-        return _dealt(np.asarray(cells).reshape(anchors.shape) * weights[best.rows])
-
-    def _alike(self, block: Block, items: Ints, weights: Float64, best: Best) -> Float64:
-        if self.partners.encoder is None:
-            return np.zeros((len(best.rows), items.shape[1]))
-        vectors = self.partners.encoder.vectors
-        dots = np.zeros((len(best.rows), items.shape[1]))
-        begins = np.searchsorted(best.rows, np.arange(len(items) + 1))
-        for user in np.flatnonzero(weights.any(axis=1)):
-            met, listed = items[user][items[user] >= 0], slice(begins[user], begins[user + 1])
-            # one product [listed, met] per user: a few hundred vectors, which stay in the cache
-            dots[listed, : len(met)] = vectors[best.cols[listed]].astype(np.float64) @ vectors[met].T.astype(np.float64)
-        return _dealt(np.maximum(dots, 0.0) * weights[best.rows])
+    def _own_weights(self, name: str, block: Block, weights: Float64) -> Float64:
+        """``[B, L]``: what each history item weighs for this partner."""
+        decay = self.partners.decays.get(name)
+        return weights if decay is None else _padded(block.history_at(decay))[1]
 
     def _text_alike(self, items: Ints, weights: Float64, best: Best) -> Float64:
         if self.partners.text is None or not weights.any():
@@ -144,6 +136,28 @@ class Explainer:
         texts = pa.concat_arrays([counts, told.shared.texts, self.catalogue.title_strings])
         offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
         return Reasons(offsets, kinds.take(kind), refs.take(ref), texts.take(text), slots[which, slot])
+
+
+def _together(related: RelatedItems | None, items: Ints, weights: Float64, best: Best) -> Float64:
+    """How much of each chosen item's score comes from each history item ``[C, L]``, by item-to-item weights."""
+    if related is None or not weights.any():
+        return np.zeros((len(best.rows), items.shape[1]))
+    anchors = items[best.rows]
+    cells = related.rows[np.maximum(anchors, 0).ravel(), np.repeat(best.cols, items.shape[1])]
+    return _dealt(np.asarray(cells).reshape(anchors.shape) * weights[best.rows])
+
+
+def _alike(held: EncoderItems | FactorItems | None, items: Ints, weights: Float64, best: Best) -> Float64:
+    """How alike each history item is to each chosen item, by their vectors: shares ``[C, L]``."""
+    dots = np.zeros((len(best.rows), items.shape[1]))
+    if held is None:
+        return dots
+    begins = np.searchsorted(best.rows, np.arange(len(items) + 1))
+    for user in np.flatnonzero(weights.any(axis=1)):
+        met, listed = items[user][items[user] >= 0], slice(begins[user], begins[user + 1])
+        # one product [listed, met] per user: a few hundred vectors, which stay in the cache
+        dots[listed, : len(met)] = held.vectors[best.cols[listed]].astype(np.float64) @ held.vectors[met].T.astype(np.float64)
+    return _dealt(np.maximum(dots, 0.0) * weights[best.rows])
 
 
 @dataclass(frozen=True)

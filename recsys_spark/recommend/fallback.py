@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from recsys_spark.recommend.blocks import Block, signals
 from recsys_spark.recommend.catalogue import Catalogue
-from recsys_spark.recommend.partners import PERSONAL, Partners
+from recsys_spark.recommend.partners import BEHAVIOURAL, PERSONAL, Partners
 from recsys_spark.recommend.rules import SegmentLists
 from recsys_spark.recommend.scores import Ints, SharedScores
+from recsys_spark.segments import history_codes
 
 PROFILE_WEIGHTS = {"text": 1.0, "popularity": 0.1}  # popularity orders the items that no word of the profile reaches
 MAX_CONTEXTS = 1_000  # fallback lists are made for this many values of the context key, those with most events
@@ -30,24 +31,48 @@ class Group:
     personal: bool = False  # scored by what the user has met
 
 
-def groups(block: Block, partners: Partners, weights: dict[str, float], contexts: list[str | None]) -> Iterator[Group]:
+def groups(
+    block: Block,
+    partners: Partners,
+    weights: dict[str, float],
+    contexts: list[str | None],
+    by_history: Sequence[dict[str, float]] = (),
+) -> Iterator[Group]:
     """Deal a block's users to the first way of scoring that says something about them.
 
-    personal (encoder or co-occurrence knows the user) or item_text (only the texts of their items do), then the profile
-    text, then what is popular in their context, then what is popular. Weights without a personal partner (the popularity
+    personal (encoder, co-occurrence, EASE or ALS knows the user) or item_text (only the texts of their items do), then the
+    profile text, then what is popular in their context, then what is popular. Weights without a personal partner (the popularity
     baseline) make every list popular.
     """
     known = signals(block, partners)
     used = {name: known[name] & (weights.get(name, 0.0) != 0.0) for name in PERSONAL}
-    by_behaviour = used["encoder"] | used["cooccurrence"]
+    by_behaviour = np.logical_or.reduce([used[name] for name in BEHAVIOURAL])
     personal = by_behaviour | used["text"]
     if personal.any():
-        users = np.flatnonzero(personal)
-        yield Group(users, weights, ["personal" if b else "item_text" for b in by_behaviour[users]], personal=True)
+        for users, own in _by_segment(block, np.flatnonzero(personal), weights, by_history):
+            yield Group(users, own, ["personal" if b else "item_text" for b in by_behaviour[users]], personal=True)
     if not any(weights.get(name, 0.0) != 0.0 for name in PERSONAL):
         yield Group(np.arange(block.num_users), {"popularity": 1.0}, ["popular"] * block.num_users)
         return
     yield from _impersonal(block, partners, ~personal, contexts)
+
+
+def _by_segment(
+    block: Block, users: Ints, weights: dict[str, float], by_history: Sequence[dict[str, float]]
+) -> Iterator[tuple[Ints, dict[str, float]]]:
+    """The users by the length of their history, each part with its weights; those with equal weights together."""
+    if not by_history or block.past is None:
+        yield users, weights
+        return
+    codes = history_codes(block.past.lengths[users])
+    left = list(range(len(by_history)))
+    while left:
+        own = by_history[left[0]]
+        alike = [code for code in left if by_history[code] == own]
+        left = [code for code in left if code not in alike]
+        some = users[np.isin(codes, alike)]
+        if len(some):
+            yield some, own
 
 
 def _impersonal(block: Block, partners: Partners, left: npt.NDArray[np.bool_], contexts: list[str | None]) -> Iterator[Group]:

@@ -14,11 +14,31 @@ DECIMALS = 9  # scores closer than this are ties
 
 @dataclass(frozen=True)
 class Part:
-    """One partner's say: its name, weight, and scores of the block's users."""
+    """One partner's say: its name, weight, and scores of the block's users; ``factor [N]``: of the weight, by item."""
 
     name: str
     weight: float
     scores: Scores
+    factor: FloatArray | None = None
+
+    def tile(self, start: int, stop: int, dtype: Precision) -> FloatArray:
+        """What it adds to items ``start..stop``."""
+        tile = self.scores.tile(self.weight, start, stop, dtype)
+        return tile if self.factor is None else tile * self.factor[start:stop].astype(dtype)
+
+    def at(self, rows: Ints, cols: Ints) -> Float64:
+        """What it adds to single cells, in float64: ``[C]``."""
+        share = self.weight * self.scores.at(rows, cols)
+        return share if self.factor is None else share * self.factor[cols]
+
+    def columns(self, cols: Ints) -> Part:
+        """The same for these items alone."""
+        return Part(self.name, self.weight, self.scores.columns(cols), None if self.factor is None else self.factor[cols])
+
+    def error(self, dtype: Precision) -> Float64:
+        """``[B]``: how far rounding may move what it adds."""
+        largest = 1.0 if self.factor is None else float(np.abs(self.factor).max(initial=0.0))
+        return self.scores.error(self.weight * largest, dtype)
 
 
 @dataclass(frozen=True)
@@ -36,7 +56,7 @@ class Fused:
 
     def tile(self, start: int, stop: int, dtype: Precision) -> FloatArray:
         """Fused scores of items ``start..stop``: ``[B, stop - start]``, free to overwrite."""
-        tiles = [part.scores.tile(part.weight, start, stop, dtype) for part in self.parts]
+        tiles = [part.tile(start, stop, dtype) for part in self.parts]
         own = [tile for tile in tiles if len(tile) == self.num_users]
         total = own[0] if own else np.zeros((self.num_users, stop - start), dtype)
         for tile in tiles:
@@ -46,12 +66,12 @@ class Fused:
 
     def columns(self, cols: Ints) -> Fused:
         """The scores of these items alone, each as it is among all."""
-        parts = tuple(Part(part.name, part.weight, part.scores.columns(cols)) for part in self.parts)
+        parts = tuple(part.columns(cols) for part in self.parts)
         return Fused(parts, self.num_users, len(cols))
 
     def shares(self, rows: Ints, cols: Ints) -> dict[str, Float64]:
         """What each partner adds to the score of single cells: name -> ``[C]`` (weight x z-score)."""
-        return {part.name: part.weight * part.scores.at(rows, cols) for part in self.parts}
+        return {part.name: part.at(rows, cols) for part in self.parts}
 
     def at(self, rows: Ints, cols: Ints) -> Float64:
         """Fused scores of single cells in float64, rounded to ``DECIMALS``: ``[C]``."""
@@ -59,7 +79,9 @@ class Fused:
 
     def roughly(self) -> Fused:
         """The same with products in the hardware's fastest type, where that pays: where one dense partner speaks alone."""
-        if len(self.parts) != 1 or not isinstance(self.parts[0].scores, DenseScores) or self.parts[0].scores.rough is None:
+        if len(self.parts) != 1 or self.parts[0].factor is not None:
+            return self
+        if not isinstance(self.parts[0].scores, DenseScores) or self.parts[0].scores.rough is None:
             return self
         alone = replace(self.parts[0], scores=RoughScores(self.parts[0].scores, self.parts[0].scores.rough))
         return replace(self, parts=(alone,), coarseness=COARSENESS)
@@ -68,7 +90,7 @@ class Fused:
         """``[B]``: a score of a tile in ``dtype`` is at most half of this (and its ``coarseness``) away from the exact one."""
         error = np.zeros(self.num_users)
         for part in self.parts:
-            error += part.scores.error(part.weight, dtype)
+            error += part.error(dtype)
         return 2.0 * error + 4.0 * 10.0**-DECIMALS
 
 

@@ -1,11 +1,10 @@
-"""Choosing the fusion weights: the combination that ranks validation targets best, with partners that never saw them."""
+"""Choosing how partners are fused: what ranks validation targets best, with partners that never saw them."""
 
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,96 +16,83 @@ from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.log import get_logger
 from recsys_spark.recommend.arrow import flat_list
-from recsys_spark.recommend.blocks import fuse, users_per_block
+from recsys_spark.recommend.blocks import Block, fuse, users_per_block
 from recsys_spark.recommend.filters import Filter
+from recsys_spark.recommend.fusion import Fusion, Weights
+from recsys_spark.recommend.fusion_examples import NDCG_K, Examples, joined, short_list
+from recsys_spark.recommend.fusion_search import search
 from recsys_spark.recommend.matmul import matmul
 from recsys_spark.recommend.model import KNOWN, fusion_weights
-from recsys_spark.recommend.new_items_fit import NDCG_K, FloorFit, fit_floor
+from recsys_spark.recommend.new_items_fit import FloorFit, fit_floor
+from recsys_spark.recommend.partners import PAST
 from recsys_spark.recommend.scores import Float64, FloatArray, Ints
 from recsys_spark.recommend.side import item_side
 from recsys_spark.recommend.users import user_rows, with_targets, with_vectors
 from recsys_spark.recommend.worker import Side, block_of
+from recsys_spark.segments import history_codes, item_codes
 from recsys_spark.threads import one_thread
 
 log = get_logger(__name__)
 
-STEPS = (0.0, 0.1, 0.3, 1.0, 3.0)
-POPULARITY_STEPS = (0.0, 0.1, 0.3)
-FACTORS = (0.5, 0.7, 1.5, 2.0)  # of the second round, one weight at a time
-Weights = dict[str, float]
+DECAYS = (1.0, 0.9, 0.8, 0.7, 0.5)
+DECAY_USERS = 4_000  # that decays are compared on
+LISTED = 100  # best items of each partner that stand against a target
+_EXAMPLE = (
+    "z array<float>, earlier array<boolean>, segment array<tinyint>, target_z array<float>, target_segment tinyint, "
+    "history tinyint, share double, fold tinyint"
+)
+Feature = tuple[str, float | None]  # a partner, and how it weighs the past
 
 
 @dataclass(frozen=True)
 class FusionFit:
-    """The chosen weights, every candidate with its mean NDCG@10 on validation, best first, and the places of new items."""
+    """The chosen fusion; it and each partner alone with their mean NDCG@10 on validation; and the places of new items."""
 
-    weights: Weights
+    fusion: Fusion
     table: list[tuple[Weights, float]]
     num_users: int = 0
     floor: FloorFit = field(default_factory=lambda: FloorFit(None))
 
     def document(self) -> dict[str, Any]:
         """What goes into the model version as ``fusion.json``."""
-        return {"segments": {"all": self.weights}, "new_items": self.floor.document()}
+        return self.fusion.document() | {"new_items": self.floor.document()}
 
 
-def first_round(present: Iterable[str]) -> list[Weights]:
-    """A grid with the leading partner (encoder, else co-occurrence, else text) at 1; every partner leads once."""
-    names = [name for name in KNOWN if name in present]
-    found: list[Weights] = []
-    for lead, leader in enumerate(names):
-        others = names[lead + 1 :]
-        steps = [POPULARITY_STEPS if name == "popularity" else STEPS for name in others]
-        found += [_without_zeros({leader: 1.0, **dict(zip(others, point, strict=True))}) for point in itertools.product(*steps)]
-    return found
+def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None, user_vectors: DataFrame | None) -> FusionFit:
+    """The fusion with the best mean NDCG@10 of the validation targets, fit items left out as recommend does.
 
-
-def second_round(best: Weights, present: Iterable[str]) -> list[Weights]:
-    """One step along each weight around the best; the leader stays at 1."""
-    leader = next(name for name in KNOWN if name in best)
-    found: list[Weights] = []
-    for name in (n for n in KNOWN if n in present and KNOWN.index(n) > KNOWN.index(leader)):
-        values = [best[name] * factor for factor in FACTORS] if name in best else [0.03, 0.05]
-        found += [{**best, name: round(value, 4)} for value in values]
-    return found
-
-
-def choose(table: list[tuple[Weights, float]]) -> list[tuple[Weights, float]]:
-    """Best first; of equals the one with the fewest partners, then the smallest weights."""
-    return sorted(table, key=lambda row: (-round(row[1], 9), len(row[0]), sum(row[0].values()), sorted(row[0].items())))
-
-
-def fit_weights(config: Config, context: Context, item_vectors: DataFrame | None, user_vectors: DataFrame | None) -> FusionFit:
-    """Weights with the best mean NDCG@10 of the validation targets, every item ranked, fit items left out as recommend does.
-
-    Scored are at most ``evaluate.max_fusion_users`` users, drawn by seeded hash. Weights set in the config, or a cutoff
-    without validation rows, are taken as they are (or the prior), with an empty table.
+    First each partner alone chooses how it weighs the past; then weights, and where they prove themselves segments, are
+    searched on short lists (``fusion_examples``). Scored are at most ``evaluate.max_fusion_users`` users, drawn by seeded
+    hash. Weights set in the config, or a cutoff without validation rows, are taken as they are (or the prior), with an
+    empty table.
 
     Args:
         item_vectors: ``(item_idx, vector)`` of a model not fitted on validation; None: no encoder takes part.
         user_vectors: ``(user_idx, vector)``, from fit histories.
     """
-    fallback = FusionFit(fusion_weights(config.recommend, None, item_vectors is not None), [])
+    fallback = FusionFit(Fusion(fusion_weights(config.recommend, None, item_vectors is not None)), [])
     if config.recommend.weights:
         return fallback
     side = item_side(config, context, item_vectors, context.namespace)
-    names = side.partners.present()
-    present = [name for name in names if name in config.recommend.partners]
+    names: list[str] = [name for name in KNOWN if name in side.partners.present() and name in config.recommend.partners]
     rows = _validation_users(config, context, user_vectors).persist()
-    broadcast = context.spark.sparkContext.broadcast(side)
+    held = [context.spark.sparkContext.broadcast(side)]
     try:
-        score = functools.partial(_evaluate, rows, broadcast, config)
-        table, num_users = score(first_round(present))
+        num_users = rows.count()
         if num_users == 0:
-            log.warning("no validation targets: fusion weights are the prior", **fallback.weights)
+            log.warning("no validation targets: fusion weights are the prior", **fallback.fusion.weights)
             return fallback
-        table += score(second_round(choose(table)[0][0], present))[0]
-        ordered = choose(table)
-        floor = fit_floor(config, rows, broadcast, ordered[0][0])
+        features = _past_of_each(rows, num_users, held[0], config, names)
+        examples = _examples(rows, num_users, held[0], config, features)
+        fusion = search(examples, names, {name: decay for name, decay in features if decay is not None})
+        tried = _scored(rows, held[0], config, features, [*({name: 1.0} for name in names), fusion.weights])[0]
+        held.append(context.spark.sparkContext.broadcast(side.fused_by(fusion, config.evaluate)))
+        floor = fit_floor(config, rows, held[-1], fusion.weights)
     finally:
         rows.unpersist()
-        broadcast.unpersist()
-    return FusionFit(ordered[0][0], ordered, num_users, floor)
+        for shared in held:
+            shared.unpersist()
+    return FusionFit(fusion, sorted(tried, key=lambda row: -row[1]), num_users, floor)
 
 
 def _validation_users(config: Config, context: Context, user_vectors: DataFrame | None) -> DataFrame:
@@ -119,66 +105,73 @@ def _validation_users(config: Config, context: Context, user_vectors: DataFrame 
     wanted = targets.join(drawn.select("user_idx"), "user_idx", "left_semi")
     named = with_targets(rows, wanted, context.read("items"))
     tasks = 2 * context.spark.sparkContext.defaultParallelism
-    columns = ("user_id", "items", "seen", "vector", "target_idx")
+    fold = F.pmod(F.xxhash64(F.lit(config.seed + 1), "user_id"), F.lit(2)).cast("int").alias("fold")
+    columns = ("user_id", "items", "seen", "vector", "target_idx", fold)
     return with_vectors(named, user_vectors).repartition(tasks, "user_idx").select(*columns)
 
 
-def _evaluate(
-    rows: DataFrame, broadcast: Any, config: Config, candidates: list[Weights]
+# -- how each partner weighs the past -----------------------------------------------------------------------------
+
+
+def _past_of_each(rows: DataFrame, num_users: int, broadcast: Any, config: Config, names: list[str]) -> list[Feature]:
+    """Each partner with the decay at which it ranks best alone, of equals the largest."""
+    open_to_choice = config.recommend.history_decay is None
+    every: list[Feature] = [(n, d) for n in names for d in (DECAYS if n in PAST and open_to_choice else (None,))]
+    share = int(np.ceil(10_000 * min(1.0, DECAY_USERS / num_users)))
+    few = rows.where(F.pmod(F.xxhash64(F.lit(config.seed + 2), "user_id"), F.lit(10_000)) < share)
+    candidates = np.eye(len(every), dtype=np.float32)
+    totals, _ = _totals(few, broadcast, config, every, candidates)
+    best = {name: max((p for p, f in enumerate(every) if f[0] == name), key=lambda p: (totals[p], -p)) for name in names}
+    return [every[best[name]] for name in names]
+
+
+# -- exact NDCG of candidates -------------------------------------------------------------------------------------
+
+
+def _scored(
+    rows: DataFrame, broadcast: Any, config: Config, features: list[Feature], candidates: list[Weights]
 ) -> tuple[list[tuple[Weights, float]], int]:
-    """Mean NDCG@10 of each candidate, and the number of users behind it."""
-    if not candidates:
-        return [], 0
-    task = _FitTask(tuple(candidates), config.recommend.history_decay, config.recommend.user_block)
+    """Mean NDCG@10 of each candidate, every item ranked, and the number of users behind it."""
+    names = [name for name, _ in features]
+    matrix = np.array([[c.get(name, 0.0) for name in names] for c in candidates], np.float32)
+    totals, users = _totals(rows, broadcast, config, features, matrix)
+    return [(weights, float(total) / max(users, 1)) for weights, total in zip(candidates, totals, strict=True)], users
+
+
+def _totals(
+    rows: DataFrame, broadcast: Any, config: Config, features: list[Feature], candidates: FloatArray
+) -> tuple[Float64, int]:
+    task = FitTask(tuple(features), candidates, config.recommend.decay, config.recommend.user_block)
     make = functools.partial(ndcg_batches, broadcast=broadcast, task=task)
     sums = (
         rows.mapInArrow(make, "candidate int, total double, users long").groupBy("candidate").agg(F.sum("total"), F.sum("users"))
     )
-    found = {row[0]: (row[1], row[2]) for row in sums.collect()}
-    users = max((count for _, count in found.values()), default=0)
-    return [(weights, found[i][0] / users) for i, weights in enumerate(candidates) if i in found], int(users)
+    totals, users = np.zeros(len(candidates)), 0
+    for place, total, number in sums.collect():
+        totals[place], users = total, max(users, int(number))
+    return totals, users
 
 
 @dataclass(frozen=True)
-class _FitTask:
-    candidates: tuple[Weights, ...]
+class FitTask:
+    """What a task computes: ``features`` are the P columns that candidates ``[C, P]`` weigh."""
+
+    features: tuple[Feature, ...]
+    candidates: FloatArray
     decay: float
     user_block: int
 
 
-def ndcg_batches(batches: Iterator[Any], broadcast: Any, task: _FitTask) -> Iterator[Any]:
+def ndcg_batches(batches: Iterator[Any], broadcast: Any, task: FitTask) -> Iterator[Any]:
     """For ``mapInArrow``: the sum of NDCG@10 over this task's users, for each candidate."""
     one_thread()
-    side: Side = broadcast.value
     totals, users = np.zeros(len(task.candidates)), 0
-    names = side.partners.present()
-    weights = np.array([[c.get(name, 0.0) for name in names] for c in task.candidates], np.float32)
-    rows = users_per_block(min(task.user_block, 128), len(side.catalogue))
-    for batch in batches:
-        for start in range(0, batch.num_rows, rows):
-            part = batch.slice(start, rows)
-            totals += _block_ndcg(part, side, task.decay, names, weights)
-            users += part.num_rows
+    for user in _users(batches, broadcast.value, task):
+        totals += user_ndcg(user.z_PN, user.barred_N, user.targets, task.candidates)
+        users += 1
     indices = pa.array(range(len(totals)), pa.int32())
     counts = pa.array([users] * len(totals), pa.int64())
     yield pa.RecordBatch.from_arrays([indices, pa.array(totals), counts], names=["candidate", "total", "users"])
-
-
-def _block_ndcg(batch: Any, side: Side, decay: float, names: tuple[str, ...], weights: FloatArray) -> Float64:
-    block = block_of(batch, side, decay)
-    fused = fuse(block, side.partners, dict.fromkeys(names, 1.0))
-    size = len(side.catalogue)
-    z_PBN = np.stack([np.broadcast_to(p.scores.tile(1.0, 0, size, np.float32), (block.num_users, size)) for p in fused.parts])
-    barred = np.zeros((block.num_users, size), np.float32)
-    Filter(side.catalogue.allowed, block.seen).apply(barred, 0, size)
-    lengths, target_idx = flat_list(batch.column("target_idx"))
-    positions = side.catalogue.positions(target_idx)
-    ends = np.cumsum(lengths)
-    total = np.zeros(len(weights))
-    for user in range(block.num_users):
-        targets = positions[ends[user] - lengths[user] : ends[user]]
-        total += user_ndcg(z_PBN[:, user], barred[user], targets, weights)
-    return total
 
 
 def user_ndcg(z_PN: FloatArray, barred_N: FloatArray, targets: Ints, weights_CP: FloatArray) -> Float64:
@@ -200,13 +193,96 @@ def user_ndcg(z_PN: FloatArray, barred_N: FloatArray, targets: Ints, weights_CP:
         own = scores_CN[:, target, None]
         rank = (scores_CN > own).sum(axis=1) + (scores_CN[:, :target] == own).sum(axis=1) + 1
         gains += np.where(rank <= NDCG_K, 1.0 / np.log2(rank + 1.0), 0.0)
-    ideal = (1.0 / np.log2(np.arange(min(len(targets), NDCG_K)) + 2.0)).sum()
-    ndcg: Float64 = gains / ideal
+    ndcg: Float64 = gains * _share(len(targets))
     return ndcg
 
 
-def _without_zeros(weights: Weights) -> Weights:
-    return {name: value for name, value in weights.items() if value != 0.0}
+def _share(num_targets: int) -> float:
+    """1 / the best DCG@10 that a user with so many targets could have."""
+    return 1.0 / float((1.0 / np.log2(np.arange(min(num_targets, NDCG_K)) + 2.0)).sum())
 
 
-__all__ = ["FusionFit", "choose", "first_round", "fit_weights", "second_round"]
+@dataclass(frozen=True)
+class _User:
+    z_PN: FloatArray
+    barred_N: FloatArray
+    targets: Ints
+    history: int
+    fold: int
+
+
+def _users(batches: Iterator[Any], side: Side, task: FitTask) -> Iterator[_User]:
+    size = len(side.catalogue)
+    rows = users_per_block(min(task.user_block, 128), size * max(1, len(task.features) // 4))
+    for whole in batches:
+        for start in range(0, whole.num_rows, rows):
+            batch = whole.slice(start, rows)
+            block = block_of(batch, side, task.decay)
+            z_PBN = _z_scores(block, side, task.features)
+            barred = np.zeros((block.num_users, size), np.float32)
+            Filter(side.catalogue.allowed, block.seen).apply(barred, 0, size)
+            lengths, target_idx = flat_list(batch.column("target_idx"))
+            targets, ends = side.catalogue.positions(target_idx), np.cumsum(lengths)
+            history = history_codes(flat_list(batch.column("items"))[0])
+            folds = batch.column("fold").to_pylist() if "fold" in batch.schema.names else [0] * block.num_users
+            for user in range(block.num_users):
+                wanted = targets[ends[user] - lengths[user] : ends[user]]
+                yield _User(z_PBN[:, user], barred[user], wanted, int(history[user]), folds[user])
+
+
+def _z_scores(block: Block, side: Side, features: tuple[Feature, ...]) -> FloatArray:
+    """float32 ``[P, B, N]``."""
+    size, found = len(side.catalogue), []
+    for name, decay in features:
+        partners = replace(side.partners, decays={} if decay is None else {name: decay}, item_factors={})
+        scores = fuse(block, partners, {name: 1.0}).parts[0].scores
+        found.append(np.broadcast_to(scores.tile(1.0, 0, size, np.float32), (block.num_users, size)))
+    return np.stack(found)
+
+
+# -- short lists --------------------------------------------------------------------------------------------------
+
+
+def _examples(rows: DataFrame, num_users: int, broadcast: Any, config: Config, features: list[Feature]) -> Examples:
+    none = np.zeros((0, len(features)), np.float32)
+    task = FitTask(tuple(features), none, config.recommend.decay, config.recommend.user_block)
+    counts = broadcast.value.partners.popularity.counts
+    codes = item_codes(counts, config.evaluate.head_share, config.evaluate.tail_share)
+    make = functools.partial(example_batches, broadcast=broadcast, task=task, codes=codes)
+    found = rows.mapInArrow(make, _EXAMPLE).toArrow()
+    return joined(found, num_users, len(features))
+
+
+def example_batches(batches: Iterator[Any], broadcast: Any, task: FitTask, codes: Any) -> Iterator[Any]:
+    """For ``mapInArrow``: one row per target that is in reach (``_EXAMPLE``)."""
+    one_thread()
+    kinds = [
+        pa.list_(pa.float32()),
+        pa.list_(pa.bool_()),
+        pa.list_(pa.int8()),
+        pa.list_(pa.float32()),
+        pa.int8(),
+        pa.int8(),
+        pa.float64(),
+        pa.int8(),
+    ]
+    names = ["z", "earlier", "segment", "target_z", "target_segment", "history", "share", "fold"]
+    for user in _users(batches, broadcast.value, task):
+        rows = [row for target in user.targets if (row := _example(user, int(target), codes)) is not None]
+        if rows:
+            columns = [pa.array(list(column), kind) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
+            yield pa.RecordBatch.from_arrays(columns, names=names)
+
+
+def _example(user: _User, target: int, codes: Any) -> tuple[Any, ...] | None:
+    if target < 0:
+        return None
+    listed = short_list(user.z_PN, user.barred_N, target, LISTED)
+    if not len(listed):
+        return None
+    own, rows = user.z_PN[:, target], np.ascontiguousarray(user.z_PN[:, listed].T)
+    parts = (rows.ravel(), listed < target, codes[listed], own)
+    return (*parts, int(codes[target]), user.history, _share(len(user.targets)), user.fold)
+
+
+__all__ = ["FusionFit", "fit_fusion"]

@@ -9,10 +9,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
 
+from recsys_spark.config.signals import AlsShape
 from recsys_spark.recommend.catalogue import Catalogue, Item, in_tie_order
 from recsys_spark.recommend.fallback import MAX_CONTEXTS
-from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, PopularityItems
+from recsys_spark.recommend.partners import PopularityItems, RelatedItems
 from recsys_spark.recommend.scores import as_rows
+from recsys_spark.recommend.vector_items import EncoderItems, FactorItems
 
 
 def _arrow(frame: DataFrame) -> Any:
@@ -58,7 +60,19 @@ def _counts(catalogue: Catalogue, item_idx: Any, count: Any) -> Any:
 
 def encoder_items(embeddings: DataFrame, catalogue: Catalogue) -> EncoderItems | None:
     """From ``(item_idx, vector)``; None where there is no vector. Items without one are zero vectors."""
-    table = _arrow(embeddings.select("item_idx", "vector"))
+    vectors = _vectors(embeddings, catalogue)
+    return None if vectors is None else EncoderItems.of(vectors)
+
+
+def factor_items(factors: DataFrame, catalogue: Catalogue, shape: AlsShape) -> FactorItems | None:
+    """From the item_factors table; None where it has no rows."""
+    vectors = _vectors(factors, catalogue)
+    return None if vectors is None else FactorItems(vectors, shape)
+
+
+def _vectors(rows: DataFrame, catalogue: Catalogue) -> Any:
+    """float32 ``[N, D]``; None where there is no vector."""
+    table = _arrow(rows.select("item_idx", "vector"))
     if table.num_rows == 0:
         return None
     values = table.column("vector").combine_chunks()
@@ -66,14 +80,14 @@ def encoder_items(embeddings: DataFrame, catalogue: Catalogue) -> EncoderItems |
     vectors = np.zeros((len(catalogue), len(flat) // table.num_rows), np.float32)
     positions = catalogue.positions(_column(table, "item_idx"))
     vectors[positions[positions >= 0]] = flat.reshape(table.num_rows, -1)[positions >= 0]
-    return EncoderItems.of(vectors)
+    return vectors
 
 
-def cooccurrence_items(cooccurrence: DataFrame, catalogue: Catalogue, measure: str) -> CooccurrenceItems | None:
-    """From the cooccurrence table; None where no cell has the measure."""
-    cells = cooccurrence.select("item_a", "item_b", F.col(measure).cast("double").alias("value")).where("value is not null")
+def related_items(related: DataFrame, catalogue: Catalogue, measure: str) -> RelatedItems | None:
+    """From ``item_a, item_b`` and a column of weights; None where no cell has one."""
+    cells = related.select("item_a", "item_b", F.col(measure).cast("double").alias("value")).where("value is not null")
     table = _arrow(cells)
     if table.num_rows == 0:
         return None
     anchors, others = (catalogue.positions(_column(table, name)) for name in ("item_a", "item_b"))
-    return CooccurrenceItems.of(anchors, others, _column(table, "value"), len(catalogue))
+    return RelatedItems.of(anchors, others, _column(table, "value"), len(catalogue))

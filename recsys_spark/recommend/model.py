@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from recsys_spark.config.serving import RecommendSettings
 from recsys_spark.errors import ConfigError
+from recsys_spark.recommend.fusion import Fusion
 
-KNOWN = ("encoder", "cooccurrence", "text", "popularity")
-PRIOR = {"encoder": 1.0, "cooccurrence": 0.3, "text": 0.1, "popularity": 0.1}  # where nothing was chosen on validation
+KNOWN = ("encoder", "cooccurrence", "ease", "als", "text", "popularity")
+# where nothing was chosen on validation
+PRIOR = {"encoder": 1.0, "cooccurrence": 0.3, "ease": 0.3, "als": 0.1, "text": 0.1, "popularity": 0.1}
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,16 @@ def fusion_weights(settings: RecommendSettings, given: dict[str, float] | None, 
     if not part:
         raise ConfigError("fusion weights", "no partner takes part", "a weight above 0", "check recommend.partners and weights")
     return part
+
+
+def usable(settings: RecommendSettings, given: Fusion | None, has_model: bool) -> Fusion:
+    """The fusion of a run (see ``fusion_weights``): segments keep only partners that take part.
+
+    Raises:
+        ConfigError: see ``fusion_weights``.
+    """
+    weights = fusion_weights(settings, None if given is None else given.weights, has_model)
+    if given is None:
+        return Fusion(weights)
+    segments = {name: {p: w for p, w in own.items() if p in weights} for name, own in given.segments.items()}
+    return Fusion(weights, {name: own for name, own in segments.items() if own}, given.items, given.decays)

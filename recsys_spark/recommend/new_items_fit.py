@@ -57,7 +57,7 @@ def fit_floor(config: Config, rows: DataFrame, broadcast: Any, weights: dict[str
     if not len(broadcast.value.new_positions):
         return FloorFit(prior)
     k = max(NDCG_K, settings.new_item_every)
-    task = Task(weights, k, settings.history_decay, settings.max_reasons, settings.user_block, settings.item_tile)
+    task = Task(weights, k, settings.decay, settings.max_reasons, settings.user_block, settings.item_tile)
     open_to_all = replace(prior, floor=-np.inf)
     make = functools.partial(_floor_batches, broadcast=broadcast, task=task, places=open_to_all)
     table = rows.mapInArrow(make, "score double, before double, after double").toArrow()

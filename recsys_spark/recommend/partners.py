@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,59 +13,23 @@ import pyarrow as pa
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from recsys_spark.recommend.matmul import RoughVectors, computes_in_bfloat16
-from recsys_spark.recommend.scores import DenseScores, Float64, FloatArray, FullScores, Ints, SharedScores, SparseScores, as_rows
+from recsys_spark.recommend.scores import Float64, FloatArray, FullScores, Ints, SharedScores, SparseScores, as_rows
+from recsys_spark.recommend.vector_items import EncoderItems, FactorItems
 
-PERSONAL = ("encoder", "cooccurrence", "text")  # partners that look at the user
+PERSONAL = ("encoder", "cooccurrence", "ease", "als", "text")  # partners that look at the user
+BEHAVIOURAL = ("encoder", "cooccurrence", "ease", "als")  # those that events taught
+PAST = ("cooccurrence", "ease", "als", "text")  # those that weigh each history item by its age
 MAX_TERM_SHARE = 0.5  # a word on more than this share of the items is left out of the text vectors
 
-_ITEMS_AT_ONCE = 1_024  # their vectors in float64 stay in a core's cache
-
 
 @dataclass(frozen=True)
-class EncoderItems:
-    """Item vectors ``[N, D]`` (zero where the model has none) with their mean and covariance."""
-
-    vectors: npt.NDArray[np.float32]
-    mean: Float64
-    covariance: Float64
-    longest: float
-
-    @classmethod
-    def of(cls, vectors: npt.NDArray[np.float32]) -> EncoderItems:
-        count, dimension = vectors.shape
-        mean = vectors.mean(axis=0, dtype=np.float64) if count else np.zeros(dimension)
-        squares, longest = np.zeros((dimension, dimension)), 0.0
-        for begin in range(0, count, _ITEMS_AT_ONCE):
-            exact = vectors[begin : begin + _ITEMS_AT_ONCE].astype(np.float64)
-            longest = max(longest, float(np.linalg.norm(exact, axis=1).max()))
-            exact -= mean
-            squares += exact.T @ exact
-        return cls(vectors, mean, squares / max(count, 1), longest)
-
-    def scores(self, users: FloatArray) -> DenseScores:
-        """Inner products with user vectors ``[B, D]``; a zero vector says nothing."""
-        return DenseScores(users, self.vectors, self.mean, self.covariance, self.longest, self.centred, self.rough)
-
-    @cached_property
-    def centred(self) -> npt.NDArray[np.float32]:
-        """The vectors less their mean, made where they are used and once for all blocks."""
-        return (self.vectors - self.mean).astype(np.float32)
-
-    @cached_property
-    def rough(self) -> RoughVectors | None:
-        """The centred vectors for the quick pass; None where float32 is as fast as anything."""
-        return RoughVectors.of(self.centred) if computes_in_bfloat16() else None
-
-
-@dataclass(frozen=True)
-class CooccurrenceItems:
-    """Rows of a co-occurrence measure, CSR ``[N, N]``: cell (a, b) is what a in the history says about b."""
+class RelatedItems:
+    """Item-to-item weights (a co-occurrence measure, EASE), CSR ``[N, N]``: cell (a, b) is what a in the history says of b."""
 
     rows: Any
 
     @classmethod
-    def of(cls, item_a: Ints, item_b: Ints, values: FloatArray, num_items: int) -> CooccurrenceItems:
+    def of(cls, item_a: Ints, item_b: Ints, values: FloatArray, num_items: int) -> RelatedItems:
         """From positions; cells outside the catalogue (-1) or without a finite value are left out."""
         kept = (item_a >= 0) & (item_b >= 0) & np.isfinite(values)
         cells = (values[kept].astype(np.float64), (item_a[kept], item_b[kept]))
@@ -146,17 +111,25 @@ class PopularityItems:
 
 @dataclass(frozen=True)
 class Partners:
-    """What is there to score with; None where a partner has nothing (no model, no co-occurrence, no text)."""
+    """What is there to score with; None where a partner has nothing (no model, no co-occurrence, no text).
+
+    ``decays``: how the history is weighted for single partners (the n-th last item by decay^n); others take the block's.
+    ``item_factors``: factors ``[N]`` of a partner's weight, by item, where the fusion has them.
+    """
 
     popularity: PopularityItems
     encoder: EncoderItems | None = None
-    cooccurrence: CooccurrenceItems | None = None
+    cooccurrence: RelatedItems | None = None
     text: TextItems | None = None
+    ease: RelatedItems | None = None
+    als: FactorItems | None = None
+    decays: Mapping[str, float] = field(default_factory=dict)
+    item_factors: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @property
     def tiled(self) -> bool:
         """Whether no partner holds a block's scores of all items at once."""
-        return self.cooccurrence is None and self.text is None
+        return self.cooccurrence is None and self.ease is None and self.text is None
 
     def present(self) -> tuple[str, ...]:
         """Names of the partners that are there, personal ones first."""

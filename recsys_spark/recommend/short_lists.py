@@ -53,8 +53,9 @@ class ShortLists:
         asked = np.flatnonzero(block.vectors.any(axis=1))
         near = self.nearest.items(block.vectors[asked]) if len(asked) else np.empty((0, 0), np.int64)
         found = [(np.repeat(asked, near.shape[1]), near.ravel())]
-        if side.partners.cooccurrence is not None and "cooccurrence" in task.weights:
-            found.append(side.partners.cooccurrence.rows[anchors].nonzero())
+        for name, related in (("cooccurrence", side.partners.cooccurrence), ("ease", side.partners.ease)):
+            if related is not None and name in task.weights:
+                found.append(related.rows[anchors].nonzero())
         if self.text is not None:
             found.append(self.text.short_list(profiles, self.length + 1))
         found.append((np.repeat(np.arange(len(anchors)), len(self.popular)), np.tile(self.popular, len(anchors))))
@@ -69,7 +70,8 @@ class ShortLists:
         dense = fuse(block, replace(side.partners, text=None), task.weights)
         parts = {part.name: part for part in dense.parts}
         if self.text is not None:
-            parts["text"] = Part("text", task.weights["text"], self.text.scores(anchors, profiles))
+            scores, factor = self.text.scores(anchors, profiles), side.partners.item_factors.get("text")
+            parts["text"] = Part("text", task.weights["text"], scores, factor)
         ordered = tuple(parts[name] for name in side.partners.present() if name in parts)
         return Fused(ordered, dense.num_users, dense.num_items)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pyspark.sql import DataFrame
 
+from recsys_spark.collaborative.stage import FACTORS, WEIGHTS
 from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.errors import InputError
 from recsys_spark.recommend.catalogue import Item, build_catalogue
-from recsys_spark.recommend.gather import cooccurrence_items, encoder_items, items_in_order, popularity_items
+from recsys_spark.recommend.gather import encoder_items, factor_items, items_in_order, popularity_items, related_items
 from recsys_spark.recommend.partners import Partners, TextItems
 from recsys_spark.recommend.rules import Rules, SegmentLists
 from recsys_spark.recommend.worker import Side
@@ -33,16 +34,27 @@ def item_side(config: Config, context: Context, vectors: DataFrame | None, upstr
     catalogue = context.once(f"catalogue {rules.everybody.document()}", lambda: build_catalogue(ordered, rules.everybody, apart))
     fit, key = context.events("fit"), config.recommend.context_key
     popularity = context.once("popularity", lambda: popularity_items(fit, catalogue, key))
-    encoder = cooccurrence = text = None
+    encoder = cooccurrence = text = ease = als = None
     if vectors is not None and "encoder" in wanted:
         encoder = encoder_items(vectors, catalogue)
     if "cooccurrence" in wanted:
         rows = context.store.read("cooccurrence", upstream)
         name = f"{measure} of {upstream} {context.store.content('cooccurrence', upstream)}"
-        cooccurrence = context.once(name, lambda: cooccurrence_items(rows, catalogue, measure))
+        cooccurrence = context.once(name, lambda: related_items(rows, catalogue, measure))
+    collaborative = config.collaborative
+    if "ease" in wanted and collaborative.ease.enabled != "off" and context.store.exists(WEIGHTS, upstream):
+        weights = context.store.read(WEIGHTS, upstream)
+        name = f"{WEIGHTS} of {upstream} {context.store.content(WEIGHTS, upstream)}"
+        ease = context.once(name, lambda: related_items(weights, catalogue, "weight"))
+    if "als" in wanted and collaborative.als.enabled and context.store.exists(FACTORS, upstream):
+        factors = context.store.read(FACTORS, upstream)
+        name = f"{FACTORS} of {upstream} {context.store.content(FACTORS, upstream)}"
+        als = context.once(name, lambda: factor_items(factors, catalogue, collaborative.als))
     if "text" in wanted:
         text = context.once("words", lambda: TextItems.of([item.text for item in ordered]))
-    return Side(catalogue, Partners(popularity, encoder, cooccurrence, text), SegmentLists.of(rules, catalogue.item_ids))
+    return Side(
+        catalogue, Partners(popularity, encoder, cooccurrence, text, ease, als), SegmentLists.of(rules, catalogue.item_ids)
+    )
 
 
 def _ordered(config: Config, context: Context) -> list[Item]:

@@ -9,12 +9,14 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.collaborative.stage import FACTORS, WEIGHTS
 from recsys_spark.config import Config
 from recsys_spark.config.serving import RecommendSettings
 from recsys_spark.context import Context
 from recsys_spark.recommend.arrow import OUTPUT
 from recsys_spark.recommend.fallback import unknown_user_lists
-from recsys_spark.recommend.model import ModelRef, fusion_weights
+from recsys_spark.recommend.fusion import Fusion
+from recsys_spark.recommend.model import ModelRef, usable
 from recsys_spark.recommend.near_users import USER_NEIGHBOURS, near_users
 from recsys_spark.recommend.neighbour_lists import Anchors, neighbour_lists
 from recsys_spark.recommend.neighbours import NEIGHBOURS, neighbour_weights
@@ -40,7 +42,7 @@ class _Run:
     config: Config
     context: Context
     model: ModelRef | None
-    weights: dict[str, float]
+    fusion: Fusion
     upstream: str
     targets: DataFrame | None
     neighbours: bool
@@ -60,7 +62,7 @@ def run(
     config: Config,
     context: Context,
     model: ModelRef | None = None,
-    weights: dict[str, float] | None = None,
+    fusion: Fusion | None = None,
     upstream: str | None = None,
     targets: DataFrame | None = None,
     neighbours: bool | None = None,
@@ -71,7 +73,7 @@ def run(
 
     Args:
         model: the version whose vectors are read; None: no encoder takes part.
-        weights: of the partners (see ``fusion_weights``); the caller passes those of the model version.
+        fusion: how partners are fused; the caller passes that of the model version. None: the config's weights, or a prior.
         upstream: the namespace that co-occurrence and embeddings are read from; default: the context's.
         targets: ``(user_id, user_idx, item_idx)``; their ranks among all allowed items go to target_ranks.
         neighbours: write those of items and users too; default: unless ``upstream`` is another namespace, as for baselines.
@@ -81,7 +83,7 @@ def run(
         ConfigError: weights that cannot be used. InputError: lists that cannot be read, or no item to recommend.
         MissingTableError: an earlier stage has not run.
     """
-    chosen = fusion_weights(config.recommend, weights, model is not None)
+    chosen = usable(config.recommend, fusion, model is not None)
     work = _Run(config, context, model, chosen, upstream or context.namespace, targets, _wanted(neighbours, upstream), new_items)
     rules = read_rules(config.recommend)
     return context.run_stage(_plan(work, rules), lambda commit: _write(work, rules, commit))
@@ -98,7 +100,7 @@ def _plan(work: _Run, rules: Rules) -> StagePlan:
         "history": context.events_content("history"),
         "items": context.items_content(),
         "users": context.users_content(),
-        "cooccurrence": context.store.content("cooccurrence", work.upstream),
+        **{name: context.store.content(name, work.upstream) for name in ("cooccurrence", WEIGHTS, FACTORS)},
     }
     if work.model is not None:
         inputs |= {table: context.store.content(table, work.upstream) for table in ("item_embeddings", "user_embeddings")}
@@ -107,8 +109,9 @@ def _plan(work: _Run, rules: Rules) -> StagePlan:
     settings = {
         "recommend": work.settings.model_dump(mode="json"),
         "search": work.config.search.model_dump(mode="json"),
-        "weights": work.weights,
+        "fusion": work.fusion.document(),
         "measure": work.config.cooccurrence.rank_by,
+        "shares": [work.config.evaluate.head_share, work.config.evaluate.tail_share],
         "separator": work.config.attribute_separator,
         "model": None if work.model is None else [work.model.name, work.model.version],
         "rules": rules.document(),
@@ -146,7 +149,8 @@ def _write(work: _Run, rules: Rules, commit: Commit) -> tuple[list[Written], dic
     finally:
         broadcast.unpersist()
     facts = {
-        "weights": work.weights,
+        "weights": work.fusion.weights,
+        "fusion": work.fusion.document(),
         "partners": list(side.partners.present()),
         "num_items": len(side.catalogue),
         "num_allowed": int(side.catalogue.allowed.sum()),
@@ -156,7 +160,8 @@ def _write(work: _Run, rules: Rules, commit: Commit) -> tuple[list[Written], dic
 
 
 def _item_side(work: _Run, rules: Rules) -> Side:
-    return item_side(work.config, work.context, _vectors(work, "item_embeddings"), work.upstream, rules)
+    side = item_side(work.config, work.context, _vectors(work, "item_embeddings"), work.upstream, rules)
+    return side.fused_by(work.fusion, work.config.evaluate)
 
 
 def _vectors(work: _Run, table: str) -> DataFrame | None:
@@ -187,17 +192,18 @@ def _task(work: _Run, weights: dict[str, float], k: int) -> Task:
     return Task(
         weights,
         k,
-        settings.history_decay,
+        settings.decay,
         settings.max_reasons,
         settings.user_block,
         settings.item_tile,
         work.targets is not None,
         work.new_items,
+        tuple(work.fusion.by_history()) if work.fusion.segments else (),
     )
 
 
 def _write_lists(work: _Run, broadcast: Any, commit: Commit) -> list[Written]:
-    make = functools.partial(list_batches, broadcast=broadcast, task=_task(work, work.weights, work.settings.k))
+    make = functools.partial(list_batches, broadcast=broadcast, task=_task(work, work.fusion.weights, work.settings.k))
     with kept(_user_frame(work).mapInArrow(make, OUTPUT)) as rows:
         lists, short, ranks = (rows.where(F.col("table") == name) for name in (LISTS, SHORTFALLS, RANKS))
         version = F.lit(None if work.model is None else work.model.version).cast("int").alias("model_version")
@@ -213,7 +219,7 @@ def _write_lists(work: _Run, broadcast: Any, commit: Commit) -> list[Written]:
 
 
 def _write_neighbours(work: _Run, side: Side, broadcast: Any, commit: Commit) -> tuple[Written, dict[str, Any]]:
-    task = _task(work, neighbour_weights(work.weights, side.partners), work.settings.neighbours_k)
+    task = _task(work, neighbour_weights(work.fusion.weights, side.partners), work.settings.neighbours_k)
     anchors = Anchors(work.config, side, broadcast, _vectors(work, "item_embeddings"), task)
     with neighbour_lists(anchors, work.context.spark) as (rows, facts):
         item, neighbour = F.col("owner_id").alias("item_id"), F.col("item_id").alias("neighbour_id")

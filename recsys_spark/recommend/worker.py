@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recsys_spark.config.serving import EvaluateSettings
 from recsys_spark.recommend.arrow import flat_list, output_batch, reason_lists, vector_rows
-from recsys_spark.recommend.blocks import Block, fuse, history_matrix, seen_matrix, users_per_block
+from recsys_spark.recommend.blocks import Block, Past, fuse, seen_matrix, users_per_block
 from recsys_spark.recommend.catalogue import Catalogue
 from recsys_spark.recommend.explain import Explainer
 from recsys_spark.recommend.fallback import Group, groups
 from recsys_spark.recommend.filters import Filter, shortfall_reason
+from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.new_items import SOURCE, NewItems, best_new, new_positions, with_new_items
 from recsys_spark.recommend.partners import Partners
 from recsys_spark.recommend.rules import NO_SEGMENTS, SegmentLists
@@ -34,6 +36,11 @@ class Side:
     catalogue: Catalogue
     partners: Partners
     segments: SegmentLists = NO_SEGMENTS
+
+    def fused_by(self, fusion: Fusion, settings: EvaluateSettings) -> Side:
+        """With the decays and item factors of this fusion."""
+        factors = fusion.item_factors(self.partners.popularity.counts, settings.head_share, settings.tail_share)
+        return replace(self, partners=replace(self.partners, decays=fusion.decays, item_factors=factors))
 
     @cached_property
     def new_positions(self) -> Ints:
@@ -53,6 +60,7 @@ class Task:
     item_tile: int
     rank_targets: bool = False
     new_items: NewItems | None = None
+    by_history: tuple[dict[str, float], ...] = ()  # weights by user segment; none: those of all
 
 
 def list_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Iterator[Any]:
@@ -74,11 +82,13 @@ def block_of(batch: Any, side: Side, decay: float) -> Block:
     queries = None
     if partners.text is not None and "profile_text" in batch.schema.names:
         queries = partners.text.queries([text or "" for text in batch.column("profile_text").to_pylist()])
+    past = Past(lengths, catalogue.positions(items), len(catalogue))
     return Block(
-        history_matrix(lengths, catalogue.positions(items), decay, len(catalogue)),
+        past.weighted(decay),
         seen_matrix(met_lengths, catalogue.positions(met), len(catalogue)),
         vector_rows(batch.column("vector"), dimension),
         queries,
+        past,
     )
 
 
@@ -91,7 +101,7 @@ def _lists_of(batch: Any, side: Side, task: Task) -> Iterator[Any]:
     owners = np.repeat(np.arange(batch.num_rows), lengths)
     cols = side.catalogue.positions(target_idx)
     target_ids = batch.column("target_ids").flatten()
-    for group in groups(block, side.partners, task.weights, contexts):
+    for group in groups(block, side.partners, task.weights, contexts, task.by_history):
         place = np.full(block.num_users, -1)
         place[group.users] = np.arange(len(group.users))
         mine = np.flatnonzero(place[owners] >= 0)

@@ -9,12 +9,13 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
+from recsys_spark.collaborative.stage import FACTORS, WEIGHTS
 from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.embed.encode import item_vectors, user_vectors
 from recsys_spark.histories import histories
 from recsys_spark.log import get_logger
-from recsys_spark.recommend.fusion_fit import FusionFit, fit_weights
+from recsys_spark.recommend.fusion_fit import FusionFit, fit_fusion
 from recsys_spark.registry import ModelVersion, Registry
 from recsys_spark.tables.runs import StagePlan, StageReport, fingerprint
 from recsys_spark.tables.store import Commit, Written
@@ -40,7 +41,7 @@ def run(config: Config, context: Context, model_dir: Path, training: dict[str, A
     }
     inputs = {
         "model": model_dir.name,
-        "cooccurrence": context.content("cooccurrence"),
+        **{name: context.content(name) for name in ("cooccurrence", WEIGHTS, FACTORS)},
         "validation": context.events_content("validation"),
         "items": context.items_content(),
     }
@@ -59,7 +60,8 @@ def run(config: Config, context: Context, model_dir: Path, training: dict[str, A
         return [], {
             "model_version": version,
             "model_name": config.model_name,
-            "weights": fit.weights,
+            "weights": fit.fusion.weights,
+            "fusion": fit.fusion.document(),
             "tried": table,
             "new_items": fit.floor.document(),
         }
@@ -73,8 +75,8 @@ def _fusion(config: Config, context: Context, model_dir: Path) -> FusionFit:
     past = histories(context.events("fit"), config.encoder.max_history)
     targets = context.events("validation").select("user_idx").distinct()
     users = user_vectors(context, model_dir, past.join(targets, "user_idx", "left_semi"), items)
-    fit = fit_weights(config, context, items.select("item_idx", "vector"), users.select("user_idx", "vector"))
-    log.info("fusion weights chosen on validation", **fit.weights)
+    fit = fit_fusion(config, context, items.select("item_idx", "vector"), users.select("user_idx", "vector"))
+    log.info("fusion weights chosen on validation", **fit.fusion.weights)
     return fit
 
 

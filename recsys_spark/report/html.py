@@ -10,9 +10,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from recsys_spark.evaluate.figures import ALL, AUC_K
-from recsys_spark.evaluate.segments import ITEM_SEGMENTS, USER_SEGMENTS
+from recsys_spark.evaluate.segments import USER_SEGMENTS
 from recsys_spark.report import plots
 from recsys_spark.report.data import Metric, ReportData
+from recsys_spark.segments import ITEM_SEGMENTS
 
 DIFFERENCE = " - "
 _ORDER = ("ndcg", "recall", "hit_rate", "map", "mrr", "precision", "f1", "auc", "coverage", "gini", "novelty", "diversity")

@@ -16,8 +16,9 @@ from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.fuse import Fused
 from recsys_spark.recommend.guess import guessed_cells
 from recsys_spark.recommend.matmul import RoughVectors
-from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems
+from recsys_spark.recommend.partners import Partners, PopularityItems, RelatedItems
 from recsys_spark.recommend.topk import best
+from recsys_spark.recommend.vector_items import EncoderItems
 
 KINDS = ("normal", "coarse", "equal", "rising", "falling", "zeros")
 ALONE, TOGETHER = {"encoder": 1.0}, {"encoder": 1.0, "cooccurrence": 0.3, "popularity": 0.1}
@@ -45,7 +46,7 @@ def _world(seed: int, kind: str, num_items: int, num_seen: int, rough: bool) -> 
     partners = Partners(
         PopularityItems(rng.integers(0, 3, num_items).astype(np.float64)),
         encoder,
-        CooccurrenceItems.of(cells[0], cells[1], rng.random(50), num_items),
+        RelatedItems.of(cells[0], cells[1], rng.random(50), num_items),
     )
     seen = seen_matrix(np.full(5, num_seen), np.concatenate([rng.permutation(num_items)[:num_seen] for _ in range(5)]), num_items)
     users = np.abs(rng.normal(size=(5, 8))) + 0.1 if kind in ("rising", "falling") else rng.normal(size=(5, 8))

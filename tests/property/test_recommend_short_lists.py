@@ -14,12 +14,13 @@ from scipy import sparse
 from recsys_spark.recommend.catalogue import Item, build_catalogue
 from recsys_spark.recommend.near_items import num_found
 from recsys_spark.recommend.neighbours import best_of_all, known_anchors
-from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems, TextItems
+from recsys_spark.recommend.partners import Partners, PopularityItems, RelatedItems, TextItems
 from recsys_spark.recommend.rules import Rule
 from recsys_spark.recommend.scores import as_rows, rounding
 from recsys_spark.recommend.short_lists import ShortLists, most_popular
 from recsys_spark.recommend.text_neighbours import CellScores, TextNeighbours, sums_of_squares
 from recsys_spark.recommend.topk import Best
+from recsys_spark.recommend.vector_items import EncoderItems
 from recsys_spark.recommend.worker import Side, Task
 
 N, K = 160, 6
@@ -35,7 +36,7 @@ def side(seed: int, num_items: int = N) -> Side:
     vectors = rng.integers(-2, 3, (num_items, 4)).astype(np.float32)
     vectors[rng.random(num_items) < 0.1] = 0.0
     pairs = rng.integers(0, num_items, (2, 6 * num_items))
-    together = CooccurrenceItems.of(*pairs, rng.integers(1, 4, 6 * num_items).astype(float), num_items)
+    together = RelatedItems.of(*pairs, rng.integers(1, 4, 6 * num_items).astype(float), num_items)
     counts = PopularityItems(rng.integers(0, 5, num_items).astype(float))
     return Side(build_catalogue(items, Rule()), Partners(counts, EncoderItems.of(vectors), together, TextItems.of(texts)))
 

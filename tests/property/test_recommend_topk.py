@@ -13,9 +13,10 @@ from scipy import sparse
 from recsys_spark.recommend.blocks import Block, fuse, history_matrix, seen_matrix
 from recsys_spark.recommend.cells import best_first
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems, TextItems
+from recsys_spark.recommend.partners import Partners, PopularityItems, RelatedItems, TextItems
 from recsys_spark.recommend.rules import SegmentLists
 from recsys_spark.recommend.topk import Targets, best
+from recsys_spark.recommend.vector_items import EncoderItems
 
 WEIGHTS = (
     {"encoder": 1.0},
@@ -36,7 +37,7 @@ def _world(
     )
     cells = 4 * num_items
     values = np.ones(cells) if coarse else rng.random(cells)
-    cooccurrence = CooccurrenceItems.of(rng.integers(0, num_items, cells), rng.integers(0, num_items, cells), values, num_items)
+    cooccurrence = RelatedItems.of(rng.integers(0, num_items, cells), rng.integers(0, num_items, cells), values, num_items)
     texts = [" ".join(f"word{w}" for w in rng.integers(0, 6, 2)) for _ in range(num_items)]
     counts = rng.integers(0, 4, num_items).astype(np.float64)
     partners = Partners(PopularityItems(counts), EncoderItems.of(draw(num_items, 3)), cooccurrence, TextItems.of(texts))
@@ -200,7 +201,7 @@ def test_an_item_outside_the_catalogue_has_rank_zero() -> None:
 @pytest.mark.parametrize("num_items", [5_000])
 def test_thousands_of_equal_scores_keep_tie_order(num_items: int) -> None:
     """A sparse partner with three cells: behind them the first positions, in order."""
-    cooccurrence = CooccurrenceItems.of(np.array([0, 0, 0]), np.array([4_000, 70, 10]), np.array([1.0, 3.0, 2.0]), num_items)
+    cooccurrence = RelatedItems.of(np.array([0, 0, 0]), np.array([4_000, 70, 10]), np.array([1.0, 3.0, 2.0]), num_items)
     partners = Partners(PopularityItems(np.zeros(num_items)), None, cooccurrence)
     history = history_matrix(np.array([1]), np.array([0]), 0.7, num_items)
     block = Block(history, history, np.zeros((1, 0), np.float32))

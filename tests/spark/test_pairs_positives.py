@@ -10,9 +10,10 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from recsys_spark.collaborative.als import item_factors
 from recsys_spark.config.signals import BehaviourPositives, CollaborativePositives, KnowledgeGraphPositives, TextPositives
 from recsys_spark.pairs.positives.behaviour import behaviour
-from recsys_spark.pairs.positives.collaborative import collaborative, item_factors
+from recsys_spark.pairs.positives.collaborative import collaborative
 from recsys_spark.pairs.positives.knowledge_graph import knowledge_graph
 from recsys_spark.pairs.positives.text import MIN_TERM_ITEMS, text, words
 

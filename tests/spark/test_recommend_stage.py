@@ -15,7 +15,8 @@ from recsys_spark.cli.work import reader_sql
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
 from recsys_spark.publish import stage as publish
-from recsys_spark.recommend.fusion_fit import fit_weights
+from recsys_spark.recommend.fusion import Fusion
+from recsys_spark.recommend.fusion_fit import fit_fusion
 from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.recommend.sql import lists_for_everyone_sql, register_views
 from recsys_spark.recommend.stage import ModelRef, run
@@ -102,7 +103,7 @@ def test_lists_sources_reasons_and_shortfalls(spark: SparkSession, filled: Store
     config = _config(filled, context_key="country", block_items=["i9"])
     context = _context(spark, filled, config, namespace="eval/lists")
     weights = {"encoder": 1.0, "cooccurrence": 1.0, "text": 0.5, "popularity": 0.1}
-    report = run(config, context, ModelRef("m", 3), weights, upstream="live", neighbours=True)
+    report = run(config, context, ModelRef("m", 3), Fusion(weights), upstream="live", neighbours=True)
     assert report.status == "done"
     lists = _lists(filled, "eval/lists")
     sources = {user: {row["source"] for row in rows} for user, rows in lists.items()}
@@ -145,9 +146,9 @@ def test_lists_of_a_segment_hold_what_its_rules_leave(spark: SparkSession, fille
     keys = {"context_key": "country", "segment_key": "country"}
     config = _config(filled, lists_path=str(listed), **keys)
     weights = {"encoder": 1.0, "cooccurrence": 1.0, "text": 0.5, "popularity": 0.1}
-    run(config, _context(spark, filled, config, namespace="eval/segments"), ModelRef("m", 3), weights, upstream="live")
+    run(config, _context(spark, filled, config, namespace="eval/segments"), ModelRef("m", 3), Fusion(weights), upstream="live")
     before = _config(filled, block_items=["i9"], **keys)
-    run(before, _context(spark, filled, before, namespace="eval/nosegments"), ModelRef("m", 3), weights, upstream="live")
+    run(before, _context(spark, filled, before, namespace="eval/nosegments"), ModelRef("m", 3), Fusion(weights), upstream="live")
     lists, others = _lists(filled, "eval/segments"), _lists(filled, "eval/nosegments")
     french = {"u0", "u4", "u6"}  # by their newest event, u6 by an attribute
     for user in lists:
@@ -166,12 +167,12 @@ def test_rerun_does_nothing_and_blocks_change_nothing(spark: SparkSession, fille
     config = _config(filled)
     context = _context(spark, filled, config, namespace="eval/rerun")
     weights = {"cooccurrence": 1.0, "text": 0.3}
-    run(config, context, None, weights, upstream="live")
+    run(config, context, None, Fusion(weights), upstream="live")
     first = {user: [(r["item_id"], r["score"]) for r in rows] for user, rows in _lists(filled, "eval/rerun").items()}
     version = filled.version("recommendations", "eval/rerun")
-    assert run(config, context, None, weights, upstream="live").status == "skipped"
+    assert run(config, context, None, Fusion(weights), upstream="live").status == "skipped"
     smaller = _config(filled, user_block=1, item_tile=2)
-    run(smaller, _context(spark, filled, smaller, namespace="eval/rerun"), None, weights, upstream="live")
+    run(smaller, _context(spark, filled, smaller, namespace="eval/rerun"), None, Fusion(weights), upstream="live")
     again = {user: [(r["item_id"], r["score"]) for r in rows] for user, rows in _lists(filled, "eval/rerun").items()}
     assert again == first
     assert filled.version("recommendations", "eval/rerun") == version  # an equal result is not committed
@@ -183,7 +184,7 @@ def test_targets_are_ranked_in_a_nested_namespace(spark: SparkSession, filled: S
     targets = spark.createDataFrame(
         [("u0", 0, 6), ("u0", 0, 0), ("u1", 1, 7), ("u9", 9, 3), ("u1", 1, 11)], "user_id string, user_idx int, item_idx int"
     )
-    run(config, context, None, {"cooccurrence": 1.0}, upstream="live", targets=targets)
+    run(config, context, None, Fusion({"cooccurrence": 1.0}), upstream="live", targets=targets)
     ranks = {(r["user_id"], r["item_id"]): r for r in filled.read("target_ranks", context.namespace).collect()}
     lists = _lists(filled, context.namespace)
     listed = {(user, r["item_id"]): r["rank"] for user, rows in lists.items() for r in rows}
@@ -200,13 +201,13 @@ def test_targets_are_ranked_in_a_nested_namespace(spark: SparkSession, filled: S
 def test_active_days_keep_recent_users_and_those_with_a_profile(spark: SparkSession, filled: Store) -> None:
     config = _config(filled, active_days=26)  # since 6 January
     context = _context(spark, filled, config, namespace="eval/active")
-    run(config, context, None, {"cooccurrence": 1.0}, upstream="live")
+    run(config, context, None, Fusion({"cooccurrence": 1.0}), upstream="live")
     assert set(_lists(filled, "eval/active")) == {"u3", "u4", "u5", "u6"}
 
 
 def test_views_follow_what_is_published(spark: SparkSession, filled: Store, commit: Commit) -> None:
     config = _config(filled)
-    run(config, _context(spark, filled, config), None, {"popularity": 1.0})
+    run(config, _context(spark, filled, config), None, Fusion({"popularity": 1.0}))
     row = (1, AS_OF, "night1", None, {}, "publish", "test", AS_OF)
     published = spark.createDataFrame([row], contract("published").schema)
     filled.replace("published", "live", published, commit)
@@ -224,7 +225,7 @@ def test_views_follow_what_is_published(spark: SparkSession, filled: Store, comm
 def test_user_neighbours_are_written_and_seen_where_asked_for(spark: SparkSession, filled: Store, commit: Commit) -> None:
     config = _config(filled, user_neighbours=2)
     context = _context(spark, filled, config)
-    done = run(config, context, ModelRef("m", 3), {"encoder": 1.0})
+    done = run(config, context, ModelRef("m", 3), Fusion({"encoder": 1.0}))
     assert done.facts["user_neighbours"]["method"] == "exact"
     rows = filled.read("user_neighbours", "live").orderBy("user_id", "rank").collect()
     assert [(row["user_id"], row["rank"]) for row in rows] == [(f"u{u}", rank) for u in range(4) for rank in (1, 2)]
@@ -232,7 +233,7 @@ def test_user_neighbours_are_written_and_seen_where_asked_for(spark: SparkSessio
     vectors = {row["user_id"]: np.array(row["vector"]) for row in filled.read("user_embeddings", "live").collect()}
     nearest = max((f"u{u}" for u in range(1, 4)), key=lambda user: vectors["u0"] @ vectors[user])
     assert rows[0]["neighbour_id"] == nearest
-    assert run(config, context, ModelRef("m", 3), {"encoder": 1.0}).status == "skipped"
+    assert run(config, context, ModelRef("m", 3), Fusion({"encoder": 1.0})).status == "skipped"
     publish.run(config, context, 3, "test")
     assert publish.current(filled)["versions"]["user_neighbours"] == filled.version("user_neighbours", "live")
     register_views(spark, filled.root)
@@ -251,7 +252,7 @@ def test_places_are_kept_for_new_items(spark: SparkSession, filled: Store) -> No
     config = _config(filled)
     context = _context(spark, filled, config, namespace="eval/new")
     weights = {"cooccurrence": 1.0, "popularity": 1.0}
-    run(config, context, None, weights, upstream="live", targets=None, new_items=NewItems(4, 0.05))
+    run(config, context, None, Fusion(weights), upstream="live", targets=None, new_items=NewItems(4, 0.05))
     lists = _lists(filled, "eval/new")
     new = {(user, row["rank"], row["item_id"]) for user, rows in lists.items() for row in rows if row["source"] == "new_item"}
     assert ("u0", 4, "i10") in new
@@ -260,7 +261,7 @@ def test_places_are_kept_for_new_items(spark: SparkSession, filled: Store) -> No
     assert [row["score"] for row in lists["u0"]] == sorted((row["score"] for row in lists["u0"]), reverse=True)
     assert [r["kind"] for r in lists["u0"][3]["reasons"]] == ["attribute"]
     without = _context(spark, filled, config, namespace="eval/none-new")
-    run(config, without, None, weights, upstream="live")
+    run(config, without, None, Fusion(weights), upstream="live")
     assert [r["item_id"] for r in _lists(filled, "eval/none-new")["u0"]][:3] == [r["item_id"] for r in lists["u0"]][:3]
 
 
@@ -270,15 +271,15 @@ def test_fusion_weights_find_the_partner_that_knows(spark: SparkSession, filled:
     context = _context(spark, filled, config, fit_until=START + timedelta(days=2))
     items = filled.read("item_embeddings", "live").select("item_idx", "vector")
     users = filled.read("user_embeddings", "live").selectExpr("user_idx", "transform(vector, x -> -x) as vector")
-    fit = fit_weights(config, context, items, users)
+    fit = fit_fusion(config, context, items, users)
     assert fit.num_users == 4  # u0, u1, u2 and u3 like something on or after the third day
-    assert "encoder" not in fit.weights
-    assert fit.table[0] == (fit.weights, max(ndcg for _, ndcg in fit.table))
+    assert "encoder" not in fit.fusion.weights
+    assert fit.table[0] == (fit.fusion.weights, max(ndcg for _, ndcg in fit.table))
     worst = {tuple(weights.items()): ndcg for weights, ndcg in fit.table}[(("encoder", 1.0),)]
     assert fit.table[0][1] > worst
     places = fit.document()["new_items"]
     assert places["every"] == 10
     assert places["floor"] >= 2.5  # among twelve items nothing is that far from the average
     assert places["loss"] == places["share_of_lists"] == 0.0
-    fixed = fit_weights(_config(filled, weights={"text": 2.0}), context, items, users)
-    assert fixed.weights == {"text": 2.0}
+    fixed = fit_fusion(_config(filled, weights={"text": 2.0}), context, items, users)
+    assert fixed.fusion.weights == {"text": 2.0}

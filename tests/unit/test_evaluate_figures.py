@@ -7,8 +7,9 @@ import pytest
 
 from recsys_spark.errors import InputError
 from recsys_spark.evaluate import figures
-from recsys_spark.evaluate.segments import popularity_bounds, user_segments
+from recsys_spark.evaluate.segments import user_segments
 from recsys_spark.evaluate.significance import bootstrap, bootstrap_means, paired_bootstrap
+from recsys_spark.segments import popularity_bounds
 
 
 def test_popularity_bounds_cut_by_share_of_events() -> None:

@@ -9,9 +9,10 @@ from recsys_spark.recommend.blocks import Block, fuse, history_matrix
 from recsys_spark.recommend.catalogue import Catalogue, Item, build_catalogue, in_tie_order, tie_hash
 from recsys_spark.recommend.explain import Explainer
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems, TextItems
+from recsys_spark.recommend.partners import Partners, PopularityItems, RelatedItems, TextItems
 from recsys_spark.recommend.rules import Rule
 from recsys_spark.recommend.topk import best
+from recsys_spark.recommend.vector_items import EncoderItems
 
 TEXTS = ["red rake", "red hose", "blue pan", "blue knife", ""]
 
@@ -23,7 +24,7 @@ def _catalogue() -> Catalogue:
 
 
 def _partners() -> Partners:
-    rows = CooccurrenceItems.of(np.array([0, 2, 2]), np.array([3, 3, 4]), np.array([1.0, 3.0, 1.0]), 5)
+    rows = RelatedItems.of(np.array([0, 2, 2]), np.array([3, 3, 4]), np.array([1.0, 3.0, 1.0]), 5)
     vectors = np.array([[1, 0], [0.6, 0.8], [0, 1], [-1, 0], [0, -1]], np.float32)
     return Partners(PopularityItems(np.array([5.0, 3, 2, 1, 0])), EncoderItems.of(vectors), rows, TextItems.of(TEXTS))
 

@@ -13,13 +13,14 @@ from recsys_spark.recommend.blocks import Block, history_matrix, seen_matrix, us
 from recsys_spark.recommend.catalogue import Item, build_catalogue
 from recsys_spark.recommend.fallback import groups, unknown_user_lists
 from recsys_spark.recommend.filters import shortfall_reason
-from recsys_spark.recommend.fusion_fit import choose, first_round, second_round, user_ndcg
+from recsys_spark.recommend.fusion_fit import user_ndcg
 from recsys_spark.recommend.model import PRIOR, fusion_weights
 from recsys_spark.recommend.neighbours import neighbour_weights
-from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems, TextItems
+from recsys_spark.recommend.partners import Partners, PopularityItems, RelatedItems, TextItems
 from recsys_spark.recommend.rules import Rule
 from recsys_spark.recommend.scores import SharedScores
 from recsys_spark.recommend.sql import current_sql
+from recsys_spark.recommend.vector_items import EncoderItems
 
 
 def test_history_weights_fall_with_age_and_add_up() -> None:
@@ -75,7 +76,7 @@ def test_a_shortfall_says_why(arguments: tuple[Any, ...], reason: str) -> None:
 
 def _partners() -> Partners:
     counts = PopularityItems(np.array([1.0, 9, 3, 0]), ("fr",), history_matrix(np.array([2]), np.array([0, 0]), 1.0, 4))
-    cooccurrence = CooccurrenceItems.of(np.array([0]), np.array([1]), np.array([1.0]), 4)
+    cooccurrence = RelatedItems.of(np.array([0]), np.array([1]), np.array([1.0]), 4)
     return Partners(counts, None, cooccurrence, TextItems.of(["red", "red", "blue", ""]))
 
 
@@ -119,20 +120,6 @@ def test_weights_of_a_run() -> None:
 def test_neighbours_use_the_partners_that_relate_items() -> None:
     assert neighbour_weights({"popularity": 1.0}, _partners()) == {"cooccurrence": 1.0, "text": 1.0, "popularity": 1e-3}
     assert neighbour_weights({"encoder": 1.0, "text": 0.3}, _partners()) == {"text": 0.3, "popularity": 1e-3}
-
-
-def test_candidates_of_fusion() -> None:
-    grid = first_round(("encoder", "cooccurrence", "text", "popularity"))
-    assert len(grid) == 5 * 5 * 3 + 5 * 3 + 3 + 1
-    assert {"encoder": 1.0} in grid
-    assert {"popularity": 1.0} in grid
-    assert len({tuple(sorted(w.items())) for w in grid}) == len(grid)
-    second = second_round({"encoder": 1.0, "text": 0.3}, ("encoder", "cooccurrence", "text", "popularity"))
-    assert all(w["encoder"] == 1.0 for w in second)
-    assert {"encoder": 1.0, "text": 0.6} in second
-    assert {"encoder": 1.0, "text": 0.3, "cooccurrence": 0.03} in second
-    tied = [({"encoder": 1.0, "text": 0.1}, 0.5), ({"text": 3.0}, 0.5), ({"text": 1.0}, 0.5), ({"encoder": 1.0}, 0.4)]
-    assert choose(tied)[0] == ({"text": 1.0}, 0.5)
 
 
 def test_ndcg_of_a_user_for_each_candidate() -> None:

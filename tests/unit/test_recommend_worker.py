@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 
 from recsys_spark.recommend.catalogue import Item, build_catalogue
-from recsys_spark.recommend.fusion_fit import _FitTask, ndcg_batches
+from recsys_spark.recommend.fusion_fit import FitTask, ndcg_batches
 from recsys_spark.recommend.neighbours import neighbour_batches
-from recsys_spark.recommend.partners import CooccurrenceItems, EncoderItems, Partners, PopularityItems
+from recsys_spark.recommend.partners import Partners, PopularityItems, RelatedItems
 from recsys_spark.recommend.rules import Rule
+from recsys_spark.recommend.vector_items import EncoderItems
 from recsys_spark.recommend.worker import LISTS, RANKS, SHORTFALLS, Side, Task, list_batches
 
 
@@ -26,7 +27,7 @@ def _side() -> Side:
     """Five items; item 4 is known to nobody and not available."""
     items = [Item(i, f"i{i}", None, "", None, None, i != 4) for i in range(5)]
     vectors = np.array([[1, 0], [0.8, 0.6], [0, 1], [-1, 0], [0, 0]], np.float32)
-    cooccurrence = CooccurrenceItems.of(np.array([0, 0]), np.array([3, 2]), np.array([2.0, 1.0]), 5)
+    cooccurrence = RelatedItems.of(np.array([0, 0]), np.array([3, 2]), np.array([2.0, 1.0]), 5)
     return Side(
         build_catalogue(items, Rule()),
         Partners(PopularityItems(np.array([3.0, 2, 1, 1, 0])), EncoderItems.of(vectors), cooccurrence),
@@ -80,9 +81,12 @@ def test_neighbours_have_ranks_without_gaps_and_skip_unknown_items() -> None:
 
 @pytest.mark.parametrize("user_block", [1, 512])
 def test_sums_of_ndcg(user_block: int) -> None:
-    candidates = ({"cooccurrence": 1.0}, {"popularity": 1.0})
     batch = _rows([{"user_id": "a", "items": [0], "seen": [0], "target_idx": [3]}, {"user_id": "c", "target_idx": [1]}])
-    (out,) = ndcg_batches(iter([batch]), _Broadcast(_side()), _FitTask(candidates, 0.7, user_block))
+    (out,) = ndcg_batches(
+        iter([batch]),
+        _Broadcast(_side()),
+        FitTask((("cooccurrence", None), ("popularity", None)), np.eye(2, dtype=np.float32), 0.7, user_block),
+    )
     # co-occurrence: i3 first for a; nothing for c, so tie order puts i1 second. Popularity: i1, then i2 and i3 equal; i0, i1
     np.testing.assert_allclose(out.column("total").to_numpy(), [1 + 1 / np.log2(3), 0.5 + 1 / np.log2(3)])
     assert out.column("users").to_pylist() == [2, 2]

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-from pyspark.ml.recommendation import ALS
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
+from recsys_spark.collaborative.als import item_factors
 from recsys_spark.config.signals import CollaborativePositives
-from recsys_spark.histories import DISLIKE
-from recsys_spark.pairs.positives.nearest import SCHEMA, Floats, Ints, nearest
+from recsys_spark.pairs.positives.nearest import SCHEMA, nearest
 from recsys_spark.tables.local import local_frame
 
 
 def collaborative(events: DataFrame, settings: CollaborativePositives, seed: int) -> DataFrame:
     """The ``top_n`` items with the highest cosine of implicit-feedback ALS factors to each item.
 
-    The model is that of Hu, Koren and Volinsky 2008 ("Collaborative filtering for implicit feedback datasets"): preference 1
-    with confidence 1 + ``confidence`` x (sum of the event weights of that user and item). Dislikes take no part.
-
     Args:
         events: visible events to fit on (``user_idx, item_idx, weight, label``).
-        settings: size of the model and ``top_n``.
-        seed: of the initial factors; with the fixed numbers of blocks and the sorted input the factors are the same
-            each time.
+        settings: size of the model (see ``collaborative.als.item_factors``) and ``top_n``.
+        seed: of the initial factors.
 
     Returns:
         ``anchor_idx int, item_idx int, weight float`` (the cosine); no row without events.
@@ -35,37 +29,3 @@ def collaborative(events: DataFrame, settings: CollaborativePositives, seed: int
     lengths = np.linalg.norm(factors, axis=1, keepdims=True)
     unit = np.divide(factors, lengths, out=np.zeros_like(factors), where=lengths > 0)
     return nearest(events.sparkSession, unit, item_idx, settings.top_n)
-
-
-def item_factors(events: DataFrame, settings: CollaborativePositives, seed: int) -> tuple[Ints, Floats] | None:
-    """``(item_idx int32 [N] ascending, factors float32 [N, F])``, or None without any event to fit on."""
-    ratings = _ratings(events, settings.blocks).persist()
-    try:
-        if ratings.isEmpty():
-            return None
-        als = ALS(
-            rank=settings.factors,
-            maxIter=settings.iterations,
-            regParam=settings.regularisation,
-            implicitPrefs=True,
-            alpha=settings.confidence,
-            userCol="user_idx",
-            itemCol="item_idx",
-            ratingCol="rating",
-            seed=seed,
-            numUserBlocks=settings.blocks,
-            numItemBlocks=settings.blocks,
-        )
-        table = als.fit(ratings).itemFactors.orderBy("id").toArrow()
-    finally:
-        ratings.unpersist()
-    factors = table["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return table["id"].to_numpy().astype(np.int32), factors.astype(np.float32).reshape(-1, settings.factors)
-
-
-def _ratings(events: DataFrame, blocks: int) -> DataFrame:
-    """``user_idx, item_idx, rating``: exact sums (of decimals), in partitions and an order that do not vary."""
-    liked = events.where((F.col("label") != DISLIKE) & (F.col("weight") > 0))
-    total = F.sum(F.col("weight").cast("decimal(28,6)")).cast("float")
-    summed = liked.groupBy("user_idx", "item_idx").agg(total.alias("rating")).where("rating > 0")
-    return summed.repartition(blocks, "user_idx").sortWithinPartitions("user_idx", "item_idx")

@@ -1,0 +1,114 @@
+"""The partners in closed form: fit events in, the namespace's item_weights (EASE) and item_factors (ALS) out.
+
+Part of the co-occurrence stage: its counts are what EASE is solved from, and every run that counts needs both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+
+from recsys_spark.collaborative.als import item_factors
+from recsys_spark.collaborative.ease import OVERLAP_K, agreement, ease_weights, largest, max_items
+from recsys_spark.collaborative.gram import Gram, gram_of
+from recsys_spark.config import Config
+from recsys_spark.config.signals import EaseSettings
+from recsys_spark.context import Context
+from recsys_spark.errors import ConfigError
+from recsys_spark.log import get_logger
+from recsys_spark.memory import free_bytes
+from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.local import local_frame
+from recsys_spark.tables.runs import StagePlan, StageReport
+from recsys_spark.tables.store import Commit, Written
+
+log = get_logger(__name__)
+WEIGHTS, FACTORS = "item_weights", "item_factors"
+_CHECKED_ITEMS = 64  # whose float32 weights are compared with exact ones
+
+
+def run(config: Config, context: Context) -> StageReport | None:
+    """Replace item_weights and item_factors of the namespace; None where neither is asked for.
+
+    A table of a partner that takes no part is left without rows.
+
+    Raises:
+        ConfigError: ``collaborative.ease.enabled = "on"`` and the catalogue is larger than the memory allows.
+        MachineError: the counts cannot be inverted in the precision asked for.
+    """
+    settings = config.collaborative
+    if settings.ease.enabled == "off" and not settings.als.enabled:
+        return None
+    depends_on = {"settings": settings.model_dump(mode="json"), "seed": config.seed}
+    plan = StagePlan("collaborative", depends_on, {"events": context.events_content("fit")}, (WEIGHTS, FACTORS))
+
+    def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
+        weights, facts = _ease(config, context)
+        factors = _als(config, context)
+        frames = {WEIGHTS: weights, FACTORS: factors}
+        return [context.store.replace(name, context.namespace, frame, commit) for name, frame in frames.items()], facts
+
+    return context.run_stage(plan, body)
+
+
+def _ease(config: Config, context: Context) -> tuple[DataFrame, dict[str, Any]]:
+    settings, spark = config.collaborative.ease, context.spark
+    schema = contract(WEIGHTS).schema
+    if settings.enabled == "off":
+        return local_frame(spark, [], schema), {}
+    events = context.events("fit")
+    refused = why_not(settings, events.select("item_idx").distinct().count(), free_bytes())
+    if refused is not None:
+        if settings.enabled == "on":
+            raise ConfigError(
+                "collaborative.ease", *refused, "set enabled = 'auto': item-kNN alone, or give the driver more memory"
+            )
+        log.warning("EASE is left out: co-occurrence speaks alone", found=refused[0], allowed=refused[1])
+        return local_frame(spark, [], schema), {"ease": "left out: " + refused[0]}
+    found = gram_of(events, settings.max_history, config.seed)
+    facts: dict[str, Any] = {"ease_items": len(found.item_idx), "ease_l2": settings.l2}
+    if not len(found.item_idx):
+        return local_frame(spark, [], schema), facts
+    weights = ease_weights(found.counts, settings.l2, np.float32 if settings.float32 else np.float64)
+    if settings.float32:
+        sample = np.unique(np.linspace(0, len(weights) - 1, _CHECKED_ITEMS).astype(np.int64))
+        facts[f"ease_float32_overlap_at_{OVERLAP_K}"] = agreement(found.counts, settings.l2, weights, sample)
+    log.info("EASE", **facts)
+    return _rows(spark, found, weights, settings.top_n), facts
+
+
+def why_not(settings: EaseSettings, num_items: int, free: int) -> tuple[str, str] | None:
+    """``(found, expected)`` where the catalogue is too large for the memory, or in "auto" for the time; else None."""
+    itemsize = 4 if settings.float32 else 8
+    most = max_items(free, itemsize)
+    found = f"{num_items:,} items"
+    if num_items > most:
+        return found, f"at most {most:,}: 2 x {itemsize} n^2 bytes in half of the {free / 2**30:.1f} GiB that are free"
+    if settings.enabled == "auto" and num_items > settings.max_items:
+        return found, f"at most {settings.max_items:,} (collaborative.ease.max_items)"
+    return None
+
+
+def _rows(spark: SparkSession, found: Gram, weights: Any, top_n: int) -> DataFrame:
+    rows, cols, values = largest(weights, top_n)
+    begins = np.searchsorted(rows, np.arange(len(weights)))
+    table: Any = pa.table(
+        {
+            "item_a": pa.array(found.item_idx[rows]),
+            "item_b": pa.array(found.item_idx[cols]),
+            "weight": pa.array(values.astype(np.float32)),
+            "rank_a": pa.array((np.arange(len(rows)) - begins[rows] + 1).astype(np.int32)),
+        }
+    )
+    return spark.createDataFrame(table, contract(WEIGHTS).schema)
+
+
+def _als(config: Config, context: Context) -> DataFrame:
+    schema = contract(FACTORS).schema
+    settings = config.collaborative.als
+    found = item_factors(context.events("fit"), settings, config.seed) if settings.enabled else None
+    rows = [] if found is None else [(int(item), vector.tolist()) for item, vector in zip(*found, strict=True)]
+    return local_frame(context.spark, rows, schema)

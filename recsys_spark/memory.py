@@ -1,0 +1,25 @@
+"""How much memory is free for one large array: what the machine has left, or the container it runs in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+_CONTAINER = Path("/sys/fs/cgroup")
+
+
+def free_bytes() -> int:
+    """Bytes that this process could still take without swapping or being killed."""
+    free = int(psutil.virtual_memory().available)
+    limit, used = _number("memory.max"), _number("memory.current")
+    return free if limit is None or used is None else min(free, max(limit - used, 0))
+
+
+def _number(name: str) -> int | None:
+    """A figure of the container's control group; None where there is none, or no limit."""
+    try:
+        text = (_CONTAINER / name).read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,138 @@
+"""What fusion weights are chosen on: per validation target the items that could stand above it, with every partner's z-score.
+
+Legend: E examples (a target of a user), M rows (items listed against a target), P partners.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys_spark.recommend.arrow import flat_list
+from recsys_spark.recommend.scores import Float64, FloatArray, Ints
+
+NDCG_K = 10
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Short lists instead of whole catalogues: an item that no partner has among its best is not among the best fused.
+
+    Args:
+        z: float32 ``[M, P]``, z-scores of the listed items, those of an example together.
+        earlier: bool ``[M]``, whether the item goes before the target where their scores are equal.
+        segment: int8 ``[M]``, the item's place in ``segments.ITEM_SEGMENTS``.
+        lengths: ``[E]``, rows of each example, at least 1.
+        target_z: float32 ``[E, P]``.
+        target_segment: int8 ``[E]``.
+        history: int8 ``[E]``, the user's place in ``segments.HISTORY_SEGMENTS``.
+        share: float ``[E]``, what a target on the first place is worth: 1 / the best DCG that its user could have.
+        fold: int8 ``[E]``, 0 or 1, the same for all targets of a user.
+        num_users: behind the mean, those without a target in reach included.
+    """
+
+    z: npt.NDArray[np.float32]
+    earlier: npt.NDArray[np.bool_]
+    segment: npt.NDArray[np.int8]
+    lengths: Ints
+    target_z: npt.NDArray[np.float32]
+    target_segment: npt.NDArray[np.int8]
+    history: npt.NDArray[np.int8]
+    share: Float64
+    fold: npt.NDArray[np.int8]
+    num_users: int
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def owner(self) -> Ints:
+        """The example of each row ``[M]``."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @cached_property
+    def _starts(self) -> Ints:
+        return np.cumsum(self.lengths) - self.lengths
+
+    def gains(self, weights_SP: FloatArray, factors_IP: FloatArray | None = None) -> Float64:
+        """What each target adds to the sum of all users' NDCG@10 ``[E]``; their sum by ``num_users`` is the mean NDCG.
+
+        Args:
+            weights_SP: of the partners, by user segment; one row: for all.
+            factors_IP: of the weights, by item segment.
+        """
+        if not len(self):
+            return np.zeros(0)
+        by_example = weights_SP[np.minimum(self.history, len(weights_SP) - 1)].astype(np.float32)
+        own = self.target_z if factors_IP is None else self.target_z * factors_IP[self.target_segment].astype(np.float32)
+        rows = self.z if factors_IP is None else self.z * factors_IP[self.segment].astype(np.float32)
+        target = np.einsum("ep,ep->e", own, by_example)[self.owner]
+        score = rows @ by_example[0] if len(weights_SP) == 1 else np.einsum("mp,mp->m", rows, by_example[self.owner])
+        near = np.abs(score - target) <= 1e-6 * np.maximum(np.abs(target), 1.0)  # float32 sums of equal parts
+        above = np.where(near, self.earlier, score > target)
+        rank = np.add.reduceat(above.astype(np.int64), self._starts) + 1
+        return np.where(rank <= NDCG_K, self.share / np.log2(rank + 1.0), 0.0)
+
+    def take(self, chosen: npt.NDArray[np.bool_]) -> Examples:
+        """Some of the examples; ``num_users`` stays."""
+        rows = chosen[self.owner]
+        return Examples(
+            self.z[rows],
+            self.earlier[rows],
+            self.segment[rows],
+            self.lengths[chosen],
+            self.target_z[chosen],
+            self.target_segment[chosen],
+            self.history[chosen],
+            self.share[chosen],
+            self.fold[chosen],
+            self.num_users,
+        )
+
+
+def short_list(z_PN: FloatArray, barred_N: FloatArray, target: int, length: int) -> Ints:
+    """Positions among the ``length`` best of any partner, but for barred items and the target, ascending.
+
+    Empty where the target is barred or in no partner's list: whatever the weights, it would not be found.
+    """
+    if not np.isfinite(barred_N[target]):
+        return np.empty(0, np.int64)
+    open_PN = z_PN + barred_N
+    size = min(length, open_PN.shape[1])
+    least_P = -np.partition(-open_PN, size - 1, axis=1)[:, size - 1]
+    spread = open_PN.max(axis=1) > open_PN.mean(axis=1, where=np.isfinite(open_PN))  # a partner that says nothing lists nothing
+    listed_PN = (open_PN >= least_P[:, None]) & np.isfinite(open_PN) & spread[:, None]
+    crowded = listed_PN.sum(axis=1) > 4 * size  # ties without end: all that have nothing in a sparse partner
+    listed = (listed_PN & np.where(crowded[:, None], open_PN > least_P[:, None], True)).any(axis=0)
+    if not listed[target]:
+        return np.empty(0, np.int64)
+    listed[target] = False
+    found: Ints = np.flatnonzero(listed)
+    return found
+
+
+def joined(table: Any, num_users: int, num_partners: int) -> Examples:
+    """Examples out of the Arrow table that tasks send: a row per example, its listed items flat."""
+
+    def flat(name: str, dtype: Any) -> Any:
+        return flat_list(table.column(name).combine_chunks())[1].astype(dtype)
+
+    def single(name: str, dtype: Any) -> Any:
+        return table.column(name).to_numpy().astype(dtype)
+
+    return Examples(
+        flat("z", np.float32).reshape(-1, num_partners),
+        flat("earlier", np.bool_),
+        flat("segment", np.int8),
+        flat_list(table.column("earlier").combine_chunks())[0],
+        flat("target_z", np.float32).reshape(-1, num_partners),
+        single("target_segment", np.int8),
+        single("history", np.int8),
+        single("share", np.float64),
+        single("fold", np.int8),
+        num_users,
+    )

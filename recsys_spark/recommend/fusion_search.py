@@ -1,0 +1,160 @@
+"""The search for fusion weights: one weight at a time, from several starts, and segments only where they prove themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from recsys_spark.log import get_logger
+from recsys_spark.recommend.fusion import Fusion, Weights
+from recsys_spark.recommend.fusion_examples import Examples
+from recsys_spark.recommend.scores import Float64, FloatArray
+from recsys_spark.segments import HISTORY_SEGMENTS, ITEM_SEGMENTS
+
+log = get_logger(__name__)
+
+STEPS = (0.0, 0.25, 0.5, 0.7, 0.85, 1.2, 1.4, 2.0, 4.0)  # factors of one weight
+ENTRIES = (0.05, 0.1, 0.2, 0.4, 1.0)  # of the largest weight, for one that is 0
+SEGMENT_STEPS = (0.4, 0.7, 1.4, 2.5)
+MAX_ROUNDS = 12
+WORTH = 1e-3  # a partner is kept for at least this share of the NDCG
+MIN_EXAMPLES = 200  # of a segment that may have weights of its own
+
+Objective = Callable[[FloatArray], float]
+
+
+def search(examples: Examples, partners: Sequence[str], decays: dict[str, float]) -> Fusion:
+    """The fusion with the best mean NDCG@10 on the examples; segments are kept where the other half of the users confirms them.
+
+    Args:
+        partners: names of the P columns, in order.
+        decays: what the z-scores were made with; passed on.
+    """
+    weights = climb(lambda w: float(examples.gains(w[None]).sum()), len(partners))
+    weights = without_idle(lambda w: float(examples.gains(w[None]).sum()), weights)
+    by_history = _by_history(examples, weights)
+    by_item = _by_item(examples, weights if by_history is None else by_history)
+    return Fusion(
+        _named(partners, weights),
+        {} if by_history is None else _named_rows(HISTORY_SEGMENTS, partners, by_history, weights),
+        {} if by_item is None else _named_rows(ITEM_SEGMENTS, partners, by_item, np.ones(len(partners))),
+        {name: decay for name, decay in decays.items() if _named(partners, weights).get(name)},
+    )
+
+
+def climb(objective: Objective, size: int) -> FloatArray:
+    """Weights ``[P]``, the largest 1: the best of several starts, then the best single change as long as there is one."""
+    starts = [*np.eye(size), np.ones(size)]
+    best = max(starts, key=objective)
+    value = objective(best)
+    for _ in range(MAX_ROUNDS):
+        tried = [(objective(w), place, w) for place, w in enumerate(_steps(best))]
+        top = max(tried, key=lambda row: (row[0], -row[1]))
+        if top[0] <= value * (1.0 + 1e-6):
+            break
+        value, best = top[0], top[2] / top[2].max()
+    found: FloatArray = np.round(best, 4)
+    return found
+
+
+def _steps(weights: FloatArray) -> list[FloatArray]:
+    found = []
+    for place, weight in enumerate(weights):
+        for value in [weight * step for step in STEPS] if weight > 0 else [e * weights.max() for e in ENTRIES]:
+            changed = weights.copy()
+            changed[place] = value
+            if changed.max() > 0:
+                found.append(changed)
+    return found
+
+
+def without_idle(objective: Objective, weights: FloatArray) -> FloatArray:
+    """Without the partners that are worth less than ``WORTH``, one after the other, the least first."""
+    weights = weights.copy()
+    while (weights > 0).sum() > 1:
+        full = objective(weights)
+        left = []
+        for place in np.flatnonzero(weights):
+            fewer = weights.copy()
+            fewer[place] = 0.0
+            left.append((objective(fewer), int(place)))
+        value, place = max(left)
+        if value < full * (1.0 - WORTH):
+            break
+        weights[place] = 0.0
+    return np.asarray(np.round(weights / weights.max(), 4))
+
+
+# -- segments -----------------------------------------------------------------------------------------------------
+
+
+def _by_history(examples: Examples, weights: FloatArray) -> FloatArray | None:
+    """Weights ``[S, P]`` by user segment, or None where one row for all does as well on users they were not chosen on."""
+    flat = np.tile(weights, (len(HISTORY_SEGMENTS), 1))
+    sizes = np.bincount(examples.history, minlength=len(HISTORY_SEGMENTS))
+    rows = [place for place in range(len(HISTORY_SEGMENTS)) if sizes[place] >= MIN_EXAMPLES]
+    if len(rows) < 2:
+        return None
+    return _proven(examples, flat, rows, lambda part, table: part.gains(table), "user segments")
+
+
+def _by_item(examples: Examples, weights: FloatArray) -> FloatArray | None:
+    """Factors ``[I, P]`` by item segment, or None; head items have 1; cold ones, which no example has, those of the tail."""
+    sizes = np.bincount(examples.target_segment, minlength=len(ITEM_SEGMENTS))
+    rows = [place for place in (1, 2) if sizes[place] >= MIN_EXAMPLES]
+    if not rows:
+        return None
+    table = np.atleast_2d(weights)
+    flat = np.ones((len(ITEM_SEGMENTS), table.shape[1]))
+    found = _proven(examples, flat, rows, lambda part, factors: part.gains(table, factors), "item segments")
+    if found is not None:
+        found[3] = found[2]
+    return found
+
+
+def _proven(
+    examples: Examples, flat: FloatArray, rows: list[int], gains: Callable[[Examples, FloatArray], Float64], what: str
+) -> FloatArray | None:
+    """The table chosen on all users, if tables chosen on either half gain on the other one, by more than their standard error."""
+    differences = []
+    for fold in (0, 1):
+        other = examples.take(examples.fold != fold)
+        chosen = _refined(lambda table, part=other: float(gains(part, table).sum()), flat, rows)  # type: ignore[misc]
+        held = examples.take(examples.fold == fold)
+        differences.append(gains(held, chosen) - gains(held, flat))
+    gained = np.concatenate(differences)
+    error = float(gained.std() * np.sqrt(len(gained)))
+    log.info(f"fusion by {what}", gained=round(float(gained.sum()) / examples.num_users, 6), kept=bool(gained.sum() > error))
+    if gained.sum() <= error:
+        return None
+    return _refined(lambda table: float(gains(examples, table).sum()), flat, rows)
+
+
+def _refined(objective: Objective, table: FloatArray, rows: list[int]) -> FloatArray:
+    """The table with single cells of ``rows`` moved by a step as long as one gains; a weight of 0 stays 0."""
+    best, value = table.copy(), objective(table)
+    for _ in range(2):
+        before = value
+        for row in rows:
+            for column in np.flatnonzero(table[row]):
+                for step in SEGMENT_STEPS:
+                    changed = best.copy()
+                    changed[row, column] = np.round(table[row, column] * step, 4)
+                    found = objective(changed)
+                    if found > value * (1.0 + 1e-6):
+                        best, value = changed, found
+        if value == before:
+            break
+    return best
+
+
+def _named(partners: Sequence[str], weights: FloatArray) -> Weights:
+    return {name: float(weight) for name, weight in zip(partners, weights, strict=True) if weight > 0}
+
+
+def _named_rows(segments: Sequence[str], partners: Sequence[str], table: FloatArray, usual: FloatArray) -> dict[str, Weights]:
+    """Rows that differ from the usual one, by name."""
+    return {
+        segment: _named(partners, row) for segment, row in zip(segments, table, strict=True) if not np.array_equal(row, usual)
+    }

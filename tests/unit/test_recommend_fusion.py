@@ -1,0 +1,116 @@
+"""Choosing the fusion: short lists count as the whole catalogue does, the search finds what was planted, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys_spark.recommend.fusion import Fusion
+from recsys_spark.recommend.fusion_examples import Examples, short_list
+from recsys_spark.recommend.fusion_fit import user_ndcg
+from recsys_spark.recommend.fusion_search import climb, search, without_idle
+from recsys_spark.segments import HISTORY_SEGMENTS, history_codes, item_codes
+
+NUM_ITEMS = 60
+
+
+def _examples(z_EPN: Any, targets_E: Any, length: int, history: Any = None, codes: Any = None) -> Examples:
+    """One target per user; nothing is barred."""
+    lists = [short_list(z, np.zeros(NUM_ITEMS, np.float32), int(t), length) for z, t in zip(z_EPN, targets_E, strict=True)]
+    kept = [place for place, listed in enumerate(lists) if len(listed)]
+    codes = np.zeros(NUM_ITEMS, np.int8) if codes is None else codes
+    history = np.zeros(len(z_EPN), np.int8) if history is None else history
+    return Examples(
+        np.concatenate([z_EPN[e][:, lists[e]].T for e in kept]).astype(np.float32),
+        np.concatenate([lists[e] < targets_E[e] for e in kept]),
+        np.concatenate([codes[lists[e]] for e in kept]),
+        np.array([len(lists[e]) for e in kept]),
+        np.stack([z_EPN[e][:, targets_E[e]] for e in kept]).astype(np.float32),
+        codes[targets_E[kept]],
+        history[kept],
+        np.ones(len(kept)),
+        np.array([e // 2 % 2 for e in kept], np.int8),
+        len(z_EPN),
+    )
+
+
+def _drawn(num_users: int, num_partners: int, seed: int = 0) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    z = np.round(8 * rng.normal(size=(num_users, num_partners, NUM_ITEMS))) / 8  # coarse: many scores are equal, exactly
+    return z.astype(np.float32), rng.integers(0, NUM_ITEMS, num_users)
+
+
+@pytest.mark.parametrize("length", [NUM_ITEMS, 25])
+def test_short_lists_give_the_ndcg_of_the_whole_catalogue(length: int) -> None:
+    z, targets = _drawn(200, 3)
+    examples = _examples(z, targets, length)
+    for weights in ([1, 0, 0], [0.5, 1, 0], [1, 1, 1]):
+        row = np.array([weights], np.float32)
+        whole = sum(user_ndcg(z[u], np.zeros(NUM_ITEMS), targets[u : u + 1], row)[0] for u in range(200))
+        assert examples.gains(row).sum() == pytest.approx(whole, abs=1e-6)
+
+
+def test_short_lists_leave_out_the_barred_and_give_up_on_targets_out_of_reach() -> None:
+    z = np.stack([np.arange(NUM_ITEMS), np.zeros(NUM_ITEMS)]).astype(np.float32)  # the second partner says nothing
+    barred = np.zeros(NUM_ITEMS, np.float32)
+    barred[58] = -np.inf
+    assert short_list(z, barred, 59, 3).tolist() == [56, 57]
+    assert short_list(z, barred, 55, 3).tolist() == []
+    assert short_list(z, barred, 58, 3).tolist() == []
+
+
+def _planted(num_users: int, teller_of: Any, seed: int = 1) -> tuple[Any, Any]:
+    """Three partners of noise; the one that ``teller_of(user, target)`` names has a signal for the target."""
+    rng = np.random.default_rng(seed)
+    z, targets = rng.normal(size=(num_users, 3, NUM_ITEMS)), rng.integers(0, NUM_ITEMS, num_users)
+    for user in range(num_users):
+        z[user, teller_of(user, targets[user]), targets[user]] += 2.5
+    return z.astype(np.float32), targets
+
+
+def test_the_search_finds_who_knows() -> None:
+    z, targets = _planted(600, lambda user, target: 0 if user % 3 else 1)
+    found = search(_examples(z, targets, 30), ("a", "b", "c"), {"a": 0.7, "c": 0.5})
+    assert found.weights["a"] == 1.0
+    assert 0.2 < found.weights["b"] < 1.0
+    assert found.weights.get("c", 0.0) < 0.3
+    assert not found.segments  # one kind of user, one kind of item
+    assert not found.items
+    assert found.decays == {name: decay for name, decay in {"a": 0.7, "c": 0.5}.items() if name in found.weights}
+
+
+def test_segments_of_users_are_kept_where_they_differ() -> None:
+    z, targets = _planted(900, lambda user, target: 0 if user % 2 else 1)
+    history = np.array([2 * (user % 2) for user in range(900)], np.int8)
+    found = search(_examples(z, targets, 30, history), ("a", "b", "c"), {})
+    heavy, new = found.segments["heavy"], found.segments["new"]
+    assert heavy["a"] / heavy["b"] > 2 * found.weights["a"] / found.weights["b"]
+    assert new["b"] / new["a"] > 2 * found.weights["b"] / found.weights["a"]
+    assert Fusion.from_document(found.document()) == found
+    assert found.by_history()[1] == found.weights  # no light user was seen
+
+
+def test_segments_of_items_are_kept_where_they_differ() -> None:
+    codes = np.array([0] * 30 + [2] * 30, np.int8)
+    z, targets = _planted(1_200, lambda user, target: 0 if target < 30 else 1)
+    found = search(_examples(z, targets, 30, codes=codes), ("a", "b", "c"), {})
+    assert found.items["tail"].get("b", 1.0) > found.items["tail"].get("a", 1.0)
+    assert found.items["cold"] == found.items["tail"]
+    factors = found.item_factors(np.array([90.0, 5, 0]), 0.2, 0.2)
+    assert factors["b"].tolist() == [1.0, found.items["tail"]["b"], found.items["tail"]["b"]]
+
+
+def test_climbing_and_dropping() -> None:
+    best = climb(lambda w: -float(np.abs(w / w.max() - [1.0, 0.35, 0.0]).sum()), 3)
+    assert best[0] == 1.0
+    assert best[1] == pytest.approx(0.35, abs=0.06)
+    assert best[2] == 0.0
+    kept = without_idle(lambda w: float(w[0] > 0) + 1e-5 * float(w[1] > 0) + 0.1 * float(w[2] > 0), np.array([0.5, 0.2, 0.1]))
+    assert kept.tolist() == [1.0, 0.0, 0.2]
+
+
+def test_codes_of_segments() -> None:
+    assert [HISTORY_SEGMENTS[code] for code in history_codes([0, 5, 6, 20, 21])] == ["new", "new", "light", "light", "heavy"]
+    assert item_codes(np.array([50, 20, 20, 1, 0]), 0.2, 0.2).tolist() == [0, 1, 1, 2, 3]
