@@ -75,6 +75,11 @@ class Night:
         """Systems that the fused lists are measured against: name -> partner weights."""
         return BASELINES
 
+    @property
+    def further_systems(self) -> tuple[str, ...]:
+        """Other systems whose lists lie beside those of the baselines, to be measured with them."""
+        return ()
+
     @cached_property
     def live(self) -> Context:
         return replace(self._unnamed, run_id=self.run_id)
@@ -166,7 +171,8 @@ class Night:
 
     def evaluate(self, namespace: str = "eval") -> StageReport:
         """Metrics, the gate, and on a pass the champion alias."""
-        systems = {"fused": self.eval_namespace} | {name: self._system_namespace(name) for name in self.baselines}
+        others = (*self.baselines, *self.further_systems)
+        systems = {"fused": self.eval_namespace} | {name: self._system_namespace(name) for name in others}
         challenger = self._model("eval")
         champion = self._opponent(challenger)
         if champion is not None:

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Config, parse_config
-from recsys_spark.context import Context
-from recsys_spark.errors import InputError
+from recsys_spark.benchmark.folder import settings_for
+from recsys_spark.benchmark.night import STAGES, BenchmarkNight
 from recsys_spark.evaluate.split import leave_one_out
-from recsys_spark.night import BASELINES, Night, closing_night
-from recsys_spark.tables.store import Commit, Store
-from recsys_spark.tables.visible import HoldoutCutoff
+from recsys_spark.night import closing_night
+from recsys_spark.tables.store import Store
 
-AS_OF = datetime(2100, 1, 1, tzinfo=UTC)  # after every event: the holdout does the cutting
 K = 10
-SYSTEMS = {**BASELINES, "text": {"text": 1.0}}
-_NO_TEXT = {"item_id"}
+SEGMENTS = ("all", "item_head", "item_torso", "item_tail", "item_cold")
+_HIDDEN_OF = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -40,133 +35,70 @@ class Protocol:
         return f"benchmark/leave-one-out-{cold}seed{self.seed}"
 
 
-def settings_for(protocol: Protocol, warehouse: Path, overrides: dict[str, Any]) -> Config:
-    """A configuration from the folder's columns: ``events.parquet`` and, where there is one, ``items.parquet``.
-
-    Raises:
-        InputError: no events.parquet, or it lacks user_id, item_id and one of ts and pos.
-    """
-    events = protocol.data / "events.parquet"
-    if not events.exists():
-        raise InputError(str(protocol.data), "no events.parquet", "columns user_id, item_id, and pos or ts")
-    names = set(pq.read_schema(events).names)
-    if not {"user_id", "item_id"} <= names or not {"ts", "pos"} & names:
-        raise InputError(str(events), f"columns {sorted(names)}", "user_id, item_id, and pos or ts")
-    columns = {"user_id": "user_id", "item_id": "item_id"} | ({"ts": "ts"} if "ts" in names else {"event_pos": "pos"})
-    columns |= {"value": "rating"} if "rating" in names else {}
-    ingest: dict[str, Any] = {
-        "events": {"path": str(events), "format": "parquet", "columns": columns, "time_format": "epoch_seconds"},
-        "robots": {"max_events_per_minute": None, "max_z_score": None},
-    }
-    items = protocol.data / "items.parquet"
-    if items.exists():
-        texts = _text_columns(items)
-        ingest["items"] = {
-            "path": str(items),
-            "format": "parquet",
-            "columns": {"item_id": "item_id"} | {name: name for name in texts},
-            "template": ". ".join(f"{{{name}}}" for name in texts),
-        }
-    base = {
-        "name": f"benchmark-{protocol.data.name}",
-        "as_of": AS_OF,
-        "warehouse": str(warehouse),
-        "seed": 42 + protocol.seed,
-        "ingest": ingest,
-        "train": {"batch_size": 64},
-        "recommend": {"k": 20, "history_items": 10, "history_decay": 0.7},
-        "evaluate": {"split": "leave_one_out"},
-    }
-    return parse_config(base | overrides, "benchmark")
-
-
-def _text_columns(items: Path) -> list[str]:
-    """Text columns in the file's order; one that only joins the others (called text) stands for all."""
-    schema = pq.read_schema(items)
-    names = [f.name for f in schema if str(f.type) in ("string", "large_string") and f.name not in _NO_TEXT]
-    return ["text"] if "text" in names else names
-
-
 def cold_holdout(events: DataFrame, share: float, seed: int) -> DataFrame:
-    """``(event_id, role)``: items drawn by seeded hash are cold; all their events are hidden, but a user's last one is test.
+    """``(event_id, role)``: each user's last event is test; items drawn by seeded hash are hidden everywhere else.
 
-    Users whose last item is warm give only a validation event, so that training and fusion have something to choose on.
+    The newest of what is left of a history is validation, where at least one event before it can be fitted on. The
+    targets among the drawn items are the segment ``cold``; all targets together tell what finding them costs.
     """
-    drawn = F.pmod(F.xxhash64("item_id", F.lit(seed)), F.lit(1_000_000)) < round(share * 1_000_000)
-    newest = Window.partitionBy("user_idx").orderBy(F.desc("ts"), F.desc("event_pos"))
+    drawn = F.pmod(F.xxhash64("item_id", F.lit(seed)), F.lit(_HIDDEN_OF)) < round(share * _HIDDEN_OF)
+    by_user = Window.partitionBy("user_idx")
+    newest = by_user.orderBy(F.desc("ts"), F.desc("event_pos"))
     marked = events.select("event_id", "user_idx", "ts", "event_pos", drawn.alias("cold"))
     ranked = marked.withColumn("place", F.row_number().over(newest))
-    warm = ranked.where(~F.col("cold")).withColumn("warm_place", F.row_number().over(newest))
-    validation = warm.where("warm_place = 1").select("event_id", F.lit("validation").alias("role"))
-    role = F.when(F.col("place") == 1, F.lit("test")).otherwise(F.lit("hidden"))
-    return ranked.where("cold").select("event_id", role.alias("role")).unionByName(validation)
-
-
-class BenchmarkNight(Night):
-    """The stages of a night's evaluation, in ``benchmark/<name>``; never published."""
-
-    def __init__(self, config: Config, spark: SparkSession, protocol: Protocol) -> None:
-        super().__init__(config, spark)
-        self.protocol = protocol
-
-    @property
-    def eval_namespace(self) -> str:
-        return self.protocol.namespace
-
-    @cached_property
-    def evaluation(self) -> Context:
-        everything = self.store.read("events", "live")
-        chosen = (
-            cold_holdout(everything, self.protocol.cold_share, self.protocol.seed)
-            if self.protocol.cold_share
-            else leave_one_out(everything)
-        )
-        self.store.replace("holdout", self.eval_namespace, chosen, Commit(self.run_id, "holdout", self.run_id))
-        holdout = self.store.read("holdout", self.eval_namespace)
-        cutoff = HoldoutCutoff(holdout, self.config.as_of, self.eval_namespace)
-        return Context(self.spark, self.store, self.config, self.eval_namespace, cutoff, self.run_id)
-
-    @property
-    def baselines(self) -> dict[str, dict[str, float]]:
-        return SYSTEMS
+    test = ranked.where("place = 1").select("event_id", F.lit("test").alias("role"))
+    hidden = ranked.where("place > 1 and cold").select("event_id", F.lit("hidden").alias("role"))
+    left = ranked.where("place > 1 and not cold")
+    left = left.withColumn("left_place", F.row_number().over(newest)).withColumn("num_left", F.count(F.lit(1)).over(by_user))
+    validation = left.where("left_place = 1 and num_left >= 2").select("event_id", F.lit("validation").alias("role"))
+    return test.unionByName(hidden).unionByName(validation)
 
 
 def run_leave_one_out(protocol: Protocol, spark: SparkSession, warehouse: Path, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Run the protocol; returns the row of figures: per system HR@10 and NDCG@10 with intervals.
+    """Run the protocol; returns the row of figures: per system and segment HR@10 and NDCG@10 with intervals.
 
     Raises:
         InputError: see ``settings_for``.
     """
-    night = BenchmarkNight(settings_for(protocol, warehouse, overrides), spark, protocol)
+    cold = protocol.cold_share > 0
+    holdout = partial(cold_holdout, share=protocol.cold_share, seed=protocol.seed) if cold else leave_one_out
+    config = settings_for(protocol.data, warehouse, protocol.seed, overrides)
+    night = BenchmarkNight(config, spark, protocol.namespace, holdout, places=cold)
     with closing_night(night):
         night.ingest()
-        for stage in ("cooccurrence", "pairs", "train", "embed", "recommend", "evaluate"):
+        for stage in STAGES:
             getattr(night, stage)("eval")
+        training, registered = night.facts("train"), night.facts("register")
     return {
         "row": "leave-one-out",
         "data": protocol.data.name,
         "cold_share": protocol.cold_share,
         "seed": protocol.seed,
         "systems": figures(night.store, protocol.namespace),
+        "fusion": registered["fusion"],
+        "training_seconds": round(float(training["seconds"]), 1),
+        "best_epoch": training.get("best_epoch"),
     }
 
 
-def figures(store: Store, namespace: str) -> dict[str, dict[str, list[float]]]:
-    """System -> metric@10 -> [value, low, high] over all users, differences included."""
-    rows = store.read("metrics", namespace).where((F.col("segment") == "all") & (F.col("k") == K)).collect()
-    found: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
-        if row["name"] in ("hit_rate", "ndcg"):
-            found.setdefault(row["system"], {})[row["name"]] = [row["value"], row["low"], row["high"]]
+def figures(store: Store, namespace: str, names: tuple[str, ...] = ("hit_rate", "ndcg")) -> dict[str, Any]:
+    """System -> metric -> segment -> [value, low, high, users] at 10, differences included."""
+    chosen = (F.col("k") == K) & F.col("segment").isin(*SEGMENTS) & F.col("name").isin(*names)
+    found: dict[str, Any] = {}
+    for row in store.read("metrics", namespace).where(chosen).collect():
+        cell = [row["value"], row["low"], row["high"], row["num_users"]]
+        found.setdefault(row["system"], {}).setdefault(row["name"], {})[row["segment"]] = cell
     return found
 
 
 def mean_over_seeds(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The last line of the benchmark: each system's metrics, averaged over the seeds' rows."""
-    systems = rows[0]["systems"]
-    means = {
-        system: {metric: sum(row["systems"][system][metric][0] for row in rows) / len(rows) for metric in found}
-        for system, found in systems.items()
-    }
+    """The last line of the benchmark: each system's metrics by segment, averaged over the seeds' rows that have them."""
+    means: dict[str, Any] = {}
+    for system, metrics in rows[0]["systems"].items():
+        for metric, segments in metrics.items():
+            for segment in segments:
+                values = [row["systems"].get(system, {}).get(metric, {}).get(segment) for row in rows]
+                there = [value[0] for value in values if value is not None]
+                means.setdefault(system, {}).setdefault(metric, {})[segment] = sum(there) / len(there)
     kept = {name: rows[0][name] for name in ("row", "data", "cold_share")}
     return {**kept, "seeds": len(rows), "mean": means}

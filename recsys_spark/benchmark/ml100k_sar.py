@@ -75,13 +75,20 @@ def read_ratings(data_dir: Path) -> Ratings:
 
 
 def split(ratings: Ratings) -> tuple[Ratings, Ratings]:
-    """Train and test: of each item, the ratings with the smallest draws, round(0.75 n) of them, are train."""
+    """Train and test (see ``train_rows``)."""
+    is_train = np.zeros(len(ratings.rating), bool)
+    is_train[train_rows(ratings)] = True
+    return ratings.take(np.flatnonzero(is_train)), ratings.take(np.flatnonzero(~is_train))
+
+
+def train_rows(ratings: Ratings) -> NDArray[np.int64]:
+    """Rows of the train ratings: of each item those with the smallest draws, round(0.75 n) of them."""
     draw = np.random.RandomState(SEED).rand(len(ratings.rating))  # the protocol's generator
     order = np.lexsort((draw, ratings.item_idx))
     sizes = np.bincount(ratings.item_idx, minlength=ratings.num_items)
     place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    is_train = place < np.repeat(np.round(TRAIN_SHARE * sizes), sizes)
-    return ratings.take(order[is_train]), ratings.take(order[~is_train])
+    found: NDArray[np.int64] = order[place < np.repeat(np.round(TRAIN_SHARE * sizes), sizes)]
+    return found
 
 
 def similarity(train: Ratings, spark: SparkSession) -> Floats:

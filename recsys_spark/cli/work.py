@@ -119,19 +119,65 @@ def benchmark_sar(data: Path | None) -> None:
         spark.stop()
 
 
-def benchmark_leave_one_out(data: Path, cold_items: float, seeds: int, overrides: Path | None, warehouse: Path) -> None:
-    """One JSON line per seed, then one of the means."""
+def benchmark_leave_one_out(
+    data: Path, cold_items: float, seeds: int, overrides: Path | None, warehouse: Path, results: Path
+) -> None:
+    """The published rows that are known, ours, and one JSON line of the means; each seed's row is kept in ``results``."""
+    from recsys_spark.benchmark import published
+    from recsys_spark.benchmark.folder import sizes
     from recsys_spark.benchmark.leave_one_out import Protocol, mean_over_seeds, run_leave_one_out
+    from recsys_spark.benchmark.results import lines, once
+
+    sections = tomllib.loads(overrides.read_text(encoding="utf-8")) if overrides else {}
+    known = published.LEAVE_ONE_OUT.get(sizes(data)) if not cold_items else None
+    rows = []
+    with _benchmark_session(sections) as spark:
+        for seed in range(seeds):
+            protocol = Protocol(data, cold_items, seed)
+            key = {"data": data.name, "cold_share": cold_items, "seed": seed, "settings": sections}
+            name = f"{data.name}-{protocol.namespace.split('/')[-1]}"
+            rows.append(once(results, name, key, lambda p=protocol: run_leave_one_out(p, spark(), warehouse, sections)))  # type: ignore[misc]
+            print(json.dumps(rows[-1]), flush=True)
+    mean = mean_over_seeds(rows)
+    print("\n".join(lines(mean, rows, known)))
+    print(json.dumps(mean))
+
+
+def benchmark_ml100k(data: Path | None, seeds: int, overrides: Path | None, work: Path, results: Path) -> None:
+    """As ``benchmark_leave_one_out``, for the recommenders-team protocol."""
+    from recsys_spark.benchmark import published
+    from recsys_spark.benchmark.leave_one_out import mean_over_seeds
+    from recsys_spark.benchmark.ml100k import run_ml100k
+    from recsys_spark.benchmark.results import lines, once
+
+    sections = tomllib.loads(overrides.read_text(encoding="utf-8")) if overrides else {}
+    folder, rows = data or ml100k_folder(), []
+    with _benchmark_session(sections) as spark:
+        for seed in range(seeds):
+            key = {"seed": seed, "settings": sections}
+            rows.append(once(results, f"ml100k-seed{seed}", key, lambda s=seed: run_ml100k(folder, spark(), work, s, sections)))  # type: ignore[misc]
+            print(json.dumps(rows[-1]), flush=True)
+    mean = mean_over_seeds(rows)
+    print("\n".join(lines(mean, rows, published.ML100K)))
+    print(json.dumps(mean))
+
+
+@contextmanager
+def _benchmark_session(sections: dict[str, Any]) -> Iterator[Callable[[], SparkSession]]:
+    """A session that starts when it is first asked for: measured rows need none."""
     from recsys_spark.config.serving import SparkSettings
 
-    require_java()
-    sections = tomllib.loads(overrides.read_text(encoding="utf-8")) if overrides else {}
-    spark = build_session(SparkSettings(**sections.pop("spark", {})), "recsys-spark benchmark")
+    settings = SparkSettings(**sections.pop("spark", {}))
+    started: list[SparkSession] = []
+
+    def session() -> SparkSession:
+        if not started:
+            require_java()
+            started.append(build_session(settings, "recsys-spark benchmark"))
+        return started[0]
+
     try:
-        rows = []
-        for seed in range(seeds):
-            rows.append(run_leave_one_out(Protocol(data, cold_items, seed), spark, warehouse, sections))
-            print(json.dumps(rows[-1]), flush=True)
-        print(json.dumps(mean_over_seeds(rows)))
+        yield session
     finally:
-        spark.stop()
+        for spark in started:
+            spark.stop()

@@ -93,16 +93,12 @@ def why_not(settings: EaseSettings, num_items: int, free: int) -> tuple[str, str
 
 
 def _rows(spark: SparkSession, found: Gram, weights: Any, top_n: int) -> DataFrame:
+    """One row per item with all its weights, the largest first: millions of single rows would cost more than solving."""
     rows, cols, values = largest(weights, top_n)
-    begins = np.searchsorted(rows, np.arange(len(weights)))
-    table: Any = pa.table(
-        {
-            "item_a": pa.array(found.item_idx[rows]),
-            "item_b": pa.array(found.item_idx[cols]),
-            "weight": pa.array(values.astype(np.float32)),
-            "rank_a": pa.array((np.arange(len(rows)) - begins[rows] + 1).astype(np.int32)),
-        }
-    )
+    offsets = pa.array(np.searchsorted(rows, np.arange(len(weights) + 1)).astype(np.int32))
+    others, kept = pa.array(found.item_idx[cols]), pa.array(values.astype(np.float32))
+    columns = [pa.array(found.item_idx), pa.ListArray.from_arrays(offsets, others), pa.ListArray.from_arrays(offsets, kept)]
+    table: Any = pa.Table.from_arrays(columns, names=["item_a", "item_b", "weight"])
     return spark.createDataFrame(table, contract(WEIGHTS).schema)
 
 

@@ -29,7 +29,7 @@ def search(examples: Examples, partners: Sequence[str], decays: dict[str, float]
 
     Args:
         partners: names of the P columns, in order.
-        decays: what the z-scores were made with; passed on.
+        decays: what the z-scores were made with; passed on, also of partners that get no weight.
     """
     weights = climb(lambda w: float(examples.gains(w[None]).sum()), len(partners))
     weights = without_idle(lambda w: float(examples.gains(w[None]).sum()), weights)
@@ -39,7 +39,7 @@ def search(examples: Examples, partners: Sequence[str], decays: dict[str, float]
         _named(partners, weights),
         {} if by_history is None else _named_rows(HISTORY_SEGMENTS, partners, by_history, weights),
         {} if by_item is None else _named_rows(ITEM_SEGMENTS, partners, by_item, np.ones(len(partners))),
-        {name: decay for name, decay in decays.items() if _named(partners, weights).get(name)},
+        decays,
     )
 
 

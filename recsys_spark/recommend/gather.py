@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from recsys_spark.config.signals import AlsShape
+from recsys_spark.recommend.arrow import flat_list
 from recsys_spark.recommend.catalogue import Catalogue, Item, in_tie_order
 from recsys_spark.recommend.fallback import MAX_CONTEXTS
 from recsys_spark.recommend.partners import PopularityItems, RelatedItems
@@ -81,6 +82,17 @@ def _vectors(rows: DataFrame, catalogue: Catalogue) -> Any:
     positions = catalogue.positions(_column(table, "item_idx"))
     vectors[positions[positions >= 0]] = flat.reshape(table.num_rows, -1)[positions >= 0]
     return vectors
+
+
+def weighted_items(rows: DataFrame, catalogue: Catalogue) -> RelatedItems | None:
+    """From the item_weights table; None where it has no rows."""
+    table = _arrow(rows.select("item_a", "item_b", "weight"))
+    if table.num_rows == 0:
+        return None
+    lengths, others = flat_list(table.column("item_b").combine_chunks())
+    _, weights = flat_list(table.column("weight").combine_chunks())
+    anchors = np.repeat(catalogue.positions(_column(table, "item_a")), lengths)
+    return RelatedItems.of(anchors, catalogue.positions(others), weights, len(catalogue))
 
 
 def related_items(related: DataFrame, catalogue: Catalogue, measure: str) -> RelatedItems | None:

@@ -9,7 +9,14 @@ from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.errors import InputError
 from recsys_spark.recommend.catalogue import Item, build_catalogue
-from recsys_spark.recommend.gather import encoder_items, factor_items, items_in_order, popularity_items, related_items
+from recsys_spark.recommend.gather import (
+    encoder_items,
+    factor_items,
+    items_in_order,
+    popularity_items,
+    related_items,
+    weighted_items,
+)
 from recsys_spark.recommend.partners import Partners, TextItems
 from recsys_spark.recommend.rules import Rules, SegmentLists
 from recsys_spark.recommend.worker import Side
@@ -45,7 +52,7 @@ def item_side(config: Config, context: Context, vectors: DataFrame | None, upstr
     if "ease" in wanted and collaborative.ease.enabled != "off" and context.store.exists(WEIGHTS, upstream):
         weights = context.store.read(WEIGHTS, upstream)
         name = f"{WEIGHTS} of {upstream} {context.store.content(WEIGHTS, upstream)}"
-        ease = context.once(name, lambda: related_items(weights, catalogue, "weight"))
+        ease = context.once(name, lambda: weighted_items(weights, catalogue))
     if "als" in wanted and collaborative.als.enabled and context.store.exists(FACTORS, upstream):
         factors = context.store.read(FACTORS, upstream)
         name = f"{FACTORS} of {upstream} {context.store.content(FACTORS, upstream)}"

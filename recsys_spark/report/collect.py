@@ -56,6 +56,7 @@ def collect(live: Context, eval_namespace: str, gate: GateDecision | None = None
         item_events=events,
         item_places=places,
         weights=registered.get("weights") or {},
+        fusion=registered.get("fusion") or {},
         new_items=registered.get("new_items") or {},
         samples=_user_samples(live),
         neighbours=_item_samples(live),

@@ -108,7 +108,7 @@ TABLES: dict[str, Contract] = {
             "item_a int!, item_b array<int>!, num_baskets array<bigint>!, decayed_count array<double>, batch_id string!, "
             "reference timestamp!",
         ),
-        Contract("item_weights", "item_a int!, item_b int!, weight float!, rank_a int!", key=("item_a", "item_b")),
+        Contract("item_weights", "item_a int!, item_b array<int>!, weight array<float>!", key=("item_a",)),
         Contract("item_factors", "item_idx int!, vector array<float>!", key=("item_idx",)),
         Contract("robots", "user_idx int!, reasons array<string>!", key=("user_idx",)),
         Contract(

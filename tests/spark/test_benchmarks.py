@@ -16,6 +16,7 @@ from benchmarks.compare import same_rows
 from benchmarks.rows import ROWS
 from benchmarks.runner import main
 from benchmarks.speed import topk
+from recsys_spark.benchmark.leave_one_out import cold_holdout
 
 ROW = {row.name: row for row in ROWS}
 
@@ -84,3 +85,19 @@ def test_a_planted_difference_is_seen(spark: SparkSession) -> None:
     assert not same_rows(rows, rows.where("item_b != 17"), ("cosine",))
     assert not same_rows(rows.where("item_b != 17"), rows, ("cosine",))
     assert not same_rows(rows, rows.union(rows.limit(1)), ("cosine",))
+
+
+def test_cold_items_are_seen_only_as_targets(spark: SparkSession) -> None:
+    rows = [(f"{u}-{p}", u, p, f"i{(3 * u + p) % 11}") for u in range(40) for p in range(u % 5 + 1)]
+    frame = spark.createDataFrame(rows, "event_id string, user_idx int, event_pos int, item_id string")
+    events = frame.withColumn("ts", F.lit(0).cast("timestamp"))
+    roles = {row["event_id"]: row["role"] for row in cold_holdout(events, 0.3, 1).collect()}
+    drawn = {r["item_id"] for r in events.where("pmod(xxhash64(item_id, 1), 1000000) < 300000").collect()}
+    assert 0 < len(drawn) < 11
+    for user in range(40):
+        own = [row for row in rows if row[1] == user]
+        assert roles[own[-1][0]] == "test"
+        left = [row for row in own[:-1] if row[3] not in drawn]
+        assert all(roles[row[0]] == "hidden" for row in own[:-1] if row[3] in drawn)
+        fitted = [None] * max(len(left) - 1, min(len(left), 1))
+        assert [roles.get(row[0]) for row in left] == fitted + ["validation"] * (len(left) > 1)

@@ -68,7 +68,9 @@ def fill(store: Store, commit: Commit) -> None:
     run = {"run_id": "r1", "status": "done", "as_of": AS_OF, "finished_at": ENDED, "seconds": 2.5}
     put(store, "runs", "eval/r1", commit, {**run, "stage": "train", "fingerprint": "f1", "facts": json.dumps(facts)})
     places = {"every": 10, "floor": 2.75, "loss": 0.004, "share_of_lists": 0.21}
-    weights = json.dumps({"weights": {"encoder": 1.0, "text": 0.3}, "new_items": places})
+    segments = {"all": {"encoder": 1.0}, "new": {"encoder": 1.0, "text": 0.75}}
+    fusion = {"segments": segments, "items": {"tail": {"text": 1.4}}, "decays": {"text": 0.9}}
+    weights = json.dumps({"weights": {"encoder": 1.0, "text": 0.3}, "fusion": fusion, "new_items": places})
     put(store, "runs", "eval/r1", commit, {**run, "stage": "register", "fingerprint": "f2", "facts": weights})
     put(store, "runs", "live", commit, {**run, "stage": "ingest", "rows": {"events": 10}, "facts": json.dumps({"num_users": 4})})
     published = {"as_of": AS_OF, "run_id": "r1", "model_version": 7, "versions": {"recommendations": 5}, "published_at": ENDED}
@@ -108,3 +110,5 @@ def test_collect_and_write(spark: SparkSession, store: Store, commit: Commit, mo
     assert page.name == "r1.html"
     assert "A &#34;quoted&#34; &lt;b&gt;title&lt;/b&gt;" in text
     assert "http" not in text
+    assert "history of up to 5 items have weights of their own: encoder 1, text 0.75." in text
+    assert "For tail items weights are multiplied: text 1.4." in text

@@ -1,0 +1,109 @@
+"""A configuration from a data folder: columns map themselves, and sizes follow from what lies there."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recsys_spark.config import Config, parse_config
+from recsys_spark.errors import InputError
+
+AS_OF = datetime(2100, 1, 1, tzinfo=UTC)  # after every event: the holdout does the cutting
+_SAMPLED_TEXTS = 2_000
+_TOKENS_PER_WORD = 1.5
+_NO_TEXT = {"item_id"}
+
+
+def settings_for(data: Path, warehouse: Path, seed: int, overrides: dict[str, Any]) -> Config:
+    """A configuration from the folder's columns: ``events.parquet`` and, where there is one, ``items.parquet``.
+
+    What is not set follows from the data: the longest texts that are read, and the batch. Sections of ``overrides`` are
+    laid over it key by key.
+
+    Raises:
+        InputError: no events.parquet, or it lacks user_id, item_id and one of ts and pos.
+    """
+    events = data / "events.parquet"
+    if not events.exists():
+        raise InputError(str(data), "no events.parquet", "columns user_id, item_id, and pos or ts")
+    ingest: dict[str, Any] = {
+        "events": {
+            "path": str(events),
+            "format": "parquet",
+            "columns": _event_columns(events),
+            "time_format": "epoch_seconds",
+        },
+        "robots": {"max_events_per_minute": None, "max_z_score": None},
+    }
+    items = data / "items.parquet"
+    texts = _text_columns(items) if items.exists() else []
+    if items.exists():
+        columns = {"item_id": "item_id"} | {name: name for name in texts}
+        ingest["items"] = {"path": str(items), "format": "parquet", "columns": columns, "template": _template(texts)}
+    base = {
+        "name": f"benchmark-{data.name}",
+        "as_of": AS_OF,
+        "warehouse": str(warehouse),
+        "seed": 42 + seed,
+        "ingest": ingest,
+        "encoder": {"max_tokens": _max_tokens(items, texts)},
+        "train": {"batch_size": _batch_size(events)},
+        "recommend": {"k": 20, "history_items": 50},
+        "evaluate": {"split": "leave_one_out"},
+    }
+    return parse_config(_laid_over(base, overrides), "benchmark")
+
+
+def sizes(data: Path) -> tuple[int, int, int]:
+    """Users, items with events, and events of the folder."""
+    table: Any = pq.read_table(data / "events.parquet", columns=["user_id", "item_id"])
+    users, items = (pc.count_distinct(table.column(name)).as_py() for name in ("user_id", "item_id"))
+    return users, items, table.num_rows
+
+
+def _event_columns(events: Path) -> dict[str, str]:
+    names = set(pq.read_schema(events).names)
+    if not {"user_id", "item_id"} <= names or not {"ts", "pos"} & names:
+        raise InputError(str(events), f"columns {sorted(names)}", "user_id, item_id, and pos or ts")
+    order = {"ts": "ts"} if "ts" in names else {"event_pos": "pos"}
+    return {"user_id": "user_id", "item_id": "item_id"} | order | ({"value": "rating"} if "rating" in names else {})
+
+
+def _text_columns(items: Path) -> list[str]:
+    """Text columns in the file's order; one that only joins the others (called text) stands for all."""
+    schema = pq.read_schema(items)
+    names = [f.name for f in schema if str(f.type) in ("string", "large_string") and f.name not in _NO_TEXT]
+    return ["text"] if "text" in names else names
+
+
+def _template(texts: list[str]) -> str:
+    return ". ".join(f"{{{name}}}" for name in texts)
+
+
+def _max_tokens(items: Path, texts: list[str]) -> int:
+    """Enough for nine texts of ten, within 32 and 256: encoding time grows with it."""
+    if not texts:
+        return 32
+    rows: Any = pq.read_table(items, columns=texts).slice(0, _SAMPLED_TEXTS)
+    words = sorted(sum(len((row[name] or "").split()) for name in texts) for row in rows.to_pylist())
+    nine_of_ten = words[int(0.9 * (len(words) - 1))] if words else 0
+    return int(min(256, max(32, 32 * math.ceil(_TOKENS_PER_WORD * nine_of_ten / 32))))
+
+
+def _batch_size(events: Path) -> int:
+    """Small logs make few batches, and smaller ones learn more in the same epochs."""
+    return 64 if pq.read_metadata(events).num_rows < 1_000_000 else 128
+
+
+def _laid_over(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with the keys of ``over``, section by section."""
+    found = dict(base)
+    for name, value in over.items():
+        section = found.get(name)
+        found[name] = _laid_over(section, value) if isinstance(section, dict) and isinstance(value, dict) else value
+    return found

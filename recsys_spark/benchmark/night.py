@@ -1,0 +1,91 @@
+"""The stages of a night's evaluation in a namespace of their own: how every protocol is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+from pyspark.sql import DataFrame, SparkSession
+
+from recsys_spark.config import Config
+from recsys_spark.context import Context
+from recsys_spark.night import BASELINES, Night
+from recsys_spark.recommend import stage as recommend
+from recsys_spark.recommend.fusion import Fusion
+from recsys_spark.recommend.model import ModelRef
+from recsys_spark.recommend.new_items import NewItems
+from recsys_spark.registry import ModelVersion
+from recsys_spark.tables.runs import StageReport
+from recsys_spark.tables.store import Commit
+from recsys_spark.tables.visible import HoldoutCutoff
+
+ENCODER, NO_PLACES = "encoder", "fused, no places for new items"
+STAGES = ("cooccurrence", "pairs", "train", "embed", "recommend", "evaluate")
+
+
+class BenchmarkNight(Night):
+    """Never published.
+
+    Args:
+        namespace: ``benchmark/<name>``.
+        holdout: the held-out events ``(event_id, role)`` of all events.
+        places: also measure the fused lists without places for new items.
+        fusion: how to fuse, chosen elsewhere; None: as the model version has it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spark: SparkSession,
+        namespace: str,
+        holdout: Callable[[DataFrame], DataFrame],
+        places: bool = False,
+        fusion: Fusion | None = None,
+    ) -> None:
+        super().__init__(config, spark)
+        self._namespace, self._holdout, self._places, self._given = namespace, holdout, places, fusion
+
+    @property
+    def eval_namespace(self) -> str:
+        return self._namespace
+
+    @cached_property
+    def evaluation(self) -> Context:
+        chosen = self._holdout(self.store.read("events", "live"))
+        self.store.replace("holdout", self.eval_namespace, chosen, Commit(self.run_id, "holdout", self.run_id))
+        holdout = self.store.read("holdout", self.eval_namespace)
+        cutoff = HoldoutCutoff(holdout, self.config.as_of, self.eval_namespace)
+        return Context(self.spark, self.store, self.config, self.eval_namespace, cutoff, self.run_id)
+
+    @property
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Each partner alone."""
+        alone = ["text", *(["ease"] if self.config.collaborative.ease.enabled != "off" else [])]
+        alone += ["als"] if self.config.collaborative.als.enabled else []
+        return {**BASELINES, **{name: {name: 1.0} for name in alone if name in self.config.recommend.partners}}
+
+    @property
+    def further_systems(self) -> tuple[str, ...]:
+        return (ENCODER, *((NO_PLACES,) if self._places else ()))
+
+    def _fusion(self, model: ModelVersion | None) -> tuple[Fusion, NewItems | None]:
+        fusion, new_items = super()._fusion(model)
+        return self._given or fusion, new_items
+
+    def _baselines(self, targets: DataFrame) -> None:
+        """Each with the memory of the past that suits it best on validation: no rival is made weaker than it is."""
+        decays = self._fusion(self._model("eval"))[0].decays
+        for name, weights in self.baselines.items():
+            self._alone(name, None, Fusion(weights, decays=decays), targets)
+
+    def recommend(self, namespace: str) -> StageReport:
+        done = super().recommend(namespace)
+        targets, challenger = self._targets(), self._model("eval")
+        model = None if challenger is None else ModelRef(challenger.model_name, challenger.version)
+        self._alone(ENCODER, model, Fusion({"encoder": 1.0}), targets)
+        if self._places:
+            self._alone(NO_PLACES, model, self._fusion(challenger)[0], targets)
+        return done
+
+    def _alone(self, name: str, model: ModelRef | None, fusion: Fusion, targets: DataFrame) -> None:
+        recommend.run(self.config, self._nested(name), model, fusion, upstream=self.eval_namespace, targets=targets)
