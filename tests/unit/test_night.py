@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from recsys_spark.config import parse_config
 from recsys_spark.night import BASELINES, Night
+from recsys_spark.recommend.fusion import Fusion
 
 
 def test_without_a_model_lists_are_made_by_cooccurrence_whatever_the_weights() -> None:
@@ -19,4 +20,4 @@ def test_without_a_model_lists_are_made_by_cooccurrence_whatever_the_weights() -
             "recommend": {"weights": {"encoder": 1.0}},
         }
     )
-    assert Night(config, cast(Any, None))._fusion(None) == (BASELINES["cooccurrence"], None)
+    assert Night(config, cast(Any, None))._fusion(None) == (Fusion(BASELINES["cooccurrence"]), None)
