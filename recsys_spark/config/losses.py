@@ -43,6 +43,21 @@ class LossSettings(Settings):
     negatives: Literal["in_batch", "catalogue", "uniform", "popularity"] = "catalogue"  # of the user-item loss
     num_negatives: int = Field(1_024, ge=1)  # items drawn per step with uniform and popularity, the same for all ranks
     popularity_power: float = Field(0.75, ge=0, le=2)  # popularity: an item is drawn with chance ~ events^power
+    queue_size: int = Field(0, ge=0)  # items of past steps as further candidates: of pairs, and of in_batch; 0: none
+    explicit_share: float = Field(0.0, ge=0)  # weight of the loss against items of table training_negatives
+    explicit_batch_size: int = Field(64, ge=1)  # users with such items per rank and step
+    mask_known_pairs: MaskedTasks = "off"  # no item known to go with the anchor is its negative: all of training_pairs
+    mask_guide: MaskedTasks = "off"  # no item whose text is more like the anchor's than the positive's is
+    guide_margin: float = Field(0.0, ge=-1, le=1)  # so much less like the anchor is already too much
+    cache_chunk_size: int | None = Field(None, ge=1)  # rows encoded and compared at a time, again for the gradient; None: all
+
+    @model_validator(mode="after")
+    def _nothing_is_drawn_for_pairs(self) -> LossSettings:
+        if self.pair_loss == "sampled_softmax":
+            raise ValueError("pair_loss = 'sampled_softmax': candidates of pairs are not drawn; 'softmax' is what it would be")
+        if self.queue_size and self.negatives == "in_batch" and self.loss in ("sampled_softmax", "nce"):
+            raise ValueError(f"loss = '{self.loss}' needs to know how often candidates come, which a queue leaves open")
+        return self
 
     @model_validator(mode="after")
     def _whole_matryoshka(self) -> LossSettings:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys_spark.encoder.negatives import KnownPairs
 from recsys_spark.errors import TrainingError
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.feed import Columns, Feed, read_all, row_groups
@@ -82,6 +83,16 @@ def validation_sequences(files: Sequence[str], catalogue: Catalogue, rank: int, 
     """This rank's validation sequences [B, L+1] as positions, or None."""
     rows = read_all(files, ("items",), rank, world)
     return None if rows is None else catalogue.positions(rows["items"], VALIDATION)
+
+
+def known_pairs(job: TrainJob, catalogue: Catalogue) -> KnownPairs | None:
+    """All pairs of ``training_pairs``, the same on every rank, where the negatives are masked by them."""
+    if job.train.mask_known_pairs == "off":
+        return None
+    rows = read_all(job.pair_files, _COLUMNS[PAIRS][:2])
+    pairs = np.zeros((0, 2), np.int32) if rows is None else _items(rows)
+    located = catalogue.positions(pairs, PAIRS)
+    return KnownPairs(located[:, 0], located[:, 1])
 
 
 def describe(rows: dict[str, Columns], at_most: int = 5) -> str:

@@ -102,3 +102,20 @@ def check_negatives(encoder: EncoderSettings, train: TrainSettings, num_items: i
             f"at most {MAX_TRAINED_TEXT_CATALOGUE} items",
             "set negatives = 'in_batch', or encoder.text_training = 'frozen'",
         )
+
+
+def check_losses(encoder: EncoderSettings, train: TrainSettings) -> None:
+    """Refuse losses and masks that this encoder cannot be trained with.
+
+    Raises:
+        ConfigError: a prefix is longer than the vectors, or texts are to judge while they are being learned.
+    """
+    longest = max(train.matryoshka_dims, default=0)
+    if longest > encoder.dimension:
+        found = f"matryoshka_dims has {longest}, encoder.dimension is {encoder.dimension}"
+        raise ConfigError("[train]", found, "prefixes no longer than the vectors", "change one of them")
+    judged = [f"{key} = 'distillation'" for key in ("loss", "pair_loss") if getattr(train, key) == "distillation"]
+    judged += [f"mask_guide = '{train.mask_guide}'"] if train.mask_guide != "off" else []
+    if judged and encoder.text_training != "frozen":
+        found = f"{judged[0]} with text_training = '{encoder.text_training}'"
+        raise ConfigError("[train]", found, "text vectors that stay as they are", "set encoder.text_training = 'frozen'")

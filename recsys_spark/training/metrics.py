@@ -13,6 +13,7 @@ from typing import Any, TextIO
 class StepMetrics:
     """After step ``step`` (from 1) of epoch ``epoch`` (from 0): losses in nats over all ranks.
 
+    ``masked_*``: negatives that were left out, over all ranks, each counted for the first reason (``training.relations``).
     ``feed_wait_share``: part of the step's time spent waiting for rows. ``recall``: at the end of an epoch only.
     """
 
@@ -25,6 +26,10 @@ class StepMetrics:
     examples_per_second: float
     feed_wait_share: float
     recall: float | None = None
+    explicit_loss: float = 0.0
+    masked_own: int = 0
+    masked_known_pair: int = 0
+    masked_guide: int = 0
 
 
 class MetricLog:

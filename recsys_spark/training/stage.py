@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
 from recsys_spark.context import Context
@@ -20,7 +21,7 @@ from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written
 from recsys_spark.training.catalogue import save_catalogue
-from recsys_spark.training.job import TrainJob, check_negatives
+from recsys_spark.training.job import TrainJob, check_losses, check_negatives
 from recsys_spark.training.launcher import launch
 from recsys_spark.training.metrics import loss_curve, read_metrics, recall_curve
 
@@ -81,8 +82,8 @@ def _job(config: Config, context: Context, fingerprint: str) -> TrainJob:
 
 
 def _fitted(context: Context) -> DataFrame:
-    """Items with an event that may be fitted on."""
-    return context.events("fit").select("item_idx").distinct()
+    """Items with an event that may be fitted on, and how many: ``item_idx, num_events``."""
+    return context.events("fit").groupBy("item_idx").agg(F.count(F.lit(1)).alias("num_events"))
 
 
 def _write_inputs(config: Config, context: Context, job: TrainJob, text_vectors: TextVectors) -> None:
@@ -91,18 +92,21 @@ def _write_inputs(config: Config, context: Context, job: TrainJob, text_vectors:
     if items.empty:
         raise InputError("items", "no visible item", "at least one", "check ingest.items and as_of")
     check_negatives(config.encoder, config.train, len(items))
+    check_losses(config.encoder, config.train)
     item_idx = items["item_idx"].to_numpy(np.int32)
-    fitted = _fitted(context).toPandas()["item_idx"].to_numpy(np.int32)
-    known = np.isin(item_idx, fitted)
+    fitted = _fitted(context).toPandas().set_index("item_idx")["num_events"]
+    known = np.isin(item_idx, fitted.index.to_numpy(np.int32))
+    num_events = fitted.reindex(item_idx, fill_value=0).to_numpy(np.int64)
     id_rows = np.where(known, np.cumsum(known) - 1, -1)
     item_ids = items["item_id"][known].tolist()
     log.info("train: inputs", items=len(items), known_items=len(item_ids))
     if job.trains_text:
         encoder = TextEncoder.load(config.encoder.text_model, config.encoder.max_tokens, "float32")
-        save_catalogue(job.inputs, item_idx, id_rows, item_ids, tokens=encoder.tokenise(items["text"].tolist()))
+        tokens = encoder.tokenise(items["text"].tolist())
+        save_catalogue(job.inputs, item_idx, id_rows, item_ids, tokens=tokens, num_events=num_events)
         return
     vectors = collect_vectors(text_vectors(context, context.items()), item_idx)
-    save_catalogue(job.inputs, item_idx, id_rows, item_ids, text_vectors=vectors)
+    save_catalogue(job.inputs, item_idx, id_rows, item_ids, text_vectors=vectors, num_events=num_events)
 
 
 def collect_vectors(frame: DataFrame, item_idx: NDArray[np.int32]) -> NDArray[np.float32]:

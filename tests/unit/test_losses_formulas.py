@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from recsys_spark.config.losses import LossName, LossSettings, Similarity
-from recsys_spark.encoder.losses import LOSSES, WHOLE_BATCH, Comparison, Relations, chosen_loss, in_chunks, nt_xent, symmetric_info_nce
+from recsys_spark.encoder.losses import (
+    LOSSES,
+    WHOLE_BATCH,
+    Comparison,
+    Relations,
+    chosen_loss,
+    in_chunks,
+    nt_xent,
+    symmetric_info_nce,
+)
 from recsys_spark.errors import TrainingError
 
 TAU, MARGIN, GAMMA, SHARE = 0.3, 0.25, 0.7, 0.4
@@ -289,12 +298,11 @@ def test_nce_finds_the_log_probabilities_that_made_the_data() -> None:
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        c = Comparison(scores[:, None].T, torch.eye(4, dtype=torch.float64), torch.arange(4), draws=5 * noise, log_expected=(5 * noise).log())
-        rows = replace(c, anchors=scores.expand(4, 4))
-        own = replace(rows, mask=None)
-        # the noise may draw the target too: its own term is added by hand, is_negative leaves it out
-        target = 5 * noise * torch.nn.functional.softplus(scores - (5 * noise).log())
-        loss = ((chosen_loss("nce", SETTINGS)(own) + target) * truth).sum()
+        one_hot, expected = torch.eye(4, dtype=torch.float64), 5 * noise
+        c = Comparison(scores.expand(4, 4), one_hot, torch.arange(4), draws=expected, log_expected=expected.log())
+        # noise that draws the target itself is no negative to the loss: its term is added by hand
+        target = expected * torch.nn.functional.softplus(scores - expected.log())
+        loss = ((chosen_loss("nce", SETTINGS)(c) + target) * truth).sum()
         loss.backward()
         return loss
 
@@ -303,7 +311,7 @@ def test_nce_finds_the_log_probabilities_that_made_the_data() -> None:
 
 
 def test_symmetric_losses_equal_their_formulas() -> None:
-    left, right = unit(5, 1), unit(5, 2)
+    left, right = unit(5, 1).detach(), unit(5, 2).detach()
     scores = left @ right.T / TAU
     both = [-(m[i, i] - torch.log(torch.exp(m[i]).sum())) for m in (scores, scores.T) for i in range(5)]
     assert symmetric_info_nce(left, right, TAU).item() == pytest.approx(float(sum(both)) / 10)
@@ -335,7 +343,7 @@ def test_direct_au_of_all_ranks_and_in_blocks(monkeypatch: pytest.MonkeyPatch) -
     for one, other in zip(gradients(loss(more).sum(), c), wanted, strict=True):
         torch.testing.assert_close(one, other)
     lonely = Comparison(c.anchors[:1], c.candidates, c.target_idx[:1])
-    assert loss(lonely).item() == pytest.approx(float((c.anchors[0] - c.candidates[c.target_idx[0]]).square().sum()))
+    assert loss(lonely).item() == pytest.approx((c.anchors[0] - c.candidates[c.target_idx[0]]).square().sum().item())
 
 
 def test_distillation_without_a_teacher_says_so() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from recsys_spark.config.losses import Similarity
 from recsys_spark.encoder.losses.similarity import SIMILARITIES
@@ -81,15 +82,16 @@ class Comparison:
 
     def rows(self, rows: slice) -> Comparison:
         """The comparison of some of the anchors."""
-        per_anchor = {name: getattr(self, name) for name in ("mask", "positives", "teacher")}
-        parts = {name: None if value is None else value[rows] for name, value in per_anchor.items()}
-        return replace(self, anchors=self.anchors[rows], target_idx=self.target_idx[rows], **parts)
+        mask, positives, teacher = (None if part is None else part[rows] for part in (self.mask, self.positives, self.teacher))
+        anchors, target_idx = self.anchors[rows], self.target_idx[rows]
+        return replace(self, anchors=anchors, target_idx=target_idx, mask=mask, positives=positives, teacher=teacher)
 
     def prefix(self, dims: int) -> Comparison:
         """The first ``dims`` dimensions of all vectors, brought back to unit length."""
-        vectors = {name: getattr(self, name) for name in ("anchors", "candidates", "all_anchors", "all_targets")}
-        cut = {n: None if v is None else torch.nn.functional.normalize(v[:, :dims], dim=-1) for n, v in vectors.items()}
-        return replace(self, **cut)
+        anchors, candidates = F.normalize(self.anchors[:, :dims], dim=-1), F.normalize(self.candidates[:, :dims], dim=-1)
+        others = (self.all_anchors, self.all_targets)
+        all_anchors, all_targets = (None if rows is None else F.normalize(rows[:, :dims], dim=-1) for rows in others)
+        return replace(self, anchors=anchors, candidates=candidates, all_anchors=all_anchors, all_targets=all_targets)
 
 
 Loss = Callable[[Comparison], Tensor]  # a value per anchor, [B]

@@ -15,10 +15,10 @@ _SHARPNESS = 2.0  # t of the Gaussian potential; the paper's
 def direct_au(comparison: Comparison, uniformity_weight: float) -> Tensor:
     """Alignment of each anchor with its positive, plus the uniformity of all anchors and of all positives, [B].
 
-    ``loss_b = |a_b - c_t|^2 + gamma ( U(anchors) + U(positives) ) / 2`` with ``U(x) = log mean_{i != j} exp(-2 |x_i - x_j|^2)`` on
-    unit vectors (Wang et al. 2022, arXiv 2206.12811, after Wang & Isola 2020, arXiv 2005.10242). Those two terms are what
-    InfoNCE tends to as negatives grow; here they are weighed by hand (gamma), and ``mask`` and ``temperature`` play no part. U is over
-    all ranks' anchors and distinct positives where the comparison has them, and the same number in every row.
+    ``loss_b = |a_b - c_t|^2 + gamma ( U(anchors) + U(positives) ) / 2`` with ``U(x) = log mean_{i != j} exp(-2 |x_i - x_j|^2)``
+    on unit vectors (Wang et al. 2022, arXiv 2206.12811, after Wang & Isola 2020, arXiv 2005.10242). Those two terms are what
+    InfoNCE tends to as negatives grow; here they are weighed by hand (gamma), and ``mask`` and ``temperature`` play no part.
+    U is over all ranks' anchors and distinct positives where the comparison has them, and the same number in every row.
     """
     targets_BD = comparison.candidates[comparison.target_idx]
     alignment_B = (comparison.anchors - targets_BD).square().sum(1)

@@ -21,7 +21,7 @@ def distillation(comparison: Comparison, teacher_share: float) -> Tensor:
         TrainingError: the comparison has no teacher.
     """
     if comparison.teacher is None:
-        raise TrainingError("loss 'distillation'", "no teacher's scores", "comparison.teacher", "give it scores of all candidates")
+        raise TrainingError("loss 'distillation'", "no teacher's scores", "comparison.teacher")
     excluded_BC = ~(comparison.is_target() | comparison.is_negative())
     log_student_BC = comparison.logits().masked_fill(excluded_BC, float("-inf")).log_softmax(1)
     chance_BC = comparison.teacher.masked_fill(excluded_BC, float("-inf")).softmax(1)
