@@ -60,6 +60,8 @@ class Night:
         """Same settings, code and visible inputs: the same id. It names the namespace ``eval/<run_id>``."""
         live = self._unnamed
         seen = [live.events_content("history"), live.items_content(), live.users_content()]
+        shown = live.shown_content("history")
+        seen += [shown] if shown else []
         parts = [self.config.identity(), code_version(), *seen]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.config.as_of:%Y%m%dT%H%M%S}-{digest}"

@@ -121,6 +121,7 @@ TABLES: dict[str, Contract] = {
         ),
         Contract("training_pairs", "anchor_idx int!, item_idx int!, weight float!", num_files=True),
         Contract("training_sequences", _SEQUENCE, num_files=True),
+        Contract("training_negatives", "user_idx int!, items array<int>!, unwanted array<int>!, weight float!", num_files=True),
         Contract("validation_sequences", _SEQUENCE, num_files=True),
         Contract(
             "item_text_vectors",

@@ -22,7 +22,7 @@ class TrainJob:
         folder: holds ``inputs/``, ``checkpoints/``, ``metrics.jsonl``, ``result.json`` and the ranks' errors.
         fingerprint: checkpoints of another one are not continued.
         model_dir: where rank 0 exports the model.
-        sequence_files, pair_files, validation_files: URLs of Parquet files; empty where there are no rows.
+        sequence_files, pair_files, validation_files, explicit_files: URLs of Parquet files; empty where there are no rows.
         recipe: goes into the exported model's ``recipe.json``.
     """
 
@@ -35,6 +35,7 @@ class TrainJob:
     sequence_files: tuple[str, ...]
     pair_files: tuple[str, ...] = ()
     validation_files: tuple[str, ...] = ()
+    explicit_files: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -83,7 +84,7 @@ class TrainJob:
             raise TrainingError(str(path), "no such file", "a job.json", "the train stage writes it") from None
         document["encoder"] = EncoderSettings.model_validate(document["encoder"])
         document["train"] = TrainSettings.model_validate(document["train"])
-        for name in ("sequence_files", "pair_files", "validation_files"):
+        for name in ("sequence_files", "pair_files", "validation_files", "explicit_files"):
             document[name] = tuple(document[name])
         return cls(**document)
 

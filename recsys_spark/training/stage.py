@@ -28,6 +28,7 @@ from recsys_spark.training.metrics import loss_curve, read_metrics, recall_curve
 log = get_logger(__name__)
 TextVectors = Callable[[Context, DataFrame], DataFrame]  # items -> (item_idx, vector array<float>)
 _TABLES = ("training_pairs", "training_sequences", "validation_sequences")
+_EXPLICIT = "training_negatives"  # where train.explicit_share is above 0
 _NO_RESULT = {"max_restarts", "timeout_seconds", "checkpoint_every_steps", "work_dir"}  # change nothing in the model
 
 
@@ -42,7 +43,7 @@ def run(config: Config, context: Context, text_vectors: TextVectors) -> StageRep
         "train": config.train.model_dump(mode="json", exclude=_NO_RESULT),
         "seed": config.seed,
     }
-    inputs = {table: context.content(table) for table in _TABLES} | {"items": context.items_content()}
+    inputs = {table: context.content(table) for table in _tables(config)} | {"items": context.items_content()}
     inputs["known_items"] = content_hash(_fitted(context))
     plan = StagePlan("train", settings, inputs, (), _stands)
 
@@ -66,7 +67,7 @@ def _finished(job: TrainJob) -> bool:
 
 def _job(config: Config, context: Context, fingerprint: str) -> TrainJob:
     folder = config.work_dir / context.namespace / fingerprint
-    files = {table: tuple(context.store.files(table, context.namespace)) for table in _TABLES}
+    files = {table: tuple(context.store.files(table, context.namespace)) for table in _tables(config)}
     return TrainJob(
         folder=str(folder.absolute()),
         fingerprint=fingerprint,
@@ -77,8 +78,13 @@ def _job(config: Config, context: Context, fingerprint: str) -> TrainJob:
         sequence_files=files["training_sequences"],
         pair_files=files["training_pairs"],
         validation_files=files["validation_sequences"],
+        explicit_files=files.get(_EXPLICIT, ()),
         recipe={"config": config.model_dump(mode="json"), "cutoff": context.cutoff.describe()},
     )
+
+
+def _tables(config: Config) -> tuple[str, ...]:
+    return (*_TABLES, _EXPLICIT) if config.train.explicit_share > 0 else _TABLES
 
 
 def _fitted(context: Context) -> DataFrame:
