@@ -71,7 +71,7 @@ def test_a_queue_holds_each_item_once_newest_first_out_last(steps: list[set[int]
     fresh = torch.tensor([2, 5])
     positions, vectors = queue.beside(fresh, vectors_of(fresh, 99))
     assert positions.tolist() == sorted({2, 5, *held})
-    newest = {item: step for item, step in vectors.tolist()}
+    newest = dict(vectors.tolist())
     assert newest[2] == newest[5] == 99.0
     assert all(newest[item] == held[item][1] for item in held if item not in (2, 5))
 
@@ -86,7 +86,9 @@ def test_a_queue_survives_in_its_state() -> None:
     assert queue.positions.tolist() == [9, 1, 7, 8]
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30), st.lists(st.integers(0, 9), min_size=1, max_size=6))
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30), st.lists(st.integers(0, 9), min_size=1, max_size=6)
+)
 @settings(max_examples=60, deadline=None)
 def test_known_pairs_are_found_among_candidates(pairs: list[tuple[int, int]], anchors: list[int]) -> None:
     table = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
