@@ -1,4 +1,4 @@
-"""Explicit negatives: items that users said they dislike, and items they were shown and left alone."""
+"""Explicit negatives: what users said they dislike, what they were shown and left alone, and what was mined for them."""
 
 from __future__ import annotations
 
@@ -50,6 +50,18 @@ def shown(impressions: DataFrame, events: DataFrame, at_least: int, seed: int, v
         "item_idx",
         F.lit(1.0).cast("float").alias("weight"),
         F.lit("shown").alias("source"),
+        split_of(F.col("user_idx"), F.col("item_idx"), seed, validation_share).alias("split"),
+    )
+
+
+def mined(found: DataFrame, seed: int, validation_share: float) -> DataFrame:
+    """Rows of table mined_negatives as those of ``dislikes``, with source 'mined'; the weight is the score, .01 to 1: the
+    harder, the heavier."""
+    return found.select(
+        "user_idx",
+        "item_idx",
+        F.least(F.greatest("score", F.lit(0.01)), F.lit(1.0)).cast("float").alias("weight"),
+        F.lit("mined").alias("source"),
         split_of(F.col("user_idx"), F.col("item_idx"), seed, validation_share).alias("split"),
     )
 

@@ -11,7 +11,7 @@ from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.errors import ConfigError
 from recsys_spark.pairs.examples import SOURCES, mixed, overlap, with_provenance
-from recsys_spark.pairs.negatives import dislikes, shown, training_negatives
+from recsys_spark.pairs.negatives import dislikes, mined, shown, training_negatives
 from recsys_spark.pairs.positives.behaviour import behaviour
 from recsys_spark.pairs.positives.collaborative import collaborative
 from recsys_spark.pairs.positives.knowledge_graph import knowledge_graph
@@ -30,7 +30,8 @@ def run(config: Config, context: Context) -> StageReport:
     Facts: pairs per source, per two sources and per split, training pairs, sequences, dislikes.
 
     Raises:
-        MissingTableError: behaviour is enabled and the co-occurrence stage has not run in this namespace.
+        MissingTableError: behaviour is enabled and the co-occurrence stage has not run in this namespace, or mined
+            negatives are asked for and nothing has mined them.
         ConfigError: behaviour ranks by a measure that co-occurrence does not compute.
     """
     _check(config)
@@ -66,6 +67,8 @@ def _inputs(config: Config, context: Context) -> dict[str, str]:
         inputs["knowledge_graph"] = context.content("knowledge_graph")
     if config.pairs.negatives.shown_types:
         inputs["shown fit"] = context.shown_content("fit")
+    if config.pairs.negatives.mined_last:
+        inputs["mined_negatives"] = context.content("mined_negatives")
     return inputs
 
 
@@ -92,6 +95,8 @@ def _negatives(config: Config, context: Context) -> DataFrame:
     found = dislikes(fit, *split)
     if settings.shown_types:
         found = found.unionByName(shown(context.shown("fit"), fit, settings.shown_at_least, *split))
+    if settings.mined_last:
+        found = found.unionByName(mined(context.read("mined_negatives"), *split))
     return found
 
 
