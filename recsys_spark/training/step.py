@@ -26,6 +26,7 @@ from recsys_spark.training.positions import among, distinct, is_counted, locate,
 from recsys_spark.training.relations import KINDS, Between, Guide, OwnItems, Partners
 
 _MAX_SCORES = 1 << 24  # scores held at once by the user-item loss
+_FEW_SCORES = 1 << 18  # fewer at once only cost time
 _TEXTS_AT_ONCE = 256  # texts whose activations are held at once when the text encoder is trained
 _NO_ROWS = torch.zeros((0, 2), dtype=torch.int64)
 
@@ -265,12 +266,17 @@ class TrainStep(nn.Module):
         """This rank's share of a task's loss, R times, and the counts of what was masked."""
         settings, pairs = self._settings, most_rows is None
         between = replace(between, **self._opinions(name, between, pairs))
-        sizes = [s for s in (most_rows, settings.cache_chunk_size) if s is not None]
+        sizes = [s for s in (most_rows, self._rows_compared(len(between.candidates))) if s is not None]
         chunk = None if name in WHOLE_BATCH or not sizes else max(1, min(sizes))
         losses, masked = in_chunks(chosen_loss(name, settings), comparison, chunk, between.relate)
         total = self._ranks.sum(weights.sum())
         counts = torch.zeros(len(KINDS), dtype=torch.int64, device=losses.device) if masked is None else masked
         return self._ranks.world * weighted_mean(losses, weights, total), counts
+
+    def _rows_compared(self, num_candidates: int) -> int | None:
+        """With the gradient cache, so many anchors at a time as have no more scores than a batch of the chunk's size has."""
+        size = self._settings.cache_chunk_size
+        return None if size is None else min(size, max(size * size, _FEW_SCORES) // num_candidates)
 
     def _opinions(self, name: LossName, between: Between, pairs: bool) -> dict[str, Any]:
         """What beside the batch is asked about negatives: the table of pairs, and texts as a guide or a teacher."""
