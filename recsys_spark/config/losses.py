@@ -28,8 +28,9 @@ MaskedTasks = Literal["off", "pairs", "both"]
 class LossSettings(Settings):
     """Losses and negatives of both tasks; part of ``[train]``."""
 
-    loss: LossName = "softmax"  # of users and items: InfoNCE in the batch, the full softmax with the catalogue
-    pair_loss: LossName = "softmax"  # of pairs of items
+    # softmax: InfoNCE in the batch, the full softmax with the catalogue. supcon: all later items of a sequence are positives
+    loss: LossName = "softmax"  # of users and items
+    pair_loss: LossName = "softmax"  # of pairs of items; supcon: all of an anchor's positives in the batch
     pair_ways: Literal["both", "forward"] = "both"  # forward: only the anchor looks for its positive
     pair_candidates: Literal["opposite", "all"] = "opposite"  # all: the batch's anchors are negatives too (NT-Xent)
     similarity: Similarity = "dot"  # of unit vectors the cosine
