@@ -77,7 +77,7 @@ def test_the_queue_brings_items_of_the_last_step_with_their_vectors_of_then() ->
         state = states(step, vectors, second.sequences)[row][0]
         negatives = [vectors[c] for c in (1, 2, 3) if c not in (item, target)] + [old[c] for c in (0, 4, 5)]
         scores = torch.stack([vectors[target], *negatives]) @ state / TEMPERATURE
-        total -= float(scores.log_softmax(0)[0]) / 2
+        total -= scores.log_softmax(0)[0].item() / 2
     out = step(second)
     assert out.user_item.item() == pytest.approx(total, abs=1e-6)
     assert step.queue.positions.tolist() == [2, 3, 4, 5, 1]
