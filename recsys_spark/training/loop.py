@@ -49,7 +49,7 @@ class Progress:
 
 
 class StepFigures(NamedTuple):
-    """Of one step, over all ranks: losses in nats, and masked negatives by ``relations.KINDS``."""
+    """Of one step, over all ranks: losses in nats, and masked negatives by ``metrics.KINDS``."""
 
     loss: float
     user_item: float

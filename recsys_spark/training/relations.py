@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from recsys_spark.encoder.losses import Relations
 from recsys_spark.encoder.negatives import KnownPairs
 from recsys_spark.training.catalogue import PAD
+from recsys_spark.training.metrics import KINDS
 from recsys_spark.training.positions import among
 
-KINDS = ("own", "known_pair", "guide")  # of masks, in the order they are counted: a cell counts for the first that excludes it
 Cells = Callable[[slice], Tensor]  # some anchors -> bool [b, C]
 
 

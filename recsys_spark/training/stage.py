@@ -23,7 +23,7 @@ from recsys_spark.tables.store import Commit, Written
 from recsys_spark.training.catalogue import save_catalogue
 from recsys_spark.training.job import TrainJob, check_losses, check_negatives
 from recsys_spark.training.launcher import launch
-from recsys_spark.training.metrics import loss_curve, read_metrics, recall_curve
+from recsys_spark.training.metrics import loss_curve, masked_per_epoch, read_metrics, recall_curve
 
 log = get_logger(__name__)
 TextVectors = Callable[[Context, DataFrame], DataFrame]  # items -> (item_idx, vector array<float>)
@@ -137,4 +137,4 @@ def _facts(job: TrainJob) -> dict[str, Any]:
     lines = read_metrics(job.metrics)
     result: dict[str, Any] = json.loads(job.result.read_text(encoding="utf-8"))
     curves = {"loss_curve": loss_curve(lines), "recall_curve": recall_curve(lines)}
-    return {"model_dir": job.model_dir, **result, **curves}
+    return {"model_dir": job.model_dir, **result, **curves, "masked_per_epoch": masked_per_epoch(lines)}

@@ -22,8 +22,9 @@ from recsys_spark.training.candidates import Candidates, CandidateSource
 from recsys_spark.training.catalogue import PAD, Catalogue
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.gradient_cache import in_parts
+from recsys_spark.training.metrics import KINDS
 from recsys_spark.training.positions import among, distinct, is_counted, locate, trimmed
-from recsys_spark.training.relations import KINDS, Between, Guide, OwnItems, Partners
+from recsys_spark.training.relations import Between, Guide, OwnItems, Partners
 
 _MAX_SCORES = 1 << 24  # scores held at once by the user-item loss
 _FEW_SCORES = 1 << 18  # fewer at once only cost time
@@ -57,7 +58,7 @@ class Batch:
 
 
 class StepOutput(NamedTuple):
-    """This rank's shares: their sums over the ranks, divided by R, are the losses. ``masked``: counts by ``relations.KINDS``."""
+    """This rank's shares: their sums over the ranks, divided by R, are the losses. ``masked``: counts by ``metrics.KINDS``."""
 
     loss: Tensor
     user_item: Tensor
