@@ -57,13 +57,26 @@ class Context:
         """Visible events without those of robots; robots are judged on what is visible, never beyond it."""
         return self.once(f"events {rows}", lambda: of_role(self._log(), rows))
 
+    def shown(self, rows: Rows = "fit") -> DataFrame:
+        """Visible events that only say an item was shown (``pairs.negatives.shown_types``); ``events`` never has them."""
+        types = self.config.pairs.negatives.shown_types
+        marked = with_role(self.store.read("events", self.namespace).where(F.col("event_type").isin(types)), self.cutoff)
+        return of_role(marked.join(self.robots(), "user_idx", "left_anti"), rows).drop(ROLE)
+
+    def shown_content(self, rows: Rows = "fit") -> str:
+        """Identity of ``shown(rows)``; empty where no event type says no more than that."""
+        wanted = bool(self.config.pairs.negatives.shown_types)
+        return str(self.once(f"shown {rows}", lambda: content_hash(self.shown(rows)))) if wanted else ""
+
     def _log(self) -> DataFrame:
         """Every visible event with its role, robots left out; kept where it is small, for a night reads it dozens of times."""
         return self.once("log", self._make_log)
 
     def _make_log(self) -> DataFrame:
         everything = self.store.read("events", self.namespace)
-        marked = with_role(everything, self.cutoff)
+        types = self.config.pairs.negatives.shown_types
+        told = everything.where(~F.col("event_type").isin(types)) if types else everything
+        marked = with_role(told, self.cutoff)
         log = marked.join(self.robots(), "user_idx", "left_anti").select(*everything.columns, ROLE)
         return self.kept(log) if self.store.rows("events", self.namespace) <= MAX_KEPT_EVENTS else log
 

@@ -30,6 +30,7 @@ from recsys_spark.evaluate.gate import GateDecision
 from recsys_spark.evaluate.split import cutoff_for
 from recsys_spark.ingest import stage as ingest
 from recsys_spark.log import get_logger
+from recsys_spark.mine import stage as mine
 from recsys_spark.pairs import stage as pairs
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend import stage as recommend
@@ -62,6 +63,8 @@ class Night:
         """Same settings, code and visible inputs: the same id. It names the namespace ``eval/<run_id>``."""
         live = self._unnamed
         seen = [live.events_content("history"), live.items_content(), live.users_content()]
+        shown = live.shown_content("history")
+        seen += [shown] if shown else []
         parts = [self.config.identity(), code_version(), *seen]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.config.as_of:%Y%m%dT%H%M%S}-{digest}"
@@ -134,7 +137,18 @@ class Night:
         return _counted(self.config, self.context(namespace))
 
     def pairs(self, namespace: str = "eval") -> StageReport:
-        return pairs.run(self.config, self.evaluation)
+        return self._pairs(self.config, self.evaluation)
+
+    def _pairs(self, config: Config, context: Context) -> StageReport:
+        """Pairs and negatives. Mined ones need an encoder: one is trained before, without them, in a namespace of its own."""
+        negatives = config.pairs.negatives
+        if negatives.mined_last:
+            without = config.pairs.model_copy(update={"negatives": negatives.model_copy(update={"mined_last": 0})})
+            plain, scout = config.model_copy(update={"pairs": without}), replace(context, namespace=f"{context.namespace}/scout")
+            cooccurrence.run(plain, scout)
+            pairs.run(plain, scout)
+            mine.run(config, context, Path(train.run(plain, scout, text_vectors).facts["model_dir"]))
+        return pairs.run(config, context)
 
     def train(self, namespace: str = "eval") -> StageReport:
         trained = train.run(self.config, self.evaluation, text_vectors)
@@ -280,7 +294,7 @@ class Night:
         parts: dict[str, type[Settings]] = {"pairs": PairsSettings, "encoder": EncoderSettings, "train": TrainSettings}
         update = {name: kind.model_validate(recipe[name]) for name, kind in parts.items()}
         config = self.config.model_copy(update=update)
-        pairs.run(config, context)
+        self._pairs(config, context)
         trained = train.run(config, context, text_vectors)
         stand_in = replace(champion, model_name=f"{champion.model_name}-stand-in")
         return stand_in, Path(trained.facts["model_dir"])

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from recsys_spark.config.base import Settings
+from recsys_spark.config.losses import LossSettings
 
 
 class EncoderSettings(Settings):
@@ -26,8 +27,8 @@ class EncoderSettings(Settings):
     dropout: float = Field(0.3, ge=0, lt=1)
 
 
-class TrainSettings(Settings):
-    """Ranks, batches, optimiser, losses and stopping."""
+class TrainSettings(LossSettings):
+    """Ranks, batches, optimiser and stopping, beside the losses' own settings."""
 
     ranks: int = Field(1, ge=1)
     local_ranks: bool = True  # False: ranks run on the executors
@@ -43,7 +44,6 @@ class TrainSettings(Settings):
     clip_norm: float | None = 1.0
     temperature: float = Field(0.07, gt=0)
     learn_temperature: bool = False
-    negatives: Literal["in_batch", "catalogue"] = "catalogue"  # of the user-item loss
     item_item_share: float = Field(0.1, ge=0)  # weight of the item-item loss
     user_item_share: float = Field(1.0, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "float32"

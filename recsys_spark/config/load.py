@@ -58,6 +58,12 @@ class Config(Settings):
             raise ValueError("encoder.max_history must be at least pairs.max_history")
         if self.evaluate.split == "table" and not self.evaluate.holdout_table:
             raise ValueError("evaluate.split = 'table' needs evaluate.holdout_table")
+        if self.pairs.negatives.shown_types and self.cooccurrence.incremental:
+            raise ValueError("cooccurrence.incremental reads the log itself and would count pairs.negatives.shown_types")
+        if self.pairs.negatives.shown_types and self.evaluate.split != "time":
+            raise ValueError("pairs.negatives.shown_types needs evaluate.split = 'time': else held-out items were shown and left")
+        if self.train.explicit_share > 0 and self.pairs.negatives.per_user == 0:
+            raise ValueError("train.explicit_share above 0 needs pairs.negatives.per_user above 0: else no table says what")
         return self
 
     @property

@@ -131,6 +131,22 @@ class TextPositives(Settings):
     share: float = Field(0.3, ge=0)
 
 
+class ExplicitNegatives(Settings):
+    """Items that users are known not to want: table negatives, and what the ranks read of it."""
+
+    per_user: int = Field(0, ge=0)  # most items of a user in table training_negatives; 0: that table stays as it is
+    shown_types: list[str] = []  # event types that say an item was shown and no more: nothing else reads such events
+    shown_at_least: int = Field(1, ge=1)  # times shown without any other event before it counts as a negative
+    mined_first: int = Field(11, ge=1)  # rank by an encoder trained before, from which its nearest items are negatives
+    mined_last: int = Field(0, ge=0)  # rank up to which; 0: none are mined, and the encoder is trained once, not twice
+
+    @model_validator(mode="after")
+    def _some_ranks(self) -> ExplicitNegatives:
+        if 0 < self.mined_last < self.mined_first:
+            raise ValueError(f"mined_last = {self.mined_last} is before mined_first = {self.mined_first}")
+        return self
+
+
 class PairsSettings(Settings):
     """The mix of positives, the sequences, and the shape of the training tables."""
 
@@ -138,6 +154,7 @@ class PairsSettings(Settings):
     collaborative: CollaborativePositives = CollaborativePositives()
     knowledge_graph: KnowledgeGraphPositives = KnowledgeGraphPositives()
     text: TextPositives = TextPositives()
+    negatives: ExplicitNegatives = ExplicitNegatives()
     max_history: int = Field(50, ge=1)  # items per training sequence
     validation_share: float = Field(0.02, ge=0, lt=1)  # of item pairs, by hash
     num_files: int = Field(24, ge=1)  # per training table, so that 1, 2, 3, 4, 6, 8, 12 or 24 ranks share evenly

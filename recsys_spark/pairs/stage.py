@@ -11,7 +11,7 @@ from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.errors import ConfigError
 from recsys_spark.pairs.examples import SOURCES, mixed, overlap, with_provenance
-from recsys_spark.pairs.negatives import dislikes
+from recsys_spark.pairs.negatives import dislikes, mined, shown, training_negatives
 from recsys_spark.pairs.positives.behaviour import behaviour
 from recsys_spark.pairs.positives.collaborative import collaborative
 from recsys_spark.pairs.positives.knowledge_graph import knowledge_graph
@@ -21,6 +21,7 @@ from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written
 
 OUTPUTS = ("pairs", "negatives", "training_pairs", "training_sequences", "validation_sequences")
+EXPLICIT = "training_negatives"  # written where ``pairs.negatives.per_user`` asks for it
 
 
 def run(config: Config, context: Context) -> StageReport:
@@ -29,7 +30,8 @@ def run(config: Config, context: Context) -> StageReport:
     Facts: pairs per source, per two sources and per split, training pairs, sequences, dislikes.
 
     Raises:
-        MissingTableError: behaviour is enabled and the co-occurrence stage has not run in this namespace.
+        MissingTableError: behaviour is enabled and the co-occurrence stage has not run in this namespace, or mined
+            negatives are asked for and nothing has mined them.
         ConfigError: behaviour ranks by a measure that co-occurrence does not compute.
     """
     _check(config)
@@ -37,10 +39,12 @@ def run(config: Config, context: Context) -> StageReport:
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
         written = [*_write_pairs(config, context, commit), *_write_sequences(config, context, commit)]
+        written += _write_explicit(config, context, commit)
         rows = {f"num_{w.table}": w.rows for w in written}
         return written, {**overlap(context.read("pairs")), **rows}
 
-    return context.run_stage(StagePlan("pairs", settings, _inputs(config, context), OUTPUTS), body)
+    outputs = (*OUTPUTS, EXPLICIT) if config.pairs.negatives.per_user else OUTPUTS
+    return context.run_stage(StagePlan("pairs", settings, _inputs(config, context), outputs), body)
 
 
 def _check(config: Config) -> None:
@@ -61,6 +65,10 @@ def _inputs(config: Config, context: Context) -> dict[str, str]:
         inputs["cooccurrence"] = context.content("cooccurrence")
     if config.pairs.knowledge_graph.enabled:
         inputs["knowledge_graph"] = context.content("knowledge_graph")
+    if config.pairs.negatives.shown_types:
+        inputs["shown fit"] = context.shown_content("fit")
+    if config.pairs.negatives.mined_last:
+        inputs["mined_negatives"] = context.content("mined_negatives")
     return inputs
 
 
@@ -74,12 +82,32 @@ def _write_pairs(config: Config, context: Context, commit: Commit) -> list[Writt
         items.unpersist()
     shares = {source: float(getattr(settings, source).share) for source in SOURCES}
     mix = mixed(context.read("pairs"), shares)
-    negatives = dislikes(context.events("fit"), config.seed, settings.validation_share)
+    negatives = _negatives(config, context)
     return [
         pairs,
         context.store.replace("training_pairs", namespace, mix, commit, num_files=settings.num_files),
         context.store.replace("negatives", namespace, negatives, commit),
     ]
+
+
+def _negatives(config: Config, context: Context) -> DataFrame:
+    settings, fit, split = config.pairs.negatives, context.events("fit"), (config.seed, config.pairs.validation_share)
+    found = dislikes(fit, *split)
+    if settings.shown_types:
+        found = found.unionByName(shown(context.shown("fit"), fit, settings.shown_at_least, *split))
+    if settings.mined_last:
+        found = found.unionByName(mined(context.read("mined_negatives"), *split))
+    return found
+
+
+def _write_explicit(config: Config, context: Context, commit: Commit) -> list[Written]:
+    """After table negatives, out of it."""
+    settings, namespace = config.pairs, context.namespace
+    if not settings.negatives.per_user:
+        return []
+    fit, per_user = context.events("fit"), settings.negatives.per_user
+    frame = training_negatives(context.read("negatives"), fit, per_user, settings.max_history)
+    return [context.store.replace(EXPLICIT, namespace, frame, commit, num_files=settings.num_files)]
 
 
 def _items(context: Context) -> DataFrame:

@@ -121,8 +121,10 @@ TABLES: dict[str, Contract] = {
             "user_idx int!, item_idx int!, weight float!, source string!, split string!",
             key=("user_idx", "item_idx", "source"),
         ),
+        Contract("mined_negatives", "user_idx int!, item_idx int!, rank int!, score double!", key=("user_idx", "item_idx")),
         Contract("training_pairs", "anchor_idx int!, item_idx int!, weight float!", num_files=True),
         Contract("training_sequences", _SEQUENCE, num_files=True),
+        Contract("training_negatives", "user_idx int!, items array<int>!, unwanted array<int>!, weight float!", num_files=True),
         Contract("validation_sequences", _SEQUENCE, num_files=True),
         Contract(
             "item_text_vectors",

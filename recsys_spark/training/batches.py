@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys_spark.encoder.negatives import KnownPairs
 from recsys_spark.errors import TrainingError
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.feed import Columns, Feed, read_all, row_groups
@@ -18,11 +20,16 @@ from recsys_spark.training.job import TrainJob
 from recsys_spark.training.step import Batch
 
 SEQUENCES, PAIRS, VALIDATION = "training_sequences", "training_pairs", "validation_sequences"
-_COLUMNS = {SEQUENCES: ("user_idx", "items", "weight"), PAIRS: ("anchor_idx", "item_idx", "weight")}
+EXPLICIT = "training_negatives"
+_COLUMNS = {
+    SEQUENCES: ("user_idx", "items", "weight"),
+    PAIRS: ("anchor_idx", "item_idx", "weight"),
+    EXPLICIT: ("user_idx", "items", "unwanted", "weight"),
+}
 
 
 class Batches:
-    """Both feeds of one rank. The sequences set the length of an epoch; pairs go round at their own pace.
+    """The feeds of one rank. The sequences set the length of an epoch; pairs and explicit negatives go round at their own pace.
 
     Raises:
         TrainingError: nothing to train on, or fewer row groups than ranks.
@@ -33,6 +40,7 @@ class Batches:
         wanted = (
             (SEQUENCES, job.sequence_files, job.train.user_item_share, job.train.batch_size),
             (PAIRS, job.pair_files, job.train.item_item_share, job.train.pair_batch_size),
+            (EXPLICIT, job.explicit_files, job.train.explicit_share, job.train.explicit_batch_size),
         )
         self.feeds = {
             table: Feed(table, files, _COLUMNS[table], batch, job.seed, rank, world)
@@ -67,7 +75,12 @@ class Batches:
             else self._catalogue.positions(_items(columns), table)
             for table, columns in ((SEQUENCES, sequences), (PAIRS, pairs))
         ]
-        return Batch(located[0], self._weights(sequences), located[1], self._weights(pairs))
+        batch = Batch(located[0], self._weights(sequences), located[1], self._weights(pairs))
+        explicit = rows.get(EXPLICIT)
+        if explicit is None:
+            return batch
+        histories, unwanted = (self._catalogue.positions(explicit[name], EXPLICIT) for name in ("items", "unwanted"))
+        return replace(batch, explicit_sequences=histories, explicit_items=unwanted, explicit_weights=self._weights(explicit))
 
     def _weights(self, columns: Columns | None) -> Tensor:
         weights = np.zeros(0, dtype=np.float32) if columns is None else columns["weight"]
@@ -84,11 +97,21 @@ def validation_sequences(files: Sequence[str], catalogue: Catalogue, rank: int, 
     return None if rows is None else catalogue.positions(rows["items"], VALIDATION)
 
 
+def known_pairs(job: TrainJob, catalogue: Catalogue) -> KnownPairs | None:
+    """All pairs of ``training_pairs``, the same on every rank, where the negatives are masked by them."""
+    if job.train.mask_known_pairs == "off":
+        return None
+    rows = read_all(job.pair_files, _COLUMNS[PAIRS][:2])
+    pairs = np.zeros((0, 2), np.int32) if rows is None else _items(rows)
+    located = catalogue.positions(pairs, PAIRS)
+    return KnownPairs(located[:, 0], located[:, 1])
+
+
 def describe(rows: dict[str, Columns], at_most: int = 5) -> str:
     """A few rows of each table, those whose weight is no number first."""
     parts = []
     for table, columns in rows.items():
-        names = [name for name in columns if name != "items"]
+        names = [name for name, values in columns.items() if values.ndim == 1]
         bad = np.flatnonzero(~np.isfinite(columns["weight"]))
         chosen = (bad if len(bad) else np.arange(len(columns["weight"])))[:at_most]
         shown = ", ".join("(" + ", ".join(f"{n}={columns[n][i]}" for n in names) + ")" for i in chosen)

@@ -28,6 +28,7 @@ class Catalogue:
         item_ids: item_id of each id row, in order.
         text_vectors: float [N, T], when the text encoder is frozen.
         tokens: (ids int [N, S], num_tokens int [N]), when it is trained.
+        num_events: int [N], fit events of each item; None: as if all had as many.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Catalogue:
         text_vectors: NDArray[Any] | None = None,
         tokens: tuple[NDArray[Any], NDArray[Any]] | None = None,
         device: torch.device | None = None,
+        num_events: NDArray[Any] | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
         self.item_idx, self.item_ids = np.asarray(item_idx), list(item_ids)
@@ -48,6 +50,8 @@ class Catalogue:
         if text_vectors is not None and text_vectors.nbytes <= _MAX_HELD_BYTES:
             self._held = torch.tensor(np.asarray(text_vectors), device=self.device)
         self._tokens = tokens
+        counts = np.ones(len(self.item_idx)) if num_events is None else np.asarray(num_events)
+        self.num_events = torch.tensor(counts, dtype=torch.float64, device=self.device)
 
     def __len__(self) -> int:
         return len(self.item_idx)
@@ -96,10 +100,13 @@ def save_catalogue(
     item_ids: Sequence[str],
     text_vectors: NDArray[Any] | None = None,
     tokens: tuple[NDArray[Any], NDArray[Any]] | None = None,
+    num_events: NDArray[Any] | None = None,
 ) -> None:
     """Write the inputs folder (see ``Catalogue`` for the arrays)."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / _ITEMS, item_idx=item_idx.astype(np.int32), id_row=id_rows.astype(np.int32))
+    counts = np.ones(len(item_idx)) if num_events is None else num_events
+    items, rows = item_idx.astype(np.int32), id_rows.astype(np.int32)
+    np.savez(folder / _ITEMS, item_idx=items, id_row=rows, num_events=counts.astype(np.int64))
     (folder / _IDS).write_text(json.dumps(list(item_ids), ensure_ascii=False), encoding="utf-8")
     if text_vectors is not None:
         np.save(folder / _VECTORS, text_vectors.astype(np.float32, copy=False))
@@ -111,9 +118,10 @@ def save_catalogue(
 def load_catalogue(folder: Path, trains_text: bool, device: torch.device | None = None) -> Catalogue:
     """Read what ``save_catalogue`` wrote; large arrays are mapped, not read."""
     with np.load(folder / _ITEMS) as items:
-        item_idx, id_rows = items["item_idx"], items["id_row"]
+        item_idx, id_rows, num_events = items["item_idx"], items["id_row"], items["num_events"]
     item_ids = json.loads((folder / _IDS).read_text(encoding="utf-8"))
     if trains_text:
         tokens = (np.load(folder / _TOKENS, mmap_mode="r"), np.load(folder / _COUNTS))
-        return Catalogue(item_idx, id_rows, item_ids, tokens=tokens, device=device)
-    return Catalogue(item_idx, id_rows, item_ids, np.load(folder / _VECTORS, mmap_mode="r"), device=device)
+        return Catalogue(item_idx, id_rows, item_ids, tokens=tokens, device=device, num_events=num_events)
+    text_vectors = np.load(folder / _VECTORS, mmap_mode="r")
+    return Catalogue(item_idx, id_rows, item_ids, text_vectors, device=device, num_events=num_events)

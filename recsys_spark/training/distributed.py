@@ -39,6 +39,16 @@ class Ranks:
         arrived: Tensor = collectives.wait_tensor(gathered)  # type: ignore[no-untyped-call]
         return arrived
 
+    def gather_uneven(self, mine: Tensor) -> Tensor:
+        """``gather`` of parts [n_r, ...] whose lengths differ: [sum of n_r, ...], in the order of ranks."""
+        if self.world == 1:
+            return mine
+        lengths: list[int] = self.gather_constant(torch.tensor([len(mine)], device=mine.device)).tolist()
+        size = max(lengths)
+        padded = torch.cat([mine, mine.new_zeros(size - len(mine), *mine.shape[1:])])
+        whole = self.gather(padded)
+        return torch.cat([whole[rank * size : rank * size + length] for rank, length in enumerate(lengths)])
+
     def gather_constant(self, mine: Tensor) -> Tensor:
         """``gather`` for what has no gradient: indices and weights."""
         if self.world == 1:

@@ -22,7 +22,7 @@ class TrainJob:
         folder: holds ``inputs/``, ``checkpoints/``, ``metrics.jsonl``, ``result.json`` and the ranks' errors.
         fingerprint: checkpoints of another one are not continued.
         model_dir: where rank 0 exports the model.
-        sequence_files, pair_files, validation_files: URLs of Parquet files; empty where there are no rows.
+        sequence_files, pair_files, validation_files, explicit_files: URLs of Parquet files; empty where there are no rows.
         recipe: goes into the exported model's ``recipe.json``.
     """
 
@@ -35,6 +35,7 @@ class TrainJob:
     sequence_files: tuple[str, ...]
     pair_files: tuple[str, ...] = ()
     validation_files: tuple[str, ...] = ()
+    explicit_files: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -83,7 +84,7 @@ class TrainJob:
             raise TrainingError(str(path), "no such file", "a job.json", "the train stage writes it") from None
         document["encoder"] = EncoderSettings.model_validate(document["encoder"])
         document["train"] = TrainSettings.model_validate(document["train"])
-        for name in ("sequence_files", "pair_files", "validation_files"):
+        for name in ("sequence_files", "pair_files", "validation_files", "explicit_files"):
             document[name] = tuple(document[name])
         return cls(**document)
 
@@ -102,3 +103,20 @@ def check_negatives(encoder: EncoderSettings, train: TrainSettings, num_items: i
             f"at most {MAX_TRAINED_TEXT_CATALOGUE} items",
             "set negatives = 'in_batch', or encoder.text_training = 'frozen'",
         )
+
+
+def check_losses(encoder: EncoderSettings, train: TrainSettings) -> None:
+    """Refuse losses and masks that this encoder cannot be trained with.
+
+    Raises:
+        ConfigError: a prefix is longer than the vectors, or texts are to judge while they are being learned.
+    """
+    longest = max(train.matryoshka_dims, default=0)
+    if longest > encoder.dimension:
+        found = f"matryoshka_dims has {longest}, encoder.dimension is {encoder.dimension}"
+        raise ConfigError("[train]", found, "prefixes no longer than the vectors", "change one of them")
+    judged = [f"{key} = 'distillation'" for key in ("loss", "pair_loss") if getattr(train, key) == "distillation"]
+    judged += [f"mask_guide = '{train.mask_guide}'"] if train.mask_guide != "off" else []
+    if judged and encoder.text_training != "frozen":
+        found = f"{judged[0]} with text_training = '{encoder.text_training}'"
+        raise ConfigError("[train]", found, "text vectors that stay as they are", "set encoder.text_training = 'frozen'")

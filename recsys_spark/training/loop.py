@@ -6,8 +6,8 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,15 +21,15 @@ from recsys_spark.encoder.text_source import resolve_dtype
 from recsys_spark.errors import TrainingError
 from recsys_spark.log import get_logger, progress
 from recsys_spark.training import checkpoint
-from recsys_spark.training.batches import Batches, validation_sequences
+from recsys_spark.training.batches import Batches, known_pairs, validation_sequences
 from recsys_spark.training.catalogue import Catalogue, load_catalogue
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.export import export
-from recsys_spark.training.job import TrainJob, check_negatives
+from recsys_spark.training.job import TrainJob, check_losses, check_negatives
 from recsys_spark.training.metrics import MetricLog, StepMetrics
 from recsys_spark.training.optim import build_optimiser, build_scheduler
 from recsys_spark.training.plan import Schedule, derived_seed, schedule
-from recsys_spark.training.step import Batch, TrainStep
+from recsys_spark.training.step import Batch, StepOutput, TrainStep
 from recsys_spark.training.validate import all_item_vectors, recall
 
 log = get_logger(__name__)
@@ -48,6 +48,16 @@ class Progress:
     finished: bool = False
 
 
+class StepFigures(NamedTuple):
+    """Of one step, over all ranks: losses in nats, and masked negatives by ``metrics.KINDS``."""
+
+    loss: float
+    user_item: float
+    item_item: float
+    explicit: float
+    masked: tuple[int, ...]
+
+
 class Trainer:
     """One rank's model, optimiser and feeds, and what moves them one step on."""
 
@@ -56,12 +66,14 @@ class Trainer:
         self.identity = f"{job.fingerprint}/{ranks.world}"  # another number of ranks reads other rows in a step
         self.catalogue: Catalogue = load_catalogue(job.inputs, job.trains_text, ranks.device)
         check_negatives(job.encoder, job.train, len(self.catalogue))
+        check_losses(job.encoder, job.train)
         self.batches = Batches(job, self.catalogue, ranks.rank, ranks.world)
         self.validation = validation_sequences(job.validation_files, self.catalogue, ranks.rank, ranks.world)
         self.schedule: Schedule = schedule(self.batches.steps_per_epoch, job.train.epochs, job.train.max_steps)
         self.text_encoder = self._text_encoder()
         self.encoder = self._encoder()
-        self.model = TrainStep(self.encoder, self.catalogue, job.train, ranks, self.text_encoder, self._bfloat16())
+        known = known_pairs(job, self.catalogue)
+        self.model = TrainStep(self.encoder, self.catalogue, job.train, ranks, self.text_encoder, self._bfloat16(), known)
         self.parallel = self._parallel(self.model)
         text_weights = self.text_encoder.parameters() if self.text_encoder else ()
         self.optimiser: Optimizer = build_optimiser(job.train, self.encoder.parameters(), text_weights)
@@ -131,8 +143,8 @@ class Trainer:
 
     # -- one step ---------------------------------------------------------------------------------------------
 
-    def step(self, batch: Batch, rows: Callable[[], str]) -> tuple[float, float, float]:
-        """One optimiser step; returns (loss, user-item loss, item-item loss) over all ranks.
+    def step(self, batch: Batch, rows: Callable[[], str]) -> StepFigures:
+        """One optimiser step; returns losses and counts over all ranks.
 
         Raises:
             TrainingError: the loss or a gradient is no finite number; weights are as before the step.
@@ -140,16 +152,22 @@ class Trainer:
         torch.manual_seed(derived_seed(self.job.seed, "step", self.ranks.rank, self.progress.step))
         self.parallel.train(True)  # type: ignore[no-untyped-call]
         self.optimiser.zero_grad(set_to_none=True)
-        loss, user_item, item_item = self.parallel(batch)
-        shares = self.ranks.sum(torch.stack([loss, user_item, item_item])) / self.ranks.world
-        values = [float(v) for v in shares.tolist()]
-        self._check_finite("loss", values[0], rows)
-        loss.backward()
+        shared_seed = derived_seed(self.job.seed, "negatives", self.progress.step)
+        out: StepOutput = self.parallel(replace(batch, shared_seed=shared_seed))
+        loss, figures = out.loss, self._figures(out)
+        self._check_finite("loss", figures.loss, rows)
+        torch.autograd.backward(loss)
         self._check_finite("gradient", self._clip(), rows)
         self.optimiser.step()
         self.scheduler.step()
         self.progress.step += 1
-        return values[0], values[1], values[2]
+        return figures
+
+    def _figures(self, out: StepOutput) -> StepFigures:
+        losses = torch.stack([out.loss, out.user_item, out.item_item, out.explicit]).detach().double() / self.ranks.world
+        summed = self.ranks.sum(torch.cat([losses, out.masked.double()])).tolist()
+        loss, user_item, item_item, explicit = summed[:4]
+        return StepFigures(loss, user_item, item_item, explicit, tuple(int(count) for count in summed[4:]))
 
     def _clip(self) -> float:
         weights = [p for p in self.parallel.parameters() if p.grad is not None]
@@ -225,14 +243,16 @@ def _steps(trainer: Trainer) -> Iterator[StepMetrics]:
             batch, describe = next(batches)
             waited = time.perf_counter() - start
             rate, epoch = float(trainer.scheduler.get_last_lr()[0]), plan.epoch(state.step)
-            losses = trainer.step(batch, describe)
+            done = trainer.step(batch, describe)
             ends = plan.ends_epoch(state.step - 1)
             found = trainer.end_epoch(epoch) if ends else None
             seconds = time.perf_counter() - start
             state.seconds, state.wait_seconds = state.seconds + seconds, state.wait_seconds + waited
-            yield StepMetrics(state.step, epoch, *losses, rate, rows / seconds, waited / seconds, found)
+            losses = done.loss, done.user_item, done.item_item
+            rates = rate, rows / seconds, waited / seconds
+            yield StepMetrics(state.step, epoch, *losses, *rates, found, done.explicit, *done.masked)
             if meter is not None:
-                meter.advance(1, loss=losses[0], **({"recall": found} if found is not None else {}))
+                meter.advance(1, loss=done.loss, **({"recall": found} if found is not None else {}))
             if ends or state.step % job.train.checkpoint_every_steps == 0:
                 trainer.save()
 

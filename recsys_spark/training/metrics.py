@@ -8,11 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+KINDS = ("own", "known_pair", "guide")  # of masks, in the order they are counted: a cell counts for the first that excludes it
+
 
 @dataclass(frozen=True)
 class StepMetrics:
     """After step ``step`` (from 1) of epoch ``epoch`` (from 0): losses in nats over all ranks.
 
+    ``masked_*``: negatives that were left out, over all ranks, each counted for the first reason (``training.relations``).
     ``feed_wait_share``: part of the step's time spent waiting for rows. ``recall``: at the end of an epoch only.
     """
 
@@ -25,6 +28,10 @@ class StepMetrics:
     examples_per_second: float
     feed_wait_share: float
     recall: float | None = None
+    explicit_loss: float = 0.0
+    masked_own: int = 0
+    masked_known_pair: int = 0
+    masked_guide: int = 0
 
 
 class MetricLog:
@@ -76,3 +83,13 @@ def loss_curve(lines: list[dict[str, Any]], points: int = 200) -> list[list[floa
 def recall_curve(lines: list[dict[str, Any]]) -> list[list[float]]:
     """(epoch from 1, validation recall) of every validated epoch."""
     return [[line["epoch"] + 1, line["recall"]] for line in lines if line["recall"] is not None]
+
+
+def masked_per_epoch(lines: list[dict[str, Any]]) -> list[dict[str, int]]:
+    """Of every epoch in order, how many negatives each reason left out: ``own``, ``known_pair``, ``guide``."""
+    found: dict[int, dict[str, int]] = {}
+    for line in lines:
+        epoch = found.setdefault(line["epoch"], dict.fromkeys(KINDS, 0))
+        for kind in KINDS:
+            epoch[kind] += line.get(f"masked_{kind}", 0)
+    return [found[epoch] for epoch in sorted(found)]

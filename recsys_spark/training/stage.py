@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
 from recsys_spark.context import Context
@@ -20,13 +21,14 @@ from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written
 from recsys_spark.training.catalogue import save_catalogue
-from recsys_spark.training.job import TrainJob, check_negatives
+from recsys_spark.training.job import TrainJob, check_losses, check_negatives
 from recsys_spark.training.launcher import launch
-from recsys_spark.training.metrics import loss_curve, read_metrics, recall_curve
+from recsys_spark.training.metrics import loss_curve, masked_per_epoch, read_metrics, recall_curve
 
 log = get_logger(__name__)
 TextVectors = Callable[[Context, DataFrame], DataFrame]  # items -> (item_idx, vector array<float>)
 _TABLES = ("training_pairs", "training_sequences", "validation_sequences")
+_EXPLICIT = "training_negatives"  # where train.explicit_share is above 0
 _NO_RESULT = {"max_restarts", "timeout_seconds", "checkpoint_every_steps", "work_dir"}  # change nothing in the model
 
 
@@ -41,7 +43,7 @@ def run(config: Config, context: Context, text_vectors: TextVectors) -> StageRep
         "train": config.train.model_dump(mode="json", exclude=_NO_RESULT),
         "seed": config.seed,
     }
-    inputs = {table: context.content(table) for table in _TABLES} | {"items": context.items_content()}
+    inputs = {table: context.content(table) for table in _tables(config)} | {"items": context.items_content()}
     inputs["known_items"] = content_hash(_fitted(context))
     plan = StagePlan("train", settings, inputs, (), _stands)
 
@@ -65,7 +67,7 @@ def _finished(job: TrainJob) -> bool:
 
 def _job(config: Config, context: Context, fingerprint: str) -> TrainJob:
     folder = config.work_dir / context.namespace / fingerprint
-    files = {table: tuple(context.store.files(table, context.namespace)) for table in _TABLES}
+    files = {table: tuple(context.store.files(table, context.namespace)) for table in _tables(config)}
     return TrainJob(
         folder=str(folder.absolute()),
         fingerprint=fingerprint,
@@ -76,13 +78,18 @@ def _job(config: Config, context: Context, fingerprint: str) -> TrainJob:
         sequence_files=files["training_sequences"],
         pair_files=files["training_pairs"],
         validation_files=files["validation_sequences"],
+        explicit_files=files.get(_EXPLICIT, ()),
         recipe={"config": config.model_dump(mode="json"), "cutoff": context.cutoff.describe()},
     )
 
 
+def _tables(config: Config) -> tuple[str, ...]:
+    return (*_TABLES, _EXPLICIT) if config.train.explicit_share > 0 else _TABLES
+
+
 def _fitted(context: Context) -> DataFrame:
-    """Items with an event that may be fitted on."""
-    return context.events("fit").select("item_idx").distinct()
+    """Items with an event that may be fitted on, and how many: ``item_idx, num_events``."""
+    return context.events("fit").groupBy("item_idx").agg(F.count(F.lit(1)).alias("num_events"))
 
 
 def _write_inputs(config: Config, context: Context, job: TrainJob, text_vectors: TextVectors) -> None:
@@ -91,18 +98,21 @@ def _write_inputs(config: Config, context: Context, job: TrainJob, text_vectors:
     if items.empty:
         raise InputError("items", "no visible item", "at least one", "check ingest.items and as_of")
     check_negatives(config.encoder, config.train, len(items))
+    check_losses(config.encoder, config.train)
     item_idx = items["item_idx"].to_numpy(np.int32)
-    fitted = _fitted(context).toPandas()["item_idx"].to_numpy(np.int32)
-    known = np.isin(item_idx, fitted)
+    fitted = _fitted(context).toPandas().set_index("item_idx")["num_events"]
+    known = np.isin(item_idx, fitted.index.to_numpy(np.int32))
+    num_events = fitted.reindex(item_idx, fill_value=0).to_numpy(np.int64)
     id_rows = np.where(known, np.cumsum(known) - 1, -1)
     item_ids = items["item_id"][known].tolist()
     log.info("train: inputs", items=len(items), known_items=len(item_ids))
     if job.trains_text:
         encoder = TextEncoder.load(config.encoder.text_model, config.encoder.max_tokens, "float32")
-        save_catalogue(job.inputs, item_idx, id_rows, item_ids, tokens=encoder.tokenise(items["text"].tolist()))
+        tokens = encoder.tokenise(items["text"].tolist())
+        save_catalogue(job.inputs, item_idx, id_rows, item_ids, tokens=tokens, num_events=num_events)
         return
     vectors = collect_vectors(text_vectors(context, context.items()), item_idx)
-    save_catalogue(job.inputs, item_idx, id_rows, item_ids, text_vectors=vectors)
+    save_catalogue(job.inputs, item_idx, id_rows, item_ids, text_vectors=vectors, num_events=num_events)
 
 
 def collect_vectors(frame: DataFrame, item_idx: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -127,4 +137,4 @@ def _facts(job: TrainJob) -> dict[str, Any]:
     lines = read_metrics(job.metrics)
     result: dict[str, Any] = json.loads(job.result.read_text(encoding="utf-8"))
     curves = {"loss_curve": loss_curve(lines), "recall_curve": recall_curve(lines)}
-    return {"model_dir": job.model_dir, **result, **curves}
+    return {"model_dir": job.model_dir, **result, **curves, "masked_per_epoch": masked_per_epoch(lines)}

@@ -1,41 +1,86 @@
-"""One training step's losses: which items are needed, their vectors, and the two tasks over all ranks."""
+"""One training step's losses: which items are needed, their vectors, and the tasks over all ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from recsys_spark.config.learning import TrainSettings
-from recsys_spark.encoder.losses import full_softmax, info_nce
+from recsys_spark.config.losses import LossName, MaskedTasks
+from recsys_spark.encoder.losses import WHOLE_BATCH, Comparison, chosen_loss, in_chunks, weighted_mean
+from recsys_spark.encoder.losses.bpr import bpr
 from recsys_spark.encoder.model import Encoder
+from recsys_spark.encoder.negatives import KnownPairs, Queue
 from recsys_spark.encoder.text_encoder import TextEncoder
+from recsys_spark.training.candidates import Candidates, CandidateSource
 from recsys_spark.training.catalogue import PAD, Catalogue
 from recsys_spark.training.distributed import Ranks
+from recsys_spark.training.gradient_cache import in_parts
+from recsys_spark.training.metrics import KINDS
+from recsys_spark.training.positions import among, distinct, is_counted, locate, trimmed
+from recsys_spark.training.relations import Between, Guide, OwnItems, Partners
 
-_MAX_SCORES = 1 << 24  # scores held at once by the full softmax
+_MAX_SCORES = 1 << 24  # scores held at once by the user-item loss
+_FEW_SCORES = 1 << 18  # fewer at once only cost time
 _TEXTS_AT_ONCE = 256  # texts whose activations are held at once when the text encoder is trained
+_NO_ROWS = torch.zeros((0, 2), dtype=torch.int64)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's rows, as positions in the catalogue (int64, -1 = padding). All ranks have the same B and P.
+    """One rank's rows, as positions in the catalogue (int64, -1 = padding). All ranks have the same B, P and E.
 
     Args:
         sequences: [B, L+1] histories, padded on the left; item l+1 is the target of state l. B = 0: no user-item loss.
         sequence_weights: [B].
         pairs: [P, 2] anchor and positive. P = 0: no item-item loss.
         pair_weights: [P].
+        explicit_sequences: [E, L+1], as ``sequences``; only the last state counts. E = 0: no explicit loss.
+        explicit_items: [E, M], what the user is known not to want, padded.
+        explicit_weights: [E].
+        shared_seed: the same on every rank, another one in every step; negatives are drawn by it.
     """
 
     sequences: Tensor
     sequence_weights: Tensor
     pairs: Tensor
     pair_weights: Tensor
+    explicit_sequences: Tensor = _NO_ROWS
+    explicit_items: Tensor = _NO_ROWS
+    explicit_weights: Tensor = _NO_ROWS[:, 0]
+    shared_seed: int = 0
+
+
+class StepOutput(NamedTuple):
+    """This rank's shares: their sums over the ranks, divided by R, are the losses. ``masked``: counts by ``metrics.KINDS``."""
+
+    loss: Tensor
+    user_item: Tensor
+    item_item: Tensor
+    explicit: Tensor
+    masked: Tensor
+
+
+@dataclass(frozen=True)
+class _Global:
+    """What all ranks know of the step. Legend: G items needed, D vector length."""
+
+    sequences: Tensor  # of all ranks, as the pairs
+    pairs: Tensor
+    batch_items: Tensor  # ascending, as are:
+    targets: Tensor  # distinct, of the sequences
+    candidates: Candidates | None  # of the user-item loss
+    needed_G: Tensor
+    vectors_GD: Tensor
+
+    def vectors(self, positions: Tensor) -> Tensor:
+        return self.vectors_GD[locate(self.needed_G, positions)]
 
 
 class TrainStep(nn.Module):
@@ -56,32 +101,53 @@ class TrainStep(nn.Module):
         ranks: Ranks,
         text_encoder: TextEncoder | None = None,
         bfloat16: bool = False,
+        known_pairs: KnownPairs | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.text_encoder = encoder, text_encoder
         self._catalogue, self._settings, self._ranks, self._bfloat16 = catalogue, settings, ranks, bfloat16
+        self._known_pairs = known_pairs
         self._in_batch = settings.negatives == "in_batch"
+        self._source = CandidateSource(settings, catalogue)
+        self.queue = Queue(settings.queue_size, encoder.settings.dimension).to(catalogue.device) if settings.queue_size else None
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Shares of (loss, user-item loss, item-item loss); their sums over the ranks, divided by R, are the losses."""
-        all_pairs = self._ranks.gather_constant(batch.pairs)
-        needed_G = self._needed(batch, all_pairs)
-        vectors_GD = self._item_vectors(needed_G)
-        nothing = vectors_GD.sum() * 0.0  # keeps the graph the same on every rank, whatever its rows are
-        user_item = self._user_item(batch, needed_G, vectors_GD) if len(batch.sequences) else nothing
-        item_item = self._item_item(batch, all_pairs, needed_G, vectors_GD) if len(batch.pairs) else nothing
-        loss = self._settings.user_item_share * user_item + self._settings.item_item_share * item_item
-        return loss + nothing, user_item, item_item
+    def forward(self, batch: Batch) -> StepOutput:
+        """Shares of the losses, and how many negatives were masked."""
+        known = self._global(batch)
+        # keeps the graph the same on every rank, whatever its rows are, and with every loss: some use no temperature
+        nothing = known.vectors_GD.sum() * 0.0 + self.encoder.temperature * 0.0
+        masked = torch.zeros(len(KINDS), dtype=torch.int64, device=known.needed_G.device)
+        user_item = item_item = explicit = nothing
+        if len(batch.sequences):
+            user_item, masked = self._user_item(batch, known)
+        if len(batch.pairs):
+            item_item, more = self._item_item(batch, known)
+            masked = masked + more
+        if len(batch.explicit_sequences):
+            explicit = self._explicit(batch, known)
+        settings = self._settings
+        loss = settings.user_item_share * user_item + settings.item_item_share * item_item
+        if len(batch.explicit_sequences):
+            loss = loss + settings.explicit_share * explicit
+        if self.queue is not None and self.training:
+            self.queue.add(known.batch_items, known.vectors(known.batch_items), batch.shared_seed)
+        return StepOutput(loss + nothing, user_item, item_item, explicit, masked)
 
-    def _needed(self, batch: Batch, all_pairs: Tensor) -> Tensor:
-        """Positions [G], ascending, the same on every rank: the global batch's items, and all that can be candidates."""
-        sequences = self._ranks.gather_constant(batch.sequences)
-        parts = [sequences.flatten(), all_pairs.flatten()]
-        if not self._in_batch and len(batch.sequences):
-            parts.append(self._catalogue.known)
-        positions = torch.cat(parts)
-        needed: Tensor = torch.unique(positions[positions != PAD])
-        return needed
+    # -- items and their vectors ------------------------------------------------------------------------------
+
+    def _global(self, batch: Batch) -> _Global:
+        """All ranks' rows, the step's candidates, and the vectors of all items needed; the same items on every rank."""
+        pairs, sequences = self._ranks.gather_constant(batch.pairs), self._ranks.gather_constant(batch.sequences)
+        parts = [sequences.flatten(), pairs.flatten()]
+        if len(batch.explicit_sequences):
+            parts += [self._ranks.gather_constant(rows).flatten() for rows in (batch.explicit_sequences, batch.explicit_items)]
+        batch_items = distinct(torch.cat(parts))
+        found = sequences[:, 1:][is_counted(sequences)]
+        targets, candidates, needed = torch.unique(found), None, batch_items
+        if len(batch.sequences):
+            candidates = self._source.of(batch_items, targets, len(found), batch.shared_seed)
+            needed = torch.unique(torch.cat([batch_items, candidates.positions]))
+        return _Global(sequences, pairs, batch_items, targets, candidates, needed, self._item_vectors(needed))
 
     def _item_vectors(self, needed_G: Tensor) -> Tensor:
         """Vectors [G, D]. Each rank computes an equal part and they are gathered, gradients included; with cached text
@@ -96,6 +162,9 @@ class TrainStep(nn.Module):
 
     def encode(self, positions: Tensor) -> Tensor:
         """Item vectors [n, D] of positions [n]."""
+        return in_parts(self._encode, positions, self._settings.cache_chunk_size)
+
+    def _encode(self, positions: Tensor) -> Tensor:
         with self._autocast():
             text = self._text(positions).to(next(self.encoder.parameters()).dtype)
             vectors: Tensor = self.encoder.item_vectors(text, self._catalogue.id_rows[positions])
@@ -113,57 +182,129 @@ class TrainStep(nn.Module):
             )
         return torch.cat(parts)
 
-    def _user_item(self, batch: Batch, needed_G: Tensor, vectors_GD: Tensor) -> Tensor:
+    def _states(self, histories: Tensor, known: _Global) -> Tensor:
+        """User states [B, L, D] of histories [B, L]."""
+
+        def states(rows: Tensor) -> Tensor:
+            with self._autocast():
+                return self.encoder.user_states(known.vectors(rows), rows != PAD)
+
+        return in_parts(states, histories, self._settings.cache_chunk_size)
+
+    # -- the tasks --------------------------------------------------------------------------------------------
+
+    def _user_item(self, batch: Batch, known: _Global) -> tuple[Tensor, Tensor]:
         """State l of a sequence must find item l+1 among the candidates; padded positions do not count."""
-        sequences = _trimmed(batch.sequences)
+        sequences = trimmed(batch.sequences)
         history, target = sequences[:, :-1], sequences[:, 1:]
-        is_item = history != PAD
-        with self._autocast():
-            states = self.encoder.user_states(vectors_GD[_locate(needed_G, history)], is_item)
-        counts = is_item & (target != PAD)
+        states = self._states(history, known)
+        counts = is_counted(sequences)
         weights = batch.sequence_weights[:, None].expand_as(target)[counts]
-        total = self._ranks.sum(weights.sum())
-        candidates = needed_G if self._in_batch else self._catalogue.known
-        vectors = vectors_GD if self._in_batch else vectors_GD[_locate(needed_G, candidates)]
-        mask = self._own_items(sequences, needed_G)[counts.nonzero()[:, 0]] if self._in_batch else None
-        share = full_softmax(
+        assert known.candidates is not None  # noqa: S101 - there are sequences
+        candidates, settings = known.candidates, self._settings
+        positions, vectors = candidates.positions, known.vectors(candidates.positions)
+        if self.queue is not None and self._in_batch:
+            positions, vectors = self.queue.beside(positions, vectors)
+        comparison = Comparison(
             states[counts],
             vectors,
-            _locate(candidates, target[counts]),
+            locate(positions, target[counts]),
             self.encoder.temperature,
-            mask,
-            weights,
-            total,
-            chunk_size=max(1, _MAX_SCORES // len(candidates)),
+            settings.similarity,
+            draws=candidates.draws,
+            log_expected=candidates.log_expected,
         )
-        return self._ranks.world * share + states.sum() * 0.0
+        if settings.loss == "direct_au":
+            everyone = self._ranks.gather_uneven(comparison.anchors)
+            comparison = replace(comparison, all_anchors=everyone, all_targets=known.vectors(known.targets))
+        own = OwnItems(sequences, counts, positions)
+        between = Between(
+            history[counts],
+            positions,
+            comparison.target_idx,
+            own=own.of_sequence if self._in_batch else None,
+            also=own.later if settings.loss == "supcon" else None,
+        )
+        share, masked = self._share(settings.loss, comparison, between, weights, _MAX_SCORES // len(positions))
+        return share + states.sum() * 0.0, masked
 
-    @staticmethod
-    def _own_items(sequences: Tensor, needed_G: Tensor) -> Tensor:
-        """Bool [B, G]: items of the sequence itself are known positives, no fair negatives."""
-        own = torch.zeros(len(sequences), len(needed_G), dtype=torch.bool, device=sequences.device)
-        real = sequences != PAD
-        own[real.nonzero()[:, 0], _locate(needed_G, sequences[real])] = True
-        return own
-
-    def _item_item(self, batch: Batch, all_pairs: Tensor, needed_G: Tensor, vectors_GD: Tensor) -> Tensor:
-        """InfoNCE both ways over the global batch's pairs; other known positives of an anchor are masked."""
-        total = self._ranks.sum(batch.pair_weights.sum())
-        ways = []
-        for anchor, positive in ((0, 1), (1, 0)):
-            candidates = torch.unique(all_pairs[:, positive])
-            ways.append(
-                info_nce(
-                    vectors_GD[_locate(needed_G, batch.pairs[:, anchor])],
-                    vectors_GD[_locate(needed_G, candidates)],
-                    _locate(candidates, batch.pairs[:, positive]),
-                    self.encoder.temperature,
-                    _known(batch.pairs[:, anchor], candidates, all_pairs[:, anchor], all_pairs[:, positive]),
-                    batch.pair_weights,
-                    total,
-                )
+    def _item_item(self, batch: Batch, known: _Global) -> tuple[Tensor, Tensor]:
+        """Pairs of the global batch, both ways or forward; other known positives of an anchor are no negatives."""
+        settings, found = self._settings, []
+        ways = ((0, 1), (1, 0)) if settings.pair_ways == "both" else ((0, 1),)
+        for anchor, positive in ways:
+            anchors = batch.pairs[:, anchor]
+            positions = torch.unique(known.pairs if settings.pair_candidates == "all" else known.pairs[:, positive])
+            vectors = known.vectors(positions)
+            if self.queue is not None:
+                positions, vectors = self.queue.beside(positions, vectors)
+            comparison = Comparison(
+                known.vectors(anchors),
+                vectors,
+                locate(positions, batch.pairs[:, positive]),
+                self.encoder.temperature,
+                settings.similarity,
             )
-        return self._ranks.world * (ways[0] + ways[1]) / 2
+            if settings.pair_loss == "direct_au":
+                ends = known.vectors(known.pairs[:, anchor]), known.vectors(torch.unique(known.pairs[:, positive]))
+                comparison = replace(comparison, all_anchors=ends[0], all_targets=ends[1])
+            partners = Partners(KnownPairs(known.pairs[:, anchor], known.pairs[:, positive]), anchors, positions)
+            several = settings.pair_loss == "supcon"
+            between = Between(
+                anchors,
+                positions,
+                comparison.target_idx,
+                own=partners.itself if several else partners.itself_or_known,
+                also=partners.known if several else None,
+            )
+            found.append(self._share(settings.pair_loss, comparison, between, batch.pair_weights))
+        shares, masked = [share for share, _ in found], [counts for _, counts in found]
+        return sum(shares[1:], shares[0]) / len(shares), sum(masked[1:], masked[0])
+
+    def _share(
+        self, name: LossName, comparison: Comparison, between: Between, weights: Tensor, most_rows: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """This rank's share of a task's loss, R times, and the counts of what was masked."""
+        settings, pairs = self._settings, most_rows is None
+        between = replace(between, **self._opinions(name, between, pairs))
+        sizes = [s for s in (most_rows, self._rows_compared(len(between.candidates))) if s is not None]
+        chunk = None if name in WHOLE_BATCH or not sizes else max(1, min(sizes))
+        losses, masked = in_chunks(chosen_loss(name, settings), comparison, chunk, between.relate)
+        total = self._ranks.sum(weights.sum())
+        counts = torch.zeros(len(KINDS), dtype=torch.int64, device=losses.device) if masked is None else masked
+        return self._ranks.world * weighted_mean(losses, weights, total), counts
+
+    def _rows_compared(self, num_candidates: int) -> int | None:
+        """With the gradient cache, so many anchors at a time as have no more scores than a batch of the chunk's size has."""
+        size = self._settings.cache_chunk_size
+        return None if size is None else min(size, max(size * size, _FEW_SCORES) // num_candidates)
+
+    def _opinions(self, name: LossName, between: Between, pairs: bool) -> dict[str, Any]:
+        """What beside the batch is asked about negatives: the table of pairs, and texts as a guide or a teacher."""
+        settings = self._settings
+        found: dict[str, Any] = {}
+        if _masks(settings.mask_known_pairs, pairs):
+            found["known_pairs"] = self._known_pairs
+        guides, teaches = _masks(settings.mask_guide, pairs), name == "distillation"
+        if guides or teaches:
+            text_of = self._catalogue.text_vectors
+            found["guide"] = Guide(text_of(between.anchor_items), text_of(between.candidates), between.target_idx)
+            found["margin"] = settings.guide_margin if guides else None
+            found["teacher_temperature"] = settings.teacher_temperature if teaches else None
+        return found
+
+    def _explicit(self, batch: Batch, known: _Global) -> Tensor:
+        """The last state of each history must score its next item above those that its user is known not to want (BPR)."""
+        sequences = trimmed(batch.explicit_sequences)
+        states = self._states(sequences[:, :-1], known)[:, -1]
+        items = batch.explicit_items
+        real = (items != PAD) & is_counted(sequences)[:, -1:] & (items != sequences[:, -1:])
+        positions = distinct(torch.cat([sequences[:, -1], items.flatten()]))
+        others = ~among(items.masked_fill(~real, PAD), positions)
+        target, similarity = locate(positions, sequences[:, -1]), self._settings.similarity
+        losses = bpr(Comparison(states, known.vectors(positions), target, self.encoder.temperature, similarity, mask=others))
+        weights = batch.explicit_weights * real.any(1)
+        return self._ranks.world * weighted_mean(losses, weights, self._ranks.sum(weights.sum())) + states.sum() * 0.0
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
@@ -171,21 +312,5 @@ class TrainStep(nn.Module):
             yield
 
 
-def _locate(ascending: Tensor, positions: Tensor) -> Tensor:
-    """Rows of ``positions`` in ``ascending``, which holds them all; padding lands anywhere."""
-    return torch.searchsorted(ascending, positions.contiguous()).clamp(max=len(ascending) - 1)
-
-
-def _known(anchors: Tensor, candidates: Tensor, pair_anchors: Tensor, pair_items: Tensor) -> Tensor:
-    """Bool [P, C]: the candidate is the anchor itself or another known positive of it."""
-    distinct, row = torch.unique(pair_anchors, return_inverse=True)
-    known = torch.zeros(len(distinct), len(candidates), dtype=torch.bool, device=anchors.device)
-    known[row, _locate(candidates, pair_items)] = True
-    return known[_locate(distinct, anchors)] | (candidates[None, :] == anchors[:, None])
-
-
-def _trimmed(sequences: Tensor) -> Tensor:
-    """Without the columns that are padding in every row; at least two stay."""
-    used = (sequences != PAD).any(0)
-    first = int(used.to(torch.int8).argmax()) if bool(used.any()) else sequences.shape[1]
-    return sequences[:, min(first, sequences.shape[1] - 2) :]
+def _masks(tasks: MaskedTasks, pairs: bool) -> bool:
+    return tasks == "both" or (pairs and tasks == "pairs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.encoder.model import Encoder
+from recsys_spark.encoder.negatives import KnownPairs
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.distributed import Ranks, process_group
@@ -27,6 +29,13 @@ CASES = {
     "in_batch, users only": {"negatives": "in_batch", "item_item_share": 0.0},
     "items only": {"negatives": "in_batch", "user_item_share": 0.0, "item_item_share": 1.0},
     "trained text": {"negatives": "in_batch"},
+    "drawn by popularity": {"negatives": "popularity", "num_negatives": 12, "loss": "sampled_softmax"},
+    "NCE in batch": {"negatives": "in_batch", "loss": "nce", "pair_loss": "triplet_semi_hard", "similarity": "euclidean"},
+    "DirectAU": {"negatives": "in_batch", "loss": "direct_au", "pair_loss": "direct_au"},
+    "several positives": {"loss": "supcon", "pair_loss": "supcon", "pair_candidates": "all", "matryoshka_dims": [2, 6]},
+    "queue": {"negatives": "in_batch", "queue_size": 9, "pair_ways": "forward"},
+    "masks": {"mask_known_pairs": "both", "mask_guide": "both", "guide_margin": 0.1, "pair_loss": "distillation"},
+    "in parts": {"negatives": "in_batch", "cache_chunk_size": 3, "explicit_share": 0.5},
 }
 
 
@@ -44,7 +53,10 @@ def make_step(case: str, ranks: Ranks) -> TrainStep:
     torch.manual_seed(5)
     encoder = Encoder(settings, 32, NUM_ITEMS, temperature=0.2, learn_temperature=True).double()
     train = TrainSettings(**({"item_item_share": 0.3} | CASES[case]))
-    step = TrainStep(encoder, catalogue, train, ranks, text)
+    known = KnownPairs(torch.tensor([0, 1, 2, 3]), torch.tensor([5, 6, 7, 8]))
+    step = TrainStep(encoder, catalogue, train, ranks, text, known_pairs=known)
+    if step.queue is not None:
+        step.queue.add(torch.arange(3, 15), torch.tensor(rng.normal(size=(12, 6))), seed=4)
     step.encoder.train()
     return step
 
@@ -64,7 +76,13 @@ def global_batch(case: str) -> Batch:
         sequences, weights = np.zeros((0, 2)), weights[:0]
     if CASES[case].get("item_item_share") == 0.0:
         pairs = pairs[:0]
-    return Batch(torch.tensor(sequences).long(), weights, pairs, torch.linspace(1.0, 2.0, len(pairs), dtype=torch.float64))
+    batch = Batch(torch.tensor(sequences).long(), weights, pairs, torch.linspace(1.0, 2.0, len(pairs), dtype=torch.float64))
+    batch = replace(batch, shared_seed=77)
+    if not CASES[case].get("explicit_share"):
+        return batch
+    unwanted = torch.tensor(rng.choice(known, size=(ROWS, 3)))
+    unwanted[::2, 1:] = -1
+    return replace(batch, explicit_sequences=batch.sequences, explicit_items=unwanted, explicit_weights=weights.flip(0))
 
 
 def part(batch: Batch, rank: int, world: int) -> Batch:
@@ -74,15 +92,16 @@ def part(batch: Batch, rank: int, world: int) -> Batch:
         size = len(values) // world
         return values[rank * size : (rank + 1) * size]
 
-    return Batch(rows(batch.sequences), rows(batch.sequence_weights), rows(batch.pairs), rows(batch.pair_weights))
+    parts = {f.name: rows(getattr(batch, f.name)) for f in fields(batch) if isinstance(getattr(batch, f.name), Tensor)}
+    return replace(batch, **parts)
 
 
-def gradients(step: torch.nn.Module, batch: Batch) -> tuple[float, dict[str, Tensor]]:
-    """This rank's share of the loss, and the gradients by name."""
-    loss = step(batch)[0]
-    loss.backward()
+def gradients(step: torch.nn.Module, batch: Batch) -> tuple[float, dict[str, Tensor], list[int]]:
+    """This rank's share of the loss, the gradients by name, and how many negatives were masked."""
+    out = step(batch)
+    out.loss.backward()
     named = {n.removeprefix("module."): p.grad for n, p in step.named_parameters() if p.grad is not None}
-    return float(loss.detach()), named
+    return float(out.loss.detach()), named, out.masked.tolist()
 
 
 def rank_main(rank: int, world: int, port: int, folder: str) -> None:
@@ -112,11 +131,12 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("case", list(CASES))
 def test_two_ranks_have_the_gradients_of_one_with_the_doubled_batch(two_ranks: list[dict[str, Any]], case: str) -> None:
     alone = Ranks(0, 1, torch.device("cpu"), None, None)
-    loss, expected = gradients(make_step(case, alone), global_batch(case))
+    loss, expected, masked = gradients(make_step(case, alone), global_batch(case))
     shares = [two_ranks[rank][case][0] for rank in range(2)]
     tolerance = 1e-6 if case != "trained text" else 1e-5  # the text model itself computes in float32
     assert sum(shares) / 2 == pytest.approx(loss, abs=tolerance)
     assert abs(shares[0] - shares[1]) > 1e-3  # the halves differ: an unweighted mean of means would not pass
+    assert [sum(counts) for counts in zip(*(two_ranks[rank][case][2] for rank in range(2)), strict=True)] == masked
     rtol = 0.0 if case != "trained text" else 1e-5
     largest = max(float(g.abs().max()) for g in expected.values())
     assert largest > 1e-3

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
@@ -146,3 +147,28 @@ def test_what_is_missing_is_named(spark: SparkSession, store: Store, commit: Com
     elsewhere = Context(spark, store, settings, "eval/r2", InstantCutoff(FIT_UNTIL, HISTORY_UNTIL, END), "r2")
     with pytest.raises(MissingTableError, match="table 'cooccurrence': not written"):
         stage.run(settings, elsewhere)
+
+
+def test_impressions_are_negatives_and_nothing_else(spark: SparkSession, store: Store, commit: Commit) -> None:
+    """Of three impressions one stands at the end of the fit, of an item user 1 has no event with; the others are too late,
+    or followed by an event. No history holds them."""
+    impressions = [(1, 8, 2.0, 1), (1, 4, 11.0, 1), (1, 3, 0.5, 1)]
+    met = {(u, i) for u, i, _, _ in FIT}
+    assert {(1, 8), (1, 4), (1, 3)} & met == {(1, 3)}
+    explicit = {"per_user": 2, "shown_types": ["impression"]}
+    off = {name: {"enabled": False} for name in ("behaviour", "collaborative", "knowledge_graph", "text")}
+    settings = config(store.root, negatives=explicit, **off)
+    settings = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"split": "time"})})
+    fill(store, commit, [*FIT, *VALIDATION, *impressions], TEXTS)
+    late = F.expr(f"if(event_pos >= {len(FIT) + len(VALIDATION)}, 'impression', event_type)")
+    store.replace("events", NS, store.read("events", NS).withColumn("event_type", late), commit)
+    report = stage.run(settings, context(store, settings))
+    rows = store.read("negatives", NS).collect()
+    assert {(r["user_idx"], r["item_idx"], r["source"]) for r in rows} == {(0, 7, "dislike"), (1, 8, "shown")}
+    sequences = {tuple(r["items"]) for r in store.read("training_sequences", NS).where("user_idx = 1").collect()}
+    assert sequences == {(3, 5, 7, 0), (-1, -1, 1, 3)}
+    trained = {r["user_idx"]: (r["items"], r["unwanted"]) for r in store.read("training_negatives", NS).collect()}
+    expected = {0: ([2, 4, 6, 8], [7, -1]), 1: ([3, 5, 7, 0], [8, -1])}
+    splits = {r["user_idx"]: r["split"] for r in rows}
+    assert trained == {user: row for user, row in expected.items() if splits[user] == "train"}
+    assert report.facts["num_training_negatives"] == len(trained) > 0

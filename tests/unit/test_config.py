@@ -108,3 +108,17 @@ def test_absent_and_broken_files(tmp_path: Path) -> None:
     broken.write_text("name = ")
     with pytest.raises(ConfigError, match="not TOML"):
         load_config(broken)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train.explicit_share": 0.1}, "needs pairs.negatives.per_user above 0"),
+        ({"pairs.negatives": {"shown_types": ["view"]}}, "needs evaluate.split = 'time'"),
+        ({"pairs.negatives": {"mined_first": 9, "mined_last": 5}}, "mined_last = 5 is before mined_first = 9"),
+    ],
+)
+def test_negatives_that_do_not_go_with_the_rest_are_refused(changes: dict[str, Any], said: str) -> None:
+    for key, value in changes.items():
+        with pytest.raises(ConfigError, match=said):
+            parse_config(_with(key, value))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys_spark.training.distributed import Ranks
-from recsys_spark.training.metrics import MetricLog, StepMetrics, loss_curve, read_metrics, recall_curve
+from recsys_spark.training.metrics import MetricLog, StepMetrics, loss_curve, masked_per_epoch, read_metrics, recall_curve
 from recsys_spark.training.validate import hits_at_k, recall
 
 
@@ -74,3 +74,11 @@ def test_loss_curve_has_at_most_the_points_asked_for() -> None:
     assert curve[-1] == [1000, 998.0]
     assert loss_curve(lines[:3]) == [[1, 1.0], [2, 2.0], [3, 3.0]]
     assert loss_curve([]) == []
+
+
+def test_masked_negatives_are_summed_by_epoch() -> None:
+    lines = [{"epoch": e, "masked_own": n, "masked_known_pair": 2 * n, "masked_guide": 1} for e, n in ((0, 1), (0, 5), (1, 7))]
+    assert masked_per_epoch([{"epoch": 0}, *lines]) == [
+        {"own": 6, "known_pair": 12, "guide": 2},
+        {"own": 7, "known_pair": 14, "guide": 1},
+    ]

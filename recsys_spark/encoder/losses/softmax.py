@@ -1,0 +1,77 @@
+"""InfoNCE over a batch, and the same over the whole catalogue: a full softmax, some anchors at a time."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from recsys_spark.encoder.losses.comparison import Comparison
+from recsys_spark.encoder.losses.mean import in_chunks, weighted_mean
+
+
+def softmax(comparison: Comparison) -> Tensor:
+    """The chance that the target is picked by its score among all candidates that are not excluded, as a loss [B].
+
+    ``loss_b = -log( exp(s_bt / tau) / sum_c exp(s_bc / tau) )``, t the target. 0 means the target has all the mass, log C means
+    chance. With the batch's positives as candidates this is InfoNCE, with the catalogue the full softmax; when candidates
+    were drawn by chance, ``sampled_softmax`` estimates the latter.
+    """
+    logits_BC = comparison.logits()
+    if comparison.mask is not None:
+        excluded_BC = comparison.mask.scatter(1, comparison.target_idx[:, None], False)
+        logits_BC = logits_BC.masked_fill(excluded_BC, float("-inf"))
+    return F.cross_entropy(logits_BC, comparison.target_idx, reduction="none")
+
+
+def info_nce(
+    anchors: Tensor,
+    candidates: Tensor,
+    target_idx: Tensor,
+    temperature: Tensor | float,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
+    total_weight: Tensor | float | None = None,
+) -> Tensor:
+    """InfoNCE: among all candidates, pick out the anchor's positive by its score.
+
+    ``loss_b = -log( exp(s_bt / tau) / sum_c exp(s_bc / tau) )`` with ``s = anchors @ candidates^T``, t the target and c
+    running over the candidates that are not excluded. The mean over b is weighted. 0 means the positive has all the
+    mass, log C means chance. With the batch's positives as candidates these are in-batch negatives (SimCLR's NT-Xent
+    in one direction); with the whole catalogue it is a full softmax (see ``full_softmax``).
+
+    Args:
+        anchors: float [B, D], unit length.
+        candidates: float [C, D], unit length.
+        target_idx: int64 [B], the row of the positive among the candidates.
+        temperature: tau > 0; a smaller one looks harder at the hardest negatives.
+        mask: bool [B, C], True = excluded from the sum; the target itself never is.
+        weights: float [B]; None counts each anchor once.
+        total_weight: what to divide by in place of ``weights.sum()``, for a mean that runs over several ranks.
+
+    Returns:
+        Scalar: weighted mean loss in nats; 0 when all weights are 0.
+
+    Papers: InfoNCE, van den Oord et al. 2018 (arXiv 1807.03748); NT-Xent, Chen et al. 2020 (arXiv 2002.05709).
+    """
+    comparison = Comparison(anchors, candidates, target_idx, temperature, mask=mask)
+    return weighted_mean(softmax(comparison), weights, total_weight)
+
+
+def full_softmax(
+    anchors: Tensor,
+    candidates: Tensor,
+    target_idx: Tensor,
+    temperature: Tensor | float,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
+    total_weight: Tensor | float | None = None,
+    chunk_size: int = 512,
+) -> Tensor:
+    """``info_nce`` with every item of the catalogue as candidate, ``chunk_size`` anchors at a time.
+
+    Same arguments and value; the [B, C] scores are never held at once: in training each chunk's scores are computed
+    again for the gradient, so memory is ``chunk_size x C`` floats. No sampling, hence no sampling bias to correct.
+    """
+    comparison = Comparison(anchors, candidates, target_idx, temperature, mask=mask)
+    losses, _ = in_chunks(softmax, comparison, chunk_size)
+    return weighted_mean(losses, weights, total_weight)
