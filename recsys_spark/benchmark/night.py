@@ -66,7 +66,8 @@ class BenchmarkNight(Night):
 
     @property
     def further_systems(self) -> tuple[str, ...]:
-        return (ENCODER, *((NO_PLACES,) if self._places else ()))
+        alone = (ENCODER,) if "encoder" in self.config.recommend.partners else ()
+        return (*alone, *((NO_PLACES,) if self._places else ()))
 
     def _fusion(self, model: ModelVersion | None) -> tuple[Fusion, NewItems | None]:
         fusion, new_items = super()._fusion(model)
@@ -82,9 +83,9 @@ class BenchmarkNight(Night):
         done = super().recommend(namespace)
         targets, challenger = self._targets(), self._model("eval")
         model = None if challenger is None else ModelRef(challenger.model_name, challenger.version)
-        self._alone(ENCODER, model, Fusion({"encoder": 1.0}), targets)
-        if self._places:
-            self._alone(NO_PLACES, model, self._fusion(challenger)[0], targets)
+        fusions = {ENCODER: Fusion({"encoder": 1.0}), NO_PLACES: self._fusion(challenger)[0]}
+        for name in self.further_systems:
+            self._alone(name, model, fusions[name], targets)
         return done
 
     def _alone(self, name: str, model: ModelRef | None, fusion: Fusion, targets: DataFrame) -> None:
