@@ -14,17 +14,20 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.log import configure
 
 _PR_SET_PDEATHSIG = 1
+# threads that wait for each other sleep: on a core that others use too, spinning ones keep off whoever they wait for
+WAIT_POLICY = "OMP_WAIT_POLICY"
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    WAIT_POLICY: "PASSIVE",
 }
 
 
 def start() -> None:
-    """Set up logging and mute library noise; call first in every entry point."""
+    """Set up logging, mute library noise and keep waiting threads from spinning; call first in every entry point."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -28,6 +28,7 @@ _DEFAULTS = {
     "spark.sql.execution.arrow.maxBytesPerBatch": "2147483647",  # else its size is computed anew for every row
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.adaptive.enabled": "true",
+    "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",  # see process.WAIT_POLICY
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.parquet.enableVectorizedReader": "true",
     "spark.python.sql.dataFrameDebugging.enabled": "false",  # else every column expression costs four round trips to the JVM

@@ -18,6 +18,7 @@ from tests.debug_data import QUICK
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before anything loads torch
 os.environ.setdefault("RECSYS_SPARK_THREADS", "1")  # per rank: tests start several on few cores
 # no test fails because the machine is busy
 hypothesis.settings.register_profile("busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 from recsys_spark import errors
 from recsys_spark.config.learning import TrainSettings
 from recsys_spark.log import get_logger
+from recsys_spark.process import WAIT_POLICY
 from recsys_spark.training.run import run_rank, threads
 
 log = get_logger(__name__)
@@ -63,7 +64,7 @@ def _attempt(job_path: Path, settings: TrainSettings, spark: SparkSession) -> st
 def _environment(settings: TrainSettings) -> Iterator[None]:
     """Variables for local ranks; on executors the rank sets the same in code."""
     local = settings.ranks if settings.local_ranks else 1
-    wanted = {"PYTHONWARNINGS": "ignore::FutureWarning", "OMP_NUM_THREADS": str(threads(local))}
+    wanted = {"PYTHONWARNINGS": "ignore::FutureWarning", "OMP_NUM_THREADS": str(threads(local)), WAIT_POLICY: "PASSIVE"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
