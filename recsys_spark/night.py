@@ -17,6 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from recsys_spark.code_version import code_version
 from recsys_spark.collaborative import stage as collaborative
 from recsys_spark.config import Config
+from recsys_spark.config.augment import AugmentSettings
 from recsys_spark.config.base import Settings
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.config.signals import PairsSettings
@@ -291,8 +292,13 @@ class Night:
     def _stand_in(self, champion: ModelVersion, context: Context, model_dir: Path) -> tuple[ModelVersion, Path]:
         recipe = json.loads((model_dir / "recipe.json").read_text())["config"]
         log.info("the champion has seen this holdout: its recipe is trained to the cutoff", version=champion.version)
-        parts: dict[str, type[Settings]] = {"pairs": PairsSettings, "encoder": EncoderSettings, "train": TrainSettings}
-        update = {name: kind.model_validate(recipe[name]) for name, kind in parts.items()}
+        parts: dict[str, type[Settings]] = {
+            "pairs": PairsSettings,
+            "encoder": EncoderSettings,
+            "train": TrainSettings,
+            "augment": AugmentSettings,
+        }
+        update = {name: kind.model_validate(recipe.get(name, {})) for name, kind in parts.items()}
         config = self.config.model_copy(update=update)
         self._pairs(config, context)
         trained = train.run(config, context, text_vectors)

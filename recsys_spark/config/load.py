@@ -9,9 +9,11 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from recsys_spark.config.augment import AugmentSettings
 from recsys_spark.config.base import Settings, validate
 from recsys_spark.config.ingest import SOURCE_PLACES, IngestSettings
 from recsys_spark.config.learning import EncoderSettings, RegistrySettings, TrainSettings
+from recsys_spark.config.moments import GAP, HOUR, WEEKDAY
 from recsys_spark.config.search import SearchSettings
 from recsys_spark.config.serving import (
     EmbedSettings,
@@ -38,6 +40,7 @@ class Config(Settings):
     pairs: PairsSettings = PairsSettings()
     encoder: EncoderSettings = EncoderSettings()
     train: TrainSettings = TrainSettings()
+    augment: AugmentSettings = AugmentSettings()
     registry: RegistrySettings = RegistrySettings()
     embed: EmbedSettings = EmbedSettings()
     recommend: RecommendSettings = RecommendSettings()
@@ -56,6 +59,16 @@ class Config(Settings):
     def _consistent(self) -> Config:
         if self.encoder.max_history < self.pairs.max_history:
             raise ValueError("encoder.max_history must be at least pairs.max_history")
+        timed = {part.name for part in self.encoder.moments} & {GAP, HOUR, WEEKDAY}
+        if timed and "ts" not in self.ingest.events.columns:
+            raise ValueError(f"[encoder] {', '.join(sorted(timed))} needs times: map ingest.events.columns.ts, or leave it out")
+        unmapped = {part.name for part in self.encoder.moments} - {GAP, HOUR, WEEKDAY, *self.ingest.events.context}
+        if unmapped:
+            raise ValueError(f"encoder.context names {sorted(unmapped)[0]!r}, which ingest.events.context does not keep")
+        if self.augment.adversarial_epsilon > 0 and not self.encoder.use_item_id:
+            raise ValueError("augment.adversarial_epsilon moves id parts: it needs encoder.use_item_id = true")
+        if self.augment.adversarial_epsilon > 0 and self.train.queue_size:
+            raise ValueError("augment.adversarial_epsilon would fill train.queue_size with moved vectors: leave one out")
         if self.evaluate.split == "table" and not self.evaluate.holdout_table:
             raise ValueError("evaluate.split = 'table' needs evaluate.holdout_table")
         if self.pairs.negatives.shown_types and self.cooccurrence.incremental:

@@ -17,6 +17,7 @@ class EmbedSettings(Settings):
 
     batch_size: int = Field(64, ge=1)
     texts_per_task: int = Field(2_000, ge=1)
+    profile_users: bool = False  # users without a history get the vector of an item with their profile text
 
 
 class RecommendSettings(Settings):

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +16,13 @@ from pyspark import Broadcast
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.context import Context
 from recsys_spark.embed.arrow import padded_lists, vector_column, vectors_of
 from recsys_spark.embed.shipping import Place, ship, worker_model
 from recsys_spark.embed.text_vectors import cached_vectors
-from recsys_spark.encoder.package import Description, read_description
+from recsys_spark.encoder.attributes import CATEGORY, values_of
+from recsys_spark.encoder.package import Description, PackagedModel, read_description
 from recsys_spark.encoder.text_source import Dtype, resolve_dtype, text_model_key
 from recsys_spark.errors import ConfigError
 from recsys_spark.tables.local import local_frame
@@ -48,14 +50,15 @@ def item_vectors(context: Context, model_dir: str | Path, items: DataFrame) -> D
 
 
 def with_input_sha(context: Context, model_dir: str | Path, items: DataFrame) -> DataFrame:
-    """``(item_idx, item_id, text, has_text, text_sha, input_sha)``: what encoding an item needs, and its identity."""
+    """``(item_idx, item_id, text, has_text, category, attributes, text_sha, input_sha)``: what encoding an item needs, and
+    its identity."""
     model = read_description(model_dir)
     known = local_frame(context.spark, [(i,) for i in model.known_items], "item_id string").withColumn("known", F.lit(True))
-    parts = F.concat_ws("|", "input_sha", F.coalesce("known", F.lit(False)).cast("string"), F.lit(_dtype(model)))
+    category = ["category"] if CATEGORY in model.settings.attributes else []  # attributes are in the table's input_sha
+    parts = F.concat_ws("|", "input_sha", F.coalesce("known", F.lit(False)).cast("string"), F.lit(_dtype(model)), *category)
     joined = items.join(known, "item_id", "left")
-    return joined.select(
-        "item_idx", "item_id", "text", "has_text", F.col("input_sha").alias("text_sha"), F.sha2(parts, 256).alias("input_sha")
-    )
+    columns = ["item_idx", "item_id", "text", "has_text", "category", "attributes"]
+    return joined.select(*columns, F.col("input_sha").alias("text_sha"), F.sha2(parts, 256).alias("input_sha"))
 
 
 def encode_items(context: Context, model_dir: str | Path, rows: DataFrame) -> DataFrame:
@@ -69,7 +72,8 @@ def encode_items(context: Context, model_dir: str | Path, rows: DataFrame) -> Da
         cached = cached_vectors(context, key).select(F.col("input_sha").alias("text_sha"), F.col("vector").alias("text_vector"))
         ready = rows.join(cached, "text_sha", "left")
     text = F.when(F.col("has_text") & F.col("text_vector").isNull(), F.col("text"))
-    needed = ready.select("item_idx", "item_id", text.alias("text"), "text_vector", "input_sha")
+    described = ["category", "attributes"] if model.settings.attributes else []
+    needed = ready.select("item_idx", "item_id", text.alias("text"), "text_vector", "input_sha", *described)
     return needed.mapInArrow(functools.partial(_encode_items, place, dtype, context.config.embed.batch_size), _ITEM_SCHEMA)
 
 
@@ -99,9 +103,45 @@ def _encode_items(place: Place, dtype: Dtype, batch_size: int, batches: Iterator
         fresh = np.flatnonzero(batch.column("text").is_valid().to_numpy(zero_copy_only=False))
         if len(fresh):
             text_vectors[fresh] = model.text.encode(batch.column("text").take(pa.array(fresh)).to_pylist(), batch_size)
-        vectors = model.encode_text_vectors(text_vectors, model.id_rows(batch.column("item_id").to_pylist()))
+        id_rows = model.id_rows(batch.column("item_id").to_pylist())
+        vectors = model.encode_text_vectors(text_vectors, id_rows, _value_rows(model, batch))
         columns = [batch.column("item_idx"), batch.column("item_id"), vector_column(vectors), batch.column("input_sha")]
         yield pa.RecordBatch.from_arrays(columns, names=["item_idx", "item_id", "vector", "input_sha"])
+
+
+def profile_rows(users: DataFrame, model_dir: str | Path) -> DataFrame:
+    """``(user_id, user_idx, text, num_events, history_sha)`` of users with a profile text; ``history_sha`` names the text."""
+    described = users.where(F.length(F.trim("profile_text")) > 0)
+    sha = F.sha2(F.concat_ws("|", F.lit("profile"), F.lit(_dtype(read_description(model_dir))), "profile_text"), 256)
+    text = F.col("profile_text").alias("text")
+    return described.select("user_id", "user_idx", text, F.lit(0).alias("num_events"), sha.alias("history_sha"))
+
+
+def encode_profiles(context: Context, model_dir: str | Path, rows: DataFrame) -> DataFrame:
+    """``(user_idx, vector)`` of rows of ``profile_rows``: that of an unknown item with this text.
+
+    Item pairs are trained to find each other from both sides, so an item's vector is a query as well.
+    """
+    absent = [F.lit(None).cast("string").alias(name) for name in ("item_id", "category", "text_sha")]
+    attributes = F.lit(None).cast("map<string,string>").alias("attributes")
+    as_items = rows.select(
+        F.col("user_idx").alias("item_idx"),
+        "text",
+        F.lit(True).alias("has_text"),
+        *absent,
+        attributes,
+        F.col("history_sha").alias("input_sha"),
+    )
+    return encode_items(context, model_dir, as_items).select(F.col("item_idx").alias("user_idx"), "vector")
+
+
+def _value_rows(model: PackagedModel, batch: pa.RecordBatch) -> NDArray[np.int64] | None:
+    """Rows of the batch's attribute values; None for a model that reads none."""
+    names = model.settings.attributes
+    if not names:
+        return None
+    columns = zip(batch.column("category").to_pylist(), batch.column("attributes").to_pylist(), strict=True)
+    return model.value_rows([values_of(category, dict(attributes or []), names) for category, attributes in columns])
 
 
 # -- users ------------------------------------------------------------------------------------------------------------
@@ -135,8 +175,8 @@ def user_vectors(context: Context, model_dir: str | Path, histories: DataFrame, 
     """``(user_id, user_idx, vector array<float>, history_sha, num_events)`` from histories (oldest first).
 
     Args:
-        histories: ``user_id, user_idx, items array<int>, num_events`` (``recsys_spark.histories``); the model's last
-            ``max_history`` items count.
+        histories: ``user_id, user_idx, items array<int>, num_events`` (``recsys_spark.histories``), and ``moments`` for a
+            model that reads them; the model's last ``max_history`` items count.
         items: the frame of ``item_vectors``, collected and broadcast.
 
     ``history_sha`` names the history's items and what their vectors were made of. Items without a vector are skipped,
@@ -148,62 +188,84 @@ def user_vectors(context: Context, model_dir: str | Path, histories: DataFrame, 
 
 def encode_users(context: Context, model_dir: str | Path, histories: DataFrame, block: Broadcast[ItemBlock]) -> DataFrame:
     """``user_vectors`` with the item vectors broadcast already."""
-    length = read_description(model_dir).settings.max_history
-    encode = functools.partial(_encode_users, ship(context.spark, model_dir), length, block)
-    return histories.select("user_id", "user_idx", "items", "num_events").mapInArrow(encode, _USER_SCHEMA)
+    settings = read_description(model_dir).settings
+    encode = functools.partial(_encode_users, ship(context.spark, model_dir), settings.max_history, block)
+    return histories.select(*_history_columns(settings)).mapInArrow(encode, _USER_SCHEMA)
+
+
+def _history_columns(settings: EncoderSettings) -> list[str]:
+    return ["user_id", "user_idx", "items", "num_events", *(["moments"] if settings.moments else [])]
 
 
 def with_history_sha(model_dir: str | Path, histories: DataFrame, block: Broadcast[ItemBlock]) -> DataFrame:
-    """``(user_id, user_idx, items, num_events, history_sha)`` of users with at least one item that has a vector."""
-    length = read_description(model_dir).settings.max_history
-    schema = "user_id string, user_idx int, items array<int>, num_events int, history_sha string"
-    hashing = functools.partial(_hash_histories, length, block)
-    return histories.select("user_id", "user_idx", "items", "num_events").mapInArrow(hashing, schema)
+    """``(user_id, user_idx, items, num_events, history_sha)`` of users with at least one item that has a vector, with
+    ``moments`` before the last where the model reads them."""
+    settings = read_description(model_dir).settings
+    moments = ", moments array<int>" if settings.moments else ""
+    schema = f"user_id string, user_idx int, items array<int>, num_events int{moments}, history_sha string"
+    hashing = functools.partial(_hash_histories, settings.max_history, block)
+    return histories.select(*_history_columns(settings)).mapInArrow(hashing, schema)
 
 
-def _compact(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Gaps (-1) moved to the left, the order of the rest kept, columns of padding alone dropped: [n, L] to [n, <= L]."""
+@dataclass(frozen=True)
+class Located:
+    """Users with an item that has a vector: their rows of the batch, their histories [n, L] as rows of the block (-1:
+    padding, on the left) and, where the model reads them, the moments [n, L] before these items."""
+
+    users: Any
+    rows: NDArray[np.int64]
+    moments: NDArray[np.int64] | None
+
+    def shas(self, block: ItemBlock) -> list[str]:
+        """Of the items, their inputs and moments, in order; padding does not count."""
+        filled, rows = self.rows >= 0, self.rows.clip(min=0)
+        parts = [block.item_idx[rows].astype(np.uint64), block.shas[rows]]
+        parts += [] if self.moments is None else [self.moments.astype(np.uint64)]
+        stacked = np.stack(parts, axis=-1)
+        return [hashlib.sha256(row[keep].tobytes()).hexdigest() for row, keep in zip(stacked, filled, strict=True)]
+
+    def vectors(self, model: PackagedModel, block: ItemBlock) -> NDArray[np.float32]:
+        """User vectors [n, D]."""
+        parts = [slice(start, start + USERS_AT_ONCE) for start in range(0, len(self.rows), USERS_AT_ONCE)]
+        moments = [None if self.moments is None else self.moments[part] for part in parts]
+        found = [model.encode_histories(block.vectors, self.rows[p], g) for p, g in zip(parts, moments, strict=True)]
+        return np.concatenate(found)
+
+
+def _compact(rows: NDArray[np.int64], also: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Holes (-1) moved to the left, the order of the rest kept, columns of padding alone dropped: [n, L] to [n, <= L];
+    what stands beside them goes with them."""
     order = np.argsort(rows >= 0, axis=1, kind="stable")
-    packed = np.take_along_axis(rows, order, axis=1)
-    longest = int((packed >= 0).sum(axis=1).max(initial=0))
-    return packed[:, packed.shape[1] - longest :]
+    first = rows.shape[1] - int((rows >= 0).sum(axis=1).max(initial=0))
+    packed = [None if values is None else np.take_along_axis(values, order, axis=1)[:, first:] for values in (rows, also)]
+    return cast("NDArray[np.int64]", packed[0]), packed[1]
 
 
-def _history_shas(rows: NDArray[np.int64], block: ItemBlock) -> list[str]:
-    """Of the items and their inputs, in order; padding does not count."""
-    filled = rows >= 0
-    parts = np.stack([block.item_idx[rows.clip(min=0)].astype(np.uint64), block.shas[rows.clip(min=0)]], axis=-1)
-    return [hashlib.sha256(row[keep].tobytes()).hexdigest() for row, keep in zip(parts, filled, strict=True)]
-
-
-def _located(batch: pa.RecordBatch, length: int, block: ItemBlock) -> tuple[Any, NDArray[np.int64]]:
-    """The batch's users that have an item with a vector, and their histories as rows of the block."""
-    rows = _compact(block.rows(padded_lists(batch.column("items"), length, PAD)))
+def _located(batch: pa.RecordBatch, length: int, block: ItemBlock) -> Located:
+    has_moments = "moments" in batch.schema.names
+    moments = padded_lists(batch.column("moments"), length, 0) if has_moments else None
+    rows, moments = _compact(block.rows(padded_lists(batch.column("items"), length, PAD)), moments)
     kept = np.flatnonzero((rows >= 0).any(axis=1))
-    return batch.take(pa.array(kept)), rows[kept]
+    return Located(batch.take(pa.array(kept)), rows[kept], None if moments is None else moments[kept])
 
 
 def _hash_histories(length: int, block: Broadcast[ItemBlock], batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        kept, rows = _located(batch, length, block.value)
-        if kept.num_rows:
-            shas = pa.array(_history_shas(rows, block.value), pa.string())
-            yield pa.RecordBatch.from_arrays([*kept.columns, shas], names=[*kept.schema.names, "history_sha"])
+        found = _located(batch, length, block.value)
+        if found.users.num_rows:
+            shas = pa.array(found.shas(block.value), pa.string())
+            yield pa.RecordBatch.from_arrays([*found.users.columns, shas], names=[*found.users.schema.names, "history_sha"])
 
 
 def _encode_users(
     place: Place, length: int, block: Broadcast[ItemBlock], batches: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        kept, rows = _located(batch, length, block.value)
-        if kept.num_rows == 0:
+        found = _located(batch, length, block.value)
+        if found.users.num_rows == 0:
             continue
-        model = worker_model(place, "float32")  # no text is encoded here
-        parts = [
-            model.encode_histories(block.value.vectors, rows[start : start + USERS_AT_ONCE])
-            for start in range(0, len(rows), USERS_AT_ONCE)
-        ]
-        shas = pa.array(_history_shas(rows, block.value), pa.string())
-        named = {name: kept.column(name) for name in kept.schema.names}
-        columns = [named["user_id"], named["user_idx"], vector_column(np.concatenate(parts)), shas, named["num_events"]]
+        vectors = found.vectors(worker_model(place, "float32"), block.value)  # no text is encoded here
+        shas = pa.array(found.shas(block.value), pa.string())
+        named = {name: found.users.column(name) for name in found.users.schema.names}
+        columns = [named["user_id"], named["user_idx"], vector_column(vectors), shas, named["num_events"]]
         yield pa.RecordBatch.from_arrays(columns, names=["user_id", "user_idx", "vector", "history_sha", "num_events"])

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pyspark import Broadcast
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
+from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.context import Context
 from recsys_spark.embed.encode import (
-    ItemBlock,
     encode_items,
+    encode_profiles,
     encode_users,
     frozen_key,
     item_block,
+    profile_rows,
     with_history_sha,
     with_input_sha,
 )
@@ -29,6 +32,7 @@ from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written, slice_of
 
 ITEMS, USERS = "item_embeddings", "user_embeddings"
+Encode = Callable[[DataFrame], DataFrame]
 Outcome = tuple[Written, int]  # what was written, and how many rows of it were encoded
 
 
@@ -44,15 +48,18 @@ def run(config: Config, context: Context, model: ModelVersion, model_dir: Path) 
         "model_version": model.version,
         "model": model_identity(model_dir),
         "dtype": resolve_dtype(description.settings.dtype),
+        "profile_users": config.embed.profile_users,
     }
     inputs = {"items": context.items_content(), "history": context.events_content("history")}
+    if config.embed.profile_users:
+        inputs["users"] = context.users_content()
     plan = StagePlan("embed", settings, inputs, (ITEMS, USERS))
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
         work = _Work(context, model, model_dir, commit)
         texts = work.texts()
         items, num_items = work.items()
-        users, num_users = work.users(description.settings.max_history)
+        users, num_users = work.users(description.settings)
         facts = {"items_encoded": num_items, "users_encoded": num_users, "texts_encoded": texts.rows if texts else 0}
         return [w for w in (texts, items, users) if w is not None], facts
 
@@ -89,28 +96,38 @@ class _Work:
             changed.unpersist()
             wanted.unpersist()
 
-    def users(self, max_history: int) -> Outcome:
+    def users(self, settings: EncoderSettings) -> Outcome:
         block = self._context.spark.sparkContext.broadcast(item_block(self._present(ITEMS)))
-        past = histories(self._context.events("history"), max_history)
+        past = histories(self._context.events("history"), settings.max_history, settings.moments)
         wanted = with_history_sha(self._dir, past, block).persist()
         present = self._present(USERS).select("user_id", "history_sha", "vector")
+        held: list[DataFrame] = [wanted]
         try:
-            return self._update_users(wanted, present, block)
+            by_history = functools.partial(encode_users, self._context, self._dir, block=block)
+            rows, count = self._updated(wanted, present, by_history, held)
+            if self._context.config.embed.profile_users:
+                others = profile_rows(self._context.users(), self._dir).join(wanted, "user_idx", "left_anti")
+                profiles, more = self._updated(others, present, self._profiles, held)
+                rows, count = rows.unionByName(profiles), count + more
+            return self._write(USERS, rows), count
         finally:
-            wanted.unpersist()
+            for frame in held:
+                frame.unpersist()
             block.unpersist()
 
-    def _update_users(self, wanted: DataFrame, present: DataFrame, block: Broadcast[ItemBlock]) -> Outcome:
+    def _profiles(self, changed: DataFrame) -> DataFrame:
+        return changed.join(encode_profiles(self._context, self._dir, changed), "user_idx")
+
+    @staticmethod
+    def _updated(wanted: DataFrame, present: DataFrame, encode: Encode, held: list[DataFrame]) -> tuple[DataFrame, int]:
+        """Rows of users as they should be, and how many of them are encoded anew; what is persisted goes into ``held``."""
         same = ["user_id", "history_sha"]
         columns = ["user_id", "user_idx", "vector", "history_sha", "num_events"]
         kept = wanted.join(present, same).select(*columns)
         changed = wanted.join(present.select(*same), same, "left_anti").persist()
-        try:
-            count = changed.count()
-            fresh = encode_users(self._context, self._dir, changed, block).select(*columns)
-            return self._write(USERS, kept.unionByName(fresh) if count else kept), count
-        finally:
-            changed.unpersist()
+        held.append(changed)
+        count = changed.count()
+        return (kept.unionByName(encode(changed).select(*columns)) if count else kept), count
 
     def _present(self, table: str) -> DataFrame:
         return self._context.store.read_or_empty(table, self._context.namespace).where(self._slice)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ MIN_TEMPERATURE = 0.01  # a learned temperature stops here, as in CLIP (Radford 
 class Encoder(nn.Module):
     """Legend: N items, B users, L history length, T text vector length, D = ``settings.dimension``.
 
-    The text model is not part of it: its vectors come in, from a cache or from a ``TextEncoder``.
+    The text model is not part of it: its vectors come in, from a cache or from a ``TextEncoder``. ``counts`` and
+    ``num_values`` are the item tower's.
 
     Raises:
         ConfigError: the dimension is not a multiple of the number of heads.
@@ -31,15 +33,23 @@ class Encoder(nn.Module):
         num_known_items: int,
         temperature: float = 0.07,
         learn_temperature: bool = False,
+        counts: Sequence[float] | Tensor | None = None,
+        num_values: int = 0,
     ) -> None:
         super().__init__()
         if settings.dimension % settings.user_heads:
             found = f"dimension {settings.dimension}, user_heads {settings.user_heads}"
             raise ConfigError("[encoder]", found, "a dimension that is a multiple of user_heads", "change one of them")
         self.settings, self.text_dim, self.num_known_items = settings, text_dim, num_known_items
-        self.item_tower = ItemTower(text_dim, settings.dimension, num_known_items, settings.use_item_id, settings.item_id_dropout)
+        self.num_values = num_values
+        self.item_tower = ItemTower(settings, text_dim, num_known_items, counts, num_values)
         self.user_tower = UserTower(
-            settings.dimension, settings.user_layers, settings.user_heads, settings.max_history, settings.dropout
+            settings.dimension,
+            settings.user_layers,
+            settings.user_heads,
+            settings.max_history,
+            settings.dropout,
+            settings.moments,
         )
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=learn_temperature)
 
@@ -48,16 +58,20 @@ class Encoder(nn.Module):
         """Scalar that scores are divided by in the losses; has a gradient where it is learned."""
         return self.log_temperature.exp().clamp(min=MIN_TEMPERATURE)
 
-    def item_vectors(self, text_vectors: Tensor, id_rows: Tensor) -> Tensor:
-        """Item vectors [N, D] of unit length from text vectors [N, T] and id rows int64 [N] (-1: unknown)."""
-        vectors: Tensor = self.item_tower(text_vectors, id_rows)
+    def item_vectors(self, text_vectors: Tensor, id_rows: Tensor, value_rows: Tensor | None = None) -> Tensor:
+        """Item vectors [N, D] of unit length from text vectors [N, T], id rows int64 [N] (-1: unknown) and, where the
+        settings name attributes, rows of their values int64 [N, A], padded with -1."""
+        vectors: Tensor = self.item_tower(text_vectors, id_rows, value_rows)
         return vectors
 
-    def user_states(self, history_vectors: Tensor, is_item: Tensor) -> Tensor:
-        """States [B, L, D] of unit length; position l has seen items 0..l. Padding (``is_item`` False) gives zeros."""
-        states: Tensor = self.user_tower(history_vectors, is_item)
+    def user_states(self, history_vectors: Tensor, is_item: Tensor, moments: Tensor | None = None) -> Tensor:
+        """States [B, L, D] of unit length; position l has seen items 0..l. Padding (``is_item`` False) gives zeros.
+
+        ``moments``: int64 [B, L], when and where each item was met, for settings that name parts of it.
+        """
+        states: Tensor = self.user_tower(history_vectors, is_item, moments)
         return states
 
-    def user_vectors(self, history_vectors: Tensor, is_item: Tensor) -> Tensor:
+    def user_vectors(self, history_vectors: Tensor, is_item: Tensor, moments: Tensor | None = None) -> Tensor:
         """User vectors [B, D]: the state of the last position. Histories are padded on the left."""
-        return self.user_states(history_vectors, is_item)[:, -1]
+        return self.user_states(history_vectors, is_item, moments)[:, -1]

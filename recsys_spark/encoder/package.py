@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,16 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from recsys_spark.config.learning import EncoderSettings
+from recsys_spark.encoder.attributes import attribute_rows
 from recsys_spark.encoder.item_tower import UNKNOWN
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.encoder.text_source import Dtype
 from recsys_spark.errors import RegistryError
 
-FORMAT = 1
+FORMAT = 2
 ENCODER_JSON, WEIGHTS, KNOWN_ITEMS, TEXT_MODEL = "encoder.json", "weights.safetensors", "known_items.json", "text_model"
+ATTRIBUTES = "attributes.json"
 FUSION_JSON, RECIPE_JSON = "fusion.json", "recipe.json"
 Fusion = dict[str, dict[str, float]]
 
@@ -37,6 +39,8 @@ def save_model(
     known_item_ids: Sequence[str],
     temperature: float,
     recipe: dict[str, Any],
+    attribute_values: Sequence[str] = (),
+    calibrated_temperature: float | None = None,
 ) -> Path:
     """Write the model folder; a folder that is there is replaced as a whole, so a half-written one is never found.
 
@@ -44,6 +48,8 @@ def save_model(
         known_item_ids: item_id of each row of the id embedding, in order.
         temperature: the one the model was trained at, in the end.
         recipe: what made it: the config and facts, JSON values only.
+        attribute_values: ``name=value`` of each row of the attribute embedding, in order.
+        calibrated_temperature: of probabilities, fitted on validation; None: it was not.
     """
     target = Path(folder)
     partial = target.with_name(f"{target.name}.partial")
@@ -55,10 +61,12 @@ def save_model(
         "text_dim": encoder.text_dim,
         "num_known_items": encoder.num_known_items,
         "temperature": float(temperature),
+        "calibrated_temperature": calibrated_temperature,
         "tokenizer_sha": text_encoder.tokenizer_sha,
     }
     _write_json(partial / ENCODER_JSON, description)
     _write_json(partial / KNOWN_ITEMS, list(known_item_ids))
+    _write_json(partial / ATTRIBUTES, list(attribute_values))
     _write_json(partial / RECIPE_JSON, recipe)
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in encoder.state_dict().items()}
     save_file(weights, partial / WEIGHTS)
@@ -75,17 +83,20 @@ def save_fusion(folder: str | Path, segments: Fusion) -> None:
 
 @dataclass(frozen=True)
 class Description:
-    """What a model folder says about itself; ``known_items`` in the order of the id embedding's rows."""
+    """What a model folder says about itself; ``known_items`` and ``attribute_values`` in the order of the embeddings' rows."""
 
     settings: EncoderSettings
     text_dim: int
     known_items: tuple[str, ...]
     temperature: float
+    attribute_values: tuple[str, ...] = ()
+    calibrated_temperature: float | None = None
 
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """A loaded model folder. ``known_items``: item_id -> row of the id embedding; ``fusion``: segment -> weights."""
+    """A loaded model folder. ``known_items``: item_id -> row of the id embedding; ``attribute_values``: name=value -> row
+    of the attribute embedding; ``fusion``: segment -> weights."""
 
     folder: Path
     encoder: Encoder
@@ -95,6 +106,8 @@ class PackagedModel:
     temperature: float
     recipe: dict[str, Any]
     dtype: Dtype
+    attribute_values: dict[str, int] = field(default_factory=dict)
+    calibrated_temperature: float | None = None
 
     @functools.cached_property
     def text(self) -> TextEncoder:
@@ -105,32 +118,64 @@ class PackagedModel:
         """Rows of the id embedding int64 [n]; -1 for an id that training did not see, or None."""
         return np.array([UNKNOWN if i is None else self.known_items.get(i, UNKNOWN) for i in item_ids], dtype=np.int64)
 
-    def encode_items(self, texts: Sequence[str], item_ids: Sequence[str | None] | None = None) -> NDArray[np.float32]:
-        """Item vectors float32 [n, D] of unit length from texts and, where known, item ids."""
+    def value_rows(self, values: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+        """Rows of the attribute embedding int64 [n, A] of each item's ``name=value``; those training did not see are left out."""
+        return attribute_rows(values, self.attribute_values, self.settings.max_attribute_values)
+
+    def encode_items(
+        self,
+        texts: Sequence[str],
+        item_ids: Sequence[str | None] | None = None,
+        values: Sequence[Sequence[str]] | None = None,
+    ) -> NDArray[np.float32]:
+        """Item vectors float32 [n, D] of unit length from texts and, where known, item ids and ``name=value`` of attributes."""
         rows = self.id_rows([None] * len(texts) if item_ids is None else item_ids)
-        return self.encode_text_vectors(self.text.encode(texts), rows)
+        return self.encode_text_vectors(self.text.encode(texts), rows, None if values is None else self.value_rows(values))
 
     @torch.inference_mode()
-    def encode_text_vectors(self, text_vectors: NDArray[np.float32], id_rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Item vectors float32 [n, D] from text vectors [n, T] and id rows [n]."""
-        vectors = self.encoder.item_vectors(torch.tensor(text_vectors, dtype=torch.float32), torch.tensor(id_rows))
+    def encode_text_vectors(
+        self, text_vectors: NDArray[np.float32], id_rows: NDArray[np.int64], value_rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Item vectors float32 [n, D] from text vectors [n, T], id rows [n] and rows of attribute values [n, A]."""
+        values = None if value_rows is None else torch.tensor(value_rows)
+        vectors = self.encoder.item_vectors(torch.tensor(text_vectors, dtype=torch.float32), torch.tensor(id_rows), values)
         return np.asarray(vectors.numpy(), dtype=np.float32)
 
     @torch.inference_mode()
-    def encode_users(self, history_vectors: NDArray[np.float32], is_item: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """User vectors float32 [B, D] from left-padded histories of item vectors [B, L, D] and their mask [B, L]."""
+    def encode_users(
+        self, history_vectors: NDArray[np.float32], is_item: NDArray[np.bool_], moments: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """User vectors float32 [B, D] from left-padded histories of item vectors [B, L, D], their mask [B, L] and, for a model
+        told of them, the moments [B, L] of the items (None: not known)."""
         if history_vectors.shape[0] == 0 or history_vectors.shape[1] == 0:
             return np.zeros((history_vectors.shape[0], self.settings.dimension), dtype=np.float32)
         vectors = self.encoder.user_vectors(
-            torch.tensor(history_vectors, dtype=torch.float32), torch.tensor(is_item, dtype=torch.bool)
+            torch.tensor(history_vectors, dtype=torch.float32),
+            torch.tensor(is_item, dtype=torch.bool),
+            None if moments is None else torch.tensor(moments, dtype=torch.int64),
         )
         return np.asarray(vectors.numpy(), dtype=np.float32)
 
-    def encode_histories(self, item_vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    @torch.inference_mode()
+    def next_item_chances(self, users: NDArray[np.float32], items: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probability [B, N] that each of the items is what the user meets next, given that it is one of them.
+
+        Softmax of scores by the temperature that was fitted on validation, else by that of training.
+
+        Args:
+            users: [B, D].
+            items: [N, D], all that may be next; leave out what the user has already where that does not come again.
+        """
+        scores = torch.tensor(users) @ torch.tensor(items).T / (self.calibrated_temperature or self.temperature)
+        return np.asarray(scores.softmax(1).numpy(), dtype=np.float32)
+
+    def encode_histories(
+        self, item_vectors: NDArray[np.float32], rows: NDArray[np.int64], moments: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
         """User vectors [B, D] from item vectors [N, D] and left-padded histories [B, L] of rows in them (-1: padding)."""
         if len(item_vectors) == 0 or rows.shape[1] == 0:
             return np.zeros((len(rows), self.settings.dimension), dtype=np.float32)
-        return self.encode_users(item_vectors[rows.clip(min=0)], rows >= 0)
+        return self.encode_users(item_vectors[rows.clip(min=0)], rows >= 0, moments)
 
 
 def load_model(folder: str | Path, dtype: Dtype | None = None) -> PackagedModel:
@@ -142,12 +187,14 @@ def load_model(folder: str | Path, dtype: Dtype | None = None) -> PackagedModel:
     root = Path(folder)
     description = read_description(root)
     settings = description.settings
-    encoder = Encoder(settings, description.text_dim, len(description.known_items))
+    values = {value: row for row, value in enumerate(description.attribute_values)}
+    encoder = Encoder(settings, description.text_dim, len(description.known_items), num_values=len(values))
     _load_weights(encoder, root)
     fusion = _read_json(root / FUSION_JSON)["segments"] if (root / FUSION_JSON).exists() else {}
     recipe = _read_json(root / RECIPE_JSON) if (root / RECIPE_JSON).exists() else {}
     known = {item_id: row for row, item_id in enumerate(description.known_items)}
-    return PackagedModel(root, encoder.eval(), known, fusion, settings, description.temperature, recipe, dtype or settings.dtype)
+    how = (description.temperature, recipe, dtype or settings.dtype, values, description.calibrated_temperature)
+    return PackagedModel(root, encoder.eval(), known, fusion, settings, *how)
 
 
 def read_description(folder: str | Path) -> Description:
@@ -169,14 +216,22 @@ def read_description(folder: str | Path) -> Description:
     known = tuple(str(item_id) for item_id in _read_json(root / KNOWN_ITEMS))
     if len(known) != int(document["num_known_items"]):
         raise RegistryError(f"model {root}", f"{len(known)} known items", str(document["num_known_items"]), _AGAIN)
-    return Description(settings, int(document["text_dim"]), known, float(document["temperature"]))
+    values = tuple(str(value) for value in _read_json(root / ATTRIBUTES))
+    calibrated = document.get("calibrated_temperature")
+    return Description(settings, int(document["text_dim"]), known, float(document["temperature"]), values, calibrated)
 
 
 def model_identity(folder: str | Path) -> str:
     """Hash of all that decides a model's vectors: equal identities, equal vectors."""
     root = Path(folder)
     digest = hashlib.sha256()
-    parts = [root / ENCODER_JSON, root / KNOWN_ITEMS, root / WEIGHTS, *sorted((root / TEXT_MODEL).glob("*.safetensors"))]
+    parts = [
+        root / ENCODER_JSON,
+        root / KNOWN_ITEMS,
+        root / ATTRIBUTES,
+        root / WEIGHTS,
+        *sorted((root / TEXT_MODEL).glob("*.safetensors")),
+    ]
     for path in parts:
         if path.exists():
             with path.open("rb") as file:

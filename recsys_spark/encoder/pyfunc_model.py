@@ -10,6 +10,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 
+from recsys_spark.config.moments import Part, moment_of
+from recsys_spark.encoder.attributes import values_of
 from recsys_spark.encoder.package import PackagedModel, load_model
 from recsys_spark.errors import InputError
 
@@ -20,13 +22,16 @@ _WHERE = "predict"
 class EncoderModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """``predict(model_input, params={"tower": "item" | "user"})`` gives one unit vector (list of float) for each row.
 
-    item: a DataFrame with ``text`` and optionally ``item_id``, or a list of strings or of {"text", "item_id"}.
-    user: a DataFrame with ``history``, or a list of histories; a history is a list of item texts or of
-    {"text", "item_id"}, oldest first. A history of no item gives the zero vector.
+    item: a DataFrame with ``text`` and optionally ``item_id``, ``category`` and ``attributes`` (a dict, values of one
+    attribute joined by "|"), or a list of strings or of such rows as dicts.
+    user: a DataFrame with ``history``, or a list of histories; a history is a list of item texts or of such rows, oldest
+    first. A history of no item gives the zero vector. A row of a history may also say what the model is told of moments:
+    ``gap_seconds`` (since the item before), ``hour`` (0-23), ``weekday`` (1 = Sunday), ``context`` (a dict).
     """
 
     def load_context(self, context: Any) -> None:
         self._model = load_model(Path(context.artifacts["model"]))
+        self._names = self._model.settings.attributes
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[list[float]]:
         """Vectors for each row, in order.
@@ -36,13 +41,16 @@ class EncoderModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """
         tower = (params or {}).get("tower", "item")
         if tower == "item":
-            return list(_item_vectors(self._model, _items(_rows(model_input))).tolist())
+            return list(_item_vectors(self._model, _items(_rows(model_input), self._names)).tolist())
         if tower == "user":
-            return list(_user_vectors(self._model, _histories(_rows(model_input))).tolist())
+            return list(
+                _user_vectors(self._model, _histories(_rows(model_input), self._names, self._model.settings.moments)).tolist()
+            )
         raise InputError(_WHERE, f"tower {tower!r}", "'item' or 'user'", "params={'tower': 'item'}")
 
 
-Item = tuple[str, str | None]  # text, item_id
+Item = tuple[str, str | None, tuple[str, ...]]  # text, item_id, name=value of its attributes
+Event = tuple[Item, int]  # an item of a history, and its moment
 
 
 def _rows(model_input: Any) -> list[Any]:
@@ -53,12 +61,14 @@ def _rows(model_input: Any) -> list[Any]:
     return [model_input] if isinstance(model_input, str | Mapping) else list(model_input)
 
 
-def _item(value: Any) -> Item:
+def _item(value: Any, names: Sequence[str]) -> Item:
     if isinstance(value, str):
-        return value, None
+        return value, None, ()
     if not isinstance(value, Mapping) or not {"text", "item_id"} & set(value):
         raise InputError(_WHERE, f"an item that is {type(value).__name__}", "a text, or a row with 'text' (and 'item_id')")
-    return _text(value.get("text")) or "", _text(value.get("item_id"))
+    attributes = value.get("attributes")
+    found = values_of(_text(value.get("category")), attributes if isinstance(attributes, Mapping) else None, names)
+    return _text(value.get("text")) or "", _text(value.get("item_id")), tuple(found)
 
 
 def _text(value: Any) -> str | None:
@@ -66,38 +76,46 @@ def _text(value: Any) -> str | None:
     return None if missing else str(value)
 
 
-def _items(rows: Sequence[Any]) -> list[Item]:
-    return [_item(row) for row in rows]
+def _items(rows: Sequence[Any], names: Sequence[str]) -> list[Item]:
+    return [_item(row, names) for row in rows]
 
 
-def _histories(rows: Sequence[Any]) -> list[list[Item]]:
+def _histories(rows: Sequence[Any], names: Sequence[str], parts: Sequence[Part]) -> list[list[Event]]:
     found = [row.get("history", row) if isinstance(row, Mapping) else row for row in rows]
     for history in found:
         if isinstance(history, str | Mapping):
             raise InputError(_WHERE, "a row without a history", "a column 'history' with lists of items, oldest first")
-    return [_items([] if history is None else list(history)) for history in found]
+    given = [[] if history is None else list(history) for history in found]
+    return [[(_item(row, names), _moment(row, parts)) for row in history] for history in given]
+
+
+def _moment(row: Any, parts: Sequence[Part]) -> int:
+    return moment_of(parts, row) if isinstance(row, Mapping) else 0
 
 
 def _item_vectors(model: PackagedModel, items: Sequence[Item]) -> Any:
     if not items:
         return np.zeros((0, model.settings.dimension), dtype=np.float32)
-    return model.encode_items([text for text, _ in items], [item_id for _, item_id in items])
+    texts, ids, values = zip(*items, strict=True)
+    return model.encode_items(texts, ids, values)
 
 
-def _user_vectors(model: PackagedModel, histories: Sequence[Sequence[Item]]) -> Any:
+def _user_vectors(model: PackagedModel, histories: Sequence[Sequence[Event]]) -> Any:
     """Each distinct item is encoded once, then the last ``max_history`` of each history go through the user tower."""
     kept = [list(history)[-model.settings.max_history :] for history in histories]
-    row_of = {item: row for row, item in enumerate(dict.fromkeys(item for history in kept for item in history))}
+    row_of = {item: row for row, item in enumerate(dict.fromkeys(item for history in kept for item, _ in history))}
     items = _item_vectors(model, list(row_of))
     vectors = np.zeros((len(kept), model.settings.dimension), dtype=np.float32)
     for start in range(0, len(kept), BATCH):
         part = kept[start : start + BATCH]
         length = max((len(history) for history in part), default=0)
         rows = np.full((len(part), length), -1, dtype=np.int64)
+        moments = np.zeros((len(part), length), dtype=np.int64)
         for number, history in enumerate(part):
             if history:
-                rows[number, length - len(history) :] = [row_of[item] for item in history]
-        vectors[start : start + BATCH] = model.encode_histories(items, rows)
+                rows[number, length - len(history) :] = [row_of[item] for item, _ in history]
+                moments[number, length - len(history) :] = [moment for _, moment in history]
+        vectors[start : start + BATCH] = model.encode_histories(items, rows, moments)
     return vectors
 
 

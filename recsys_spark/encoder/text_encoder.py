@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from recsys_spark.encoder.text_source import Dtype, load_source, resolve_dtype, tokenizer_text
 
 CHARS_PER_TOKEN = 32  # a text is cut to this many characters a token before tokenising: 100,000 characters cost nothing
-TextTraining = Literal["frozen", "last_layers", "full"]
+TextTraining = Literal["frozen", "last_layers", "lora", "full"]
 
 
 class TextEncoder(nn.Module):
@@ -34,6 +35,8 @@ class TextEncoder(nn.Module):
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
         self._pad = int(tokenizer.pad_token_id or 0)
+        unknown = tokenizer.unk_token_id or self._pad
+        self.mask_token = int(unknown if tokenizer.mask_token_id is None else tokenizer.mask_token_id)  # what hides a word
 
     @classmethod
     def load(cls, name_or_path: str | Path, max_tokens: int, dtype: Dtype = "auto") -> TextEncoder:
@@ -80,14 +83,18 @@ class TextEncoder(nn.Module):
 
     def forward(self, ids: Tensor, num_tokens: Tensor) -> Tensor:
         """Text vectors [n, T], float32, unit length, from token ids [n, S] and token counts [n]; with gradients."""
-        real = torch.arange(ids.shape[1], device=ids.device) < num_tokens[:, None]
-        attended = real.clone()
-        attended[:, 0] = True  # a text of no tokens would attend to nothing and turn into NaN
-        tokens = ids.long().masked_fill(~attended, self._pad)
-        states = self.model(input_ids=tokens, attention_mask=attended.long()).last_hidden_state
-        weights = real[..., None].to(states.dtype)
+        states = self.states(ids, num_tokens)
+        weights = (torch.arange(ids.shape[1], device=ids.device) < num_tokens[:, None])[..., None].to(states.dtype)
         mean = (states * weights).sum(1).float() / num_tokens.clamp(min=1)[:, None]
         return F.normalize(mean, dim=-1)
+
+    def states(self, ids: Tensor, num_tokens: Tensor) -> Tensor:
+        """States [n, S, T] of the tokens, of the model's own type; those of padding mean nothing."""
+        attended = torch.arange(ids.shape[1], device=ids.device) < num_tokens[:, None]
+        attended[:, 0] = True  # a text of no tokens would attend to nothing and turn into NaN
+        tokens = ids.long().masked_fill(~attended, self._pad)
+        found: Tensor = self.model(input_ids=tokens, attention_mask=attended.long()).last_hidden_state
+        return found
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
@@ -106,9 +113,15 @@ class TextEncoder(nn.Module):
         self.model.train(was_training)
         return vectors
 
-    def train_only(self, mode: TextTraining, layers: int = 1) -> list[nn.Parameter]:
-        """Let only part of the weights learn and return it: none, the last ``layers`` layers, or all."""
+    def train_only(self, mode: TextTraining, layers: int = 1, rank: int = 8, alpha: float = 16.0) -> list[nn.Parameter]:
+        """Let only part of the weights learn and return it: none, the last ``layers`` layers, an update of rank ``rank`` to
+        every linear layer (LoRA, Hu et al. 2021, arXiv 2106.09685: ``W + alpha / rank * B A``, B = 0 at first), or all."""
         self.model.requires_grad_(mode == "full")
+        if mode == "lora":
+            from peft import LoraConfig, get_peft_model
+
+            config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0)
+            self.model = get_peft_model(self.model, config)
         if mode == "last_layers":
             for layer in _layers(self.model)[-layers:]:
                 layer.requires_grad_(True)
@@ -120,6 +133,8 @@ class TextEncoder(nn.Module):
         self._hf_tokenizer.save_pretrained(str(folder))
         (folder / "tokenizer.json").write_text(self._tokenizer_json, encoding="utf-8")
         model: Any = self.model
+        if hasattr(model, "merge_and_unload"):  # LoRA: one matrix each, so that who loads the folder needs no peft
+            model = copy.deepcopy(model).merge_and_unload()
         if self.dtype != torch.float32:  # rounded for speed; the source still has the full weights
             model = TextEncoder.load(self.source, self.max_tokens, "float32").model
         model.save_pretrained(str(folder))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from recsys_spark.config.moments import Part
 
 
 class Block(nn.Module):
@@ -40,10 +43,14 @@ class UserTower(nn.Module):
 
     A causal transformer as in SASRec (Kang & McAuley 2018). Positions are learned and counted from the end: the newest
     item is always at position 0, so padding on the left, or a shorter array, changes nothing. Items further back than
-    ``max_history`` share the last position.
+    ``max_history`` share the last position. Each part of a moment (``recsys_spark.config.moments``: the time since the item
+    before, hour, weekday, device) adds a vector of its own; for times after TiSASRec (Li et al. 2020), which learns one for
+    every pair of items.
     """
 
-    def __init__(self, dimension: int, layers: int, heads: int, max_history: int, dropout: float) -> None:
+    def __init__(
+        self, dimension: int, layers: int, heads: int, max_history: int, dropout: float, parts: Sequence[Part] = ()
+    ) -> None:
         super().__init__()
         self.scale = math.sqrt(dimension)  # unit vectors have components of about 1/sqrt(D); the blocks expect about 1
         self.positions = nn.Embedding(max_history, dimension)
@@ -51,13 +58,26 @@ class UserTower(nn.Module):
         self.blocks = nn.ModuleList(Block(dimension, heads, dropout) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(dimension)
+        self._parts = tuple(parts)
+        tables = [nn.Embedding(part.size, dimension) for part in parts]
+        for table in tables:
+            nn.init.normal_(table.weight, std=0.02)
+        self.moments = nn.ModuleList(tables)
 
-    def forward(self, history_BLD: Tensor, is_item_BL: Tensor) -> Tensor:
-        """Unit states [B, L, D]; zero at padding. ``is_item_BL`` is False at padding, whose vectors are not read."""
+    def forward(self, history_BLD: Tensor, is_item_BL: Tensor, moments_BL: Tensor | None = None) -> Tensor:
+        """Unit states [B, L, D]; zero at padding. ``is_item_BL`` is False at padding, whose vectors are not read.
+
+        ``moments_BL``: int64, read by a tower with parts of them; None: nothing is known.
+        """
         length = history_BLD.shape[1]
         from_end_L = torch.arange(length - 1, -1, -1, device=history_BLD.device).clamp(max=self.positions.num_embeddings - 1)
         items_BLD = history_BLD.masked_fill(~is_item_BL[..., None], 0.0)
-        x_BLD = self.dropout(items_BLD * self.scale + self.positions(from_end_L))
+        x_BLD = items_BLD * self.scale + self.positions(from_end_L)
+        if self._parts:
+            known_BL = torch.zeros_like(is_item_BL, dtype=torch.int64) if moments_BL is None else moments_BL
+            for part, table in zip(self._parts, self.moments, strict=True):
+                x_BLD = x_BLD + table(known_BL // part.unit % part.size)
+        x_BLD = self.dropout(x_BLD)
         allowed_B1LL = _allowed(is_item_BL)
         for block in self.blocks:
             x_BLD = block(x_BLD, allowed_B1LL)

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.embed.encode import item_vectors, user_vectors
-from recsys_spark.encoder.package import model_identity
+from recsys_spark.encoder.package import model_identity, read_description
 from recsys_spark.histories import histories
 from recsys_spark.search.choose import prepare
 from recsys_spark.search.sharded import search_all
@@ -46,7 +46,8 @@ def _mined(config: Config, context: Context, model_dir: Path) -> tuple[DataFrame
     wanted, fit = config.pairs.negatives, context.events("fit")
     known = context.items().join(fit.select("item_idx"), "item_idx", "left_semi")
     items = context.kept(_with_direction(item_vectors(context, model_dir, known)))
-    past = histories(fit, config.encoder.max_history)
+    settings = read_description(model_dir).settings
+    past = histories(fit, settings.max_history, settings.moments)
     users = context.kept(_with_direction(user_vectors(context, model_dir, past, items)))
     queries = users.select(F.col("user_idx").alias("query_idx"), "vector")
     folder = str(config.work_dir / "search" / "mined")

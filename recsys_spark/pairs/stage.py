@@ -36,6 +36,7 @@ def run(config: Config, context: Context) -> StageReport:
     """
     _check(config)
     settings = {"pairs": config.pairs.model_dump(mode="json"), "seed": config.seed}
+    settings["moments"] = [part.name for part in config.encoder.moments]
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
         written = [*_write_pairs(config, context, commit), *_write_sequences(config, context, commit)]
@@ -134,9 +135,9 @@ def _positives(config: Config, context: Context, items: DataFrame) -> dict[str, 
 
 def _write_sequences(config: Config, context: Context, commit: Commit) -> list[Written]:
     settings, store = config.pairs, context.store
-    fit, validation = context.events("fit"), context.events("validation")
+    fit, validation, moments = context.events("fit"), context.events("validation"), config.encoder.moments
     frames = {
-        "training_sequences": training_sequences(fit, settings.max_history),
-        "validation_sequences": validation_sequences(fit, validation, settings.max_history),
+        "training_sequences": training_sequences(fit, settings.max_history, moments),
+        "validation_sequences": validation_sequences(fit, validation, settings.max_history, moments),
     }
     return [store.replace(name, context.namespace, frame, commit, num_files=settings.num_files) for name, frame in frames.items()]

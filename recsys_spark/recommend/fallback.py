@@ -16,6 +16,7 @@ from recsys_spark.recommend.scores import Ints, SharedScores
 from recsys_spark.segments import history_codes
 
 PROFILE_WEIGHTS = {"text": 1.0, "popularity": 0.1}  # popularity orders the items that no word of the profile reaches
+PROFILE_VECTOR = {"encoder": 1.0}  # beside them, where a user has a vector by their profile (``embed.profile_users``)
 MAX_CONTEXTS = 1_000  # fallback lists are made for this many values of the context key, those with most events
 
 
@@ -46,6 +47,8 @@ def groups(
     """
     known = signals(block, partners)
     used = {name: known[name] & (weights.get(name, 0.0) != 0.0) for name in PERSONAL}
+    by_profile = used["encoder"] & _described(block, partners) & (np.diff(block.history.indptr) == 0)
+    used["encoder"] = used["encoder"] & ~by_profile
     by_behaviour = np.logical_or.reduce([used[name] for name in BEHAVIOURAL])
     personal = by_behaviour | used["text"]
     if personal.any():
@@ -54,7 +57,18 @@ def groups(
     if not any(weights.get(name, 0.0) != 0.0 for name in PERSONAL):
         yield Group(np.arange(block.num_users), {"popularity": 1.0}, ["popular"] * block.num_users)
         return
-    yield from _impersonal(block, partners, ~personal, contexts)
+    if by_profile.any():
+        users = np.flatnonzero(by_profile)
+        yield Group(users, PROFILE_WEIGHTS | PROFILE_VECTOR, ["profile"] * len(users), profile=True)
+    yield from _impersonal(block, partners, ~personal & ~by_profile, contexts)
+
+
+def _described(block: Block, partners: Partners) -> npt.NDArray[np.bool_]:
+    """Users whose profile text has a word that some item has, ``[B]``."""
+    if partners.text is None or block.queries is None:
+        return np.zeros(block.num_users, np.bool_)
+    found: npt.NDArray[np.bool_] = np.diff(block.queries.indptr) > 0
+    return found
 
 
 def _by_segment(
@@ -76,9 +90,7 @@ def _by_segment(
 
 
 def _impersonal(block: Block, partners: Partners, left: npt.NDArray[np.bool_], contexts: list[str | None]) -> Iterator[Group]:
-    described = np.zeros(block.num_users, np.bool_)
-    if partners.text is not None and block.queries is not None:
-        described = left & (np.diff(block.queries.indptr) > 0)
+    described = left & _described(block, partners)
     if described.any():
         users = np.flatnonzero(described)
         yield Group(users, PROFILE_WEIGHTS, ["profile"] * len(users), profile=True)

@@ -72,7 +72,7 @@ def run(config: Config, context: Context, model_dir: Path, training: dict[str, A
 def _fusion(config: Config, context: Context, model_dir: Path) -> FusionFit:
     """Weights on validation users, whose vectors come from fit histories only."""
     items = context.kept(item_vectors(context, model_dir, context.items()))
-    past = histories(context.events("fit"), config.encoder.max_history)
+    past = histories(context.events("fit"), config.encoder.max_history, config.encoder.moments)
     targets = context.events("validation").select("user_idx").distinct()
     users = user_vectors(context, model_dir, past.join(targets, "user_idx", "left_semi"), items)
     fit = fit_fusion(config, context, items.select("item_idx", "vector"), users.select("user_idx", "vector"))

@@ -45,7 +45,7 @@ class Contract:
 
 
 _REASONS = "reasons array<struct<kind:string,ref_id:string,text:string,contribution:double>>!"
-_SEQUENCE = "user_idx int!, items array<int>!, num_items int!, weight float!"
+_SEQUENCE = "user_idx int!, items array<int>!, num_items int!, weight float!, moments array<int>"  # null unless asked for
 
 TABLES: dict[str, Contract] = {
     c.name: c

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recsys_spark.encoder.negatives import KnownPairs
 from recsys_spark.errors import TrainingError
+from recsys_spark.training.augment import History, changed, generator_of, neighbour_table, tail_weights, two_views
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.feed import Columns, Feed, read_all, row_groups
 from recsys_spark.training.job import TrainJob
@@ -36,14 +37,15 @@ class Batches:
     """
 
     def __init__(self, job: TrainJob, catalogue: Catalogue, rank: int, world: int) -> None:
-        self._catalogue = catalogue
+        self._catalogue, self._job, self._rank = catalogue, job, rank
+        self._near = _neighbours(job, catalogue) if job.augment.substitutes else torch.zeros((0, 1), dtype=torch.int64)
         wanted = (
             (SEQUENCES, job.sequence_files, job.train.user_item_share, job.train.batch_size),
             (PAIRS, job.pair_files, job.train.item_item_share, job.train.pair_batch_size),
             (EXPLICIT, job.explicit_files, job.train.explicit_share, job.train.explicit_batch_size),
         )
         self.feeds = {
-            table: Feed(table, files, _COLUMNS[table], batch, job.seed, rank, world)
+            table: Feed(table, files, _columns(table, job), batch, job.seed, rank, world)
             for table, files, share, batch in wanted
             if share > 0 and any(row_groups(files))
         }
@@ -65,7 +67,8 @@ class Batches:
             streams = {t: stack.enter_context(contextlib.closing(feed.batches(step))) for t, feed in self.feeds.items()}
             while True:
                 rows = {table: next(stream) for table, stream in streams.items()}
-                yield self._batch(rows), lambda rows=rows: describe(rows)  # type: ignore[misc]
+                yield self._changed(self._batch(rows), rows.get(SEQUENCES), step), lambda rows=rows: describe(rows)  # type: ignore[misc]
+                step += 1
 
     def _batch(self, rows: dict[str, Columns]) -> Batch:
         sequences, pairs = rows.get(SEQUENCES), rows.get(PAIRS)
@@ -82,6 +85,33 @@ class Batches:
         histories, unwanted = (self._catalogue.positions(explicit[name], EXPLICIT) for name in ("items", "unwanted"))
         return replace(batch, explicit_sequences=histories, explicit_items=unwanted, explicit_weights=self._weights(explicit))
 
+    def _changed(self, batch: Batch, columns: Columns | None, step: int) -> Batch:
+        """The batch with what ``[augment]`` asks for; all that is drawn depends on (seed, rank, step) alone."""
+        settings, device = self._job.augment, self._catalogue.device
+        if settings.tail_power > 0:
+            batch = self._weighted(batch, settings.tail_power)
+        moments = None if columns is None or "moments" not in columns else torch.tensor(columns["moments"], dtype=torch.int64)
+        if len(batch.sequences) == 0 or not (settings.changes_sequences or settings.view_share > 0 or moments is not None):
+            return batch
+        draw = generator_of((self._job.seed, "augment", self._rank, step))
+        sequences, history, views = batch.sequences.cpu(), None, None
+        if settings.view_share > 0:
+            newest = History(sequences, moments).last(sequences.shape[1] - 1)
+            views = two_views(newest, settings, draw, self._near).to(device)
+        if settings.changes_sequences:
+            sequences, history = changed(sequences, moments, settings, draw, self._catalogue.known.cpu(), self._near)
+        elif moments is not None:
+            history = History(sequences[:, :-1], moments[:, :-1])
+        history = None if history is None else history.to(device)
+        return replace(batch, sequences=sequences.to(device), history=history, views=views)
+
+    def _weighted(self, batch: Batch, power: float) -> Batch:
+        counts = self._catalogue.num_events
+        targets = tail_weights(batch.sequences[:, 1:], counts, power) * batch.sequence_weights
+        return replace(
+            batch, sequence_weights=targets, pair_weights=tail_weights(batch.pairs, counts, power) * batch.pair_weights
+        )
+
     def _weights(self, columns: Columns | None) -> Tensor:
         weights = np.zeros(0, dtype=np.float32) if columns is None else columns["weight"]
         return torch.tensor(weights, dtype=torch.float32, device=self._catalogue.device)
@@ -91,10 +121,32 @@ def _items(columns: Columns) -> NDArray[Any]:
     return columns["items"] if "items" in columns else np.stack([columns["anchor_idx"], columns["item_idx"]], axis=1)
 
 
-def validation_sequences(files: Sequence[str], catalogue: Catalogue, rank: int, world: int) -> Tensor | None:
-    """This rank's validation sequences [B, L+1] as positions, or None."""
-    rows = read_all(files, ("items",), rank, world)
-    return None if rows is None else catalogue.positions(rows["items"], VALIDATION)
+def _neighbours(job: TrainJob, catalogue: Catalogue) -> Tensor:
+    """Neighbours int64 [N, M] of each position, from all training pairs.
+
+    Raises:
+        TrainingError: there are no pairs.
+    """
+    rows = read_all(job.pair_files, _COLUMNS[PAIRS])
+    if rows is None:
+        raise TrainingError(
+            f"table '{PAIRS}'", "no rows to substitute items by", do="enable a source of pairs, or set substitute_chance = 0"
+        )
+    anchors, items = catalogue.positions(_items(rows), PAIRS).cpu().numpy().T
+    return torch.from_numpy(neighbour_table(anchors, items, rows["weight"], len(catalogue), job.augment.neighbours))
+
+
+def _columns(table: str, job: TrainJob) -> tuple[str, ...]:
+    return _COLUMNS[table] + (("moments",) if table == SEQUENCES and job.encoder.moments else ())
+
+
+def validation_sequences(job: TrainJob, catalogue: Catalogue, rank: int, world: int) -> History | None:
+    """This rank's validation sequences [B, L+1] as positions, with moments where the user tower reads them, or None."""
+    rows = read_all(job.validation_files, ("items", "moments") if job.encoder.moments else ("items",), rank, world)
+    if rows is None:
+        return None
+    moments = torch.tensor(rows["moments"], dtype=torch.int64, device=catalogue.device) if "moments" in rows else None
+    return History(catalogue.positions(rows["items"], VALIDATION), moments)
 
 
 def known_pairs(job: TrainJob, catalogue: Catalogue) -> KnownPairs | None:

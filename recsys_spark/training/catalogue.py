@@ -15,8 +15,10 @@ from torch import Tensor
 from recsys_spark.errors import TrainingError
 
 PAD = -1
+Attributes = tuple[Sequence[str], NDArray[Any]]
 _MAX_HELD_BYTES = 2 << 30  # larger text vectors stay on disk and are read by row
-_ITEMS, _IDS, _VECTORS, _TOKENS, _COUNTS = "items.npz", "item_ids.json", "text_vectors.npy", "tokens.npy", "num_tokens.npy"
+_ITEMS, _IDS, _VALUES = "items.npz", "item_ids.json", "values.json"
+_VECTORS, _TOKENS, _COUNTS = "text_vectors.npy", "tokens.npy", "num_tokens.npy"
 
 
 class Catalogue:
@@ -29,6 +31,7 @@ class Catalogue:
         text_vectors: float [N, T], when the text encoder is frozen.
         tokens: (ids int [N, S], num_tokens int [N]), when it is trained.
         num_events: int [N], fit events of each item; None: as if all had as many.
+        attributes: (``name=value`` of each row of the attribute embedding, rows int [N, A] of each item, padded with -1).
     """
 
     def __init__(
@@ -40,11 +43,15 @@ class Catalogue:
         tokens: tuple[NDArray[Any], NDArray[Any]] | None = None,
         device: torch.device | None = None,
         num_events: NDArray[Any] | None = None,
+        attributes: Attributes | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
         self.item_idx, self.item_ids = np.asarray(item_idx), list(item_ids)
         self.id_rows = torch.tensor(np.asarray(id_rows), dtype=torch.int64, device=self.device)
         self.known = torch.nonzero(self.id_rows >= 0).flatten()  # positions of items that can be a target
+        self.attribute_values: list[str] = list(attributes[0]) if attributes else []
+        rows = attributes[1] if attributes else np.zeros((len(item_idx), 0))
+        self.value_rows = torch.tensor(rows, dtype=torch.int64, device=self.device)
         self._disk = text_vectors
         self._held: Tensor | None = None
         if text_vectors is not None and text_vectors.nbytes <= _MAX_HELD_BYTES:
@@ -55,6 +62,12 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self.item_idx)
+
+    def events_of_ids(self) -> Tensor:
+        """Fit events [K] of each row of the id embedding."""
+        counts = torch.zeros(len(self.item_ids), dtype=self.num_events.dtype, device=self.device)
+        counts[self.id_rows[self.known]] = self.num_events[self.known]
+        return counts
 
     @property
     def text_dim(self) -> int:
@@ -101,12 +114,16 @@ def save_catalogue(
     text_vectors: NDArray[Any] | None = None,
     tokens: tuple[NDArray[Any], NDArray[Any]] | None = None,
     num_events: NDArray[Any] | None = None,
+    attributes: Attributes | None = None,
 ) -> None:
     """Write the inputs folder (see ``Catalogue`` for the arrays)."""
     folder.mkdir(parents=True, exist_ok=True)
     counts = np.ones(len(item_idx)) if num_events is None else num_events
     items, rows = item_idx.astype(np.int32), id_rows.astype(np.int32)
-    np.savez(folder / _ITEMS, item_idx=items, id_row=rows, num_events=counts.astype(np.int64))
+    values, value_rows = attributes or ((), np.zeros((len(item_idx), 0)))
+    also: dict[str, NDArray[Any]] = {"num_events": counts.astype(np.int64), "value_rows": value_rows.astype(np.int32)}
+    np.savez(folder / _ITEMS, item_idx=items, id_row=rows, **also)
+    (folder / _VALUES).write_text(json.dumps(list(values), ensure_ascii=False), encoding="utf-8")
     (folder / _IDS).write_text(json.dumps(list(item_ids), ensure_ascii=False), encoding="utf-8")
     if text_vectors is not None:
         np.save(folder / _VECTORS, text_vectors.astype(np.float32, copy=False))
@@ -118,10 +135,11 @@ def save_catalogue(
 def load_catalogue(folder: Path, trains_text: bool, device: torch.device | None = None) -> Catalogue:
     """Read what ``save_catalogue`` wrote; large arrays are mapped, not read."""
     with np.load(folder / _ITEMS) as items:
-        item_idx, id_rows, num_events = items["item_idx"], items["id_row"], items["num_events"]
-    item_ids = json.loads((folder / _IDS).read_text(encoding="utf-8"))
+        item_idx, id_rows, num_events, rows = (items[n] for n in ("item_idx", "id_row", "num_events", "value_rows"))
+    item_ids, values = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (_IDS, _VALUES))
+    also: dict[str, Any] = {"device": device, "num_events": num_events, "attributes": (values, rows)}
     if trains_text:
         tokens = (np.load(folder / _TOKENS, mmap_mode="r"), np.load(folder / _COUNTS))
-        return Catalogue(item_idx, id_rows, item_ids, tokens=tokens, device=device, num_events=num_events)
+        return Catalogue(item_idx, id_rows, item_ids, tokens=tokens, **also)
     text_vectors = np.load(folder / _VECTORS, mmap_mode="r")
-    return Catalogue(item_idx, id_rows, item_ids, text_vectors, device=device, num_events=num_events)
+    return Catalogue(item_idx, id_rows, item_ids, text_vectors, **also)

@@ -21,5 +21,7 @@ def export(
     text = text_encoder or TextEncoder.load(settings.text_model, settings.max_tokens, settings.dtype)
     recipe = job.recipe | {"training": result, "fingerprint": job.fingerprint}
     Path(job.model_dir).parent.mkdir(parents=True, exist_ok=True)
-    save_model(job.model_dir, encoder, text, catalogue.item_ids, float(encoder.temperature), recipe)
+    known, values = catalogue.item_ids, catalogue.attribute_values
+    calibrated = result.get("calibration", {}).get("temperature")
+    save_model(job.model_dir, encoder, text, known, float(encoder.temperature), recipe, values, calibrated)
     write_json(job.result, result)

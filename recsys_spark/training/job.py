@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recsys_spark.config.augment import AugmentSettings
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.errors import ConfigError, TrainingError
 from recsys_spark.files import write_json
@@ -37,6 +38,7 @@ class TrainJob:
     validation_files: tuple[str, ...] = ()
     explicit_files: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
 
     @property
     def inputs(self) -> Path:
@@ -67,6 +69,7 @@ class TrainJob:
         document = asdict(self) | {
             "encoder": self.encoder.model_dump(mode="json"),
             "train": self.train.model_dump(mode="json"),
+            "augment": self.augment.model_dump(mode="json"),
         }
         write_json(path, document)
         return path
@@ -84,6 +87,7 @@ class TrainJob:
             raise TrainingError(str(path), "no such file", "a job.json", "the train stage writes it") from None
         document["encoder"] = EncoderSettings.model_validate(document["encoder"])
         document["train"] = TrainSettings.model_validate(document["train"])
+        document["augment"] = AugmentSettings.model_validate(document["augment"])
         for name in ("sequence_files", "pair_files", "validation_files", "explicit_files"):
             document[name] = tuple(document[name])
         return cls(**document)

@@ -21,7 +21,9 @@ from recsys_spark.encoder.text_source import resolve_dtype
 from recsys_spark.errors import TrainingError
 from recsys_spark.log import get_logger, progress
 from recsys_spark.training import checkpoint
+from recsys_spark.training.adversarial import moved
 from recsys_spark.training.batches import Batches, known_pairs, validation_sequences
+from recsys_spark.training.calibrate import calibrated
 from recsys_spark.training.catalogue import Catalogue, load_catalogue
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.export import export
@@ -68,15 +70,16 @@ class Trainer:
         check_negatives(job.encoder, job.train, len(self.catalogue))
         check_losses(job.encoder, job.train)
         self.batches = Batches(job, self.catalogue, ranks.rank, ranks.world)
-        self.validation = validation_sequences(job.validation_files, self.catalogue, ranks.rank, ranks.world)
+        self.validation = validation_sequences(job, self.catalogue, ranks.rank, ranks.world)
         self.schedule: Schedule = schedule(self.batches.steps_per_epoch, job.train.epochs, job.train.max_steps)
         self.text_encoder = self._text_encoder()
         self.encoder = self._encoder()
-        known = known_pairs(job, self.catalogue)
-        self.model = TrainStep(self.encoder, self.catalogue, job.train, ranks, self.text_encoder, self._bfloat16(), known)
+        how = (self.text_encoder, self._bfloat16(), known_pairs(job, self.catalogue), job.augment)
+        self.model = TrainStep(self.encoder, self.catalogue, job.train, ranks, *how)
         self.parallel = self._parallel(self.model)
         text_weights = self.text_encoder.parameters() if self.text_encoder else ()
-        self.optimiser: Optimizer = build_optimiser(job.train, self.encoder.parameters(), text_weights)
+        weights = [*self.encoder.parameters(), *(self.model.task_weights.parameters() if self.model.task_weights else ())]
+        self.optimiser: Optimizer = build_optimiser(job.train, weights, text_weights)
         self.scheduler: LambdaLR = build_scheduler(self.optimiser, self.schedule.total_steps, job.train.warmup_share)
 
     def _text_encoder(self) -> TextEncoder | None:
@@ -84,15 +87,17 @@ class Trainer:
         if settings.text_training == "frozen":
             return None
         text_encoder = TextEncoder.load(settings.text_model, settings.max_tokens, "float32")
-        text_encoder.train_only(settings.text_training, settings.trained_layers)
+        torch.manual_seed(derived_seed(self.job.seed, "text weights"))
+        text_encoder.train_only(settings.text_training, settings.trained_layers, settings.lora_rank, settings.lora_alpha)
         return text_encoder.to(self.ranks.device)
 
     def _encoder(self) -> Encoder:
         torch.manual_seed(derived_seed(self.job.seed, "weights"))
         text_dim = self.text_encoder.dimension if self.text_encoder else self.catalogue.text_dim
         train = self.job.train
-        known = len(self.catalogue.item_ids)
-        encoder = Encoder(self.job.encoder, text_dim, known, train.temperature, train.learn_temperature)
+        items = self.catalogue
+        how = (train.temperature, train.learn_temperature, items.events_of_ids(), len(items.attribute_values))
+        encoder = Encoder(self.job.encoder, text_dim, len(items.item_ids), *how)
         return encoder.to(self.ranks.device)
 
     def _bfloat16(self) -> bool:
@@ -153,10 +158,12 @@ class Trainer:
         self.parallel.train(True)  # type: ignore[no-untyped-call]
         self.optimiser.zero_grad(set_to_none=True)
         shared_seed = derived_seed(self.job.seed, "negatives", self.progress.step)
-        out: StepOutput = self.parallel(replace(batch, shared_seed=shared_seed))
+        batch = replace(batch, shared_seed=shared_seed)
+        out: StepOutput = self.parallel(batch)
         loss, figures = out.loss, self._figures(out)
         self._check_finite("loss", figures.loss, rows)
         torch.autograd.backward(loss)
+        self._adversarial(batch)
         self._check_finite("gradient", self._clip(), rows)
         self.optimiser.step()
         self.scheduler.step()
@@ -168,6 +175,13 @@ class Trainer:
         summed = self.ranks.sum(torch.cat([losses, out.masked.double()])).tolist()
         loss, user_item, item_item, explicit = summed[:4]
         return StepFigures(loss, user_item, item_item, explicit, tuple(int(count) for count in summed[4:]))
+
+    def _adversarial(self, batch: Batch) -> None:
+        """Add the gradients of the loss with every id part moved against it, where that is asked for."""
+        settings, ids = self.job.augment, self.encoder.item_tower.ids
+        if settings.adversarial_epsilon > 0 and ids is not None:
+            with moved(ids.weight, settings.adversarial_epsilon):
+                torch.autograd.backward(settings.adversarial_share * self.parallel(batch).loss)
 
     def _clip(self) -> float:
         weights = [p for p in self.parallel.parameters() if p.grad is not None]
@@ -224,7 +238,9 @@ def train(job: TrainJob, ranks: Ranks) -> None:
         best = checkpoint.load_best(job.checkpoints, trainer.identity)
         if best is not None:
             trainer.model.load_state_dict(best["model"])
-        export(job, trainer.encoder, trainer.text_encoder, trainer.catalogue, _result(trainer, state))
+        calibration = calibrated(trainer.model, job, trainer.catalogue) if job.train.calibrate else None
+        result = _result(trainer, state) | ({} if calibration is None else {"calibration": calibration.document()})
+        export(job, trainer.encoder, trainer.text_encoder, trainer.catalogue, result)
 
 
 def _steps(trainer: Trainer) -> Iterator[StepMetrics]:
@@ -270,6 +286,7 @@ def _result(trainer: Trainer, state: Progress) -> dict[str, Any]:
         "feed_wait_share": state.wait_seconds / max(state.seconds, 1e-9),
         "ranks": trainer.ranks.world,
         "device": str(trainer.ranks.device),
+        **({"loss_weights": trainer.model.task_weights.weights()} if trainer.model.task_weights else {}),
     }
 
 

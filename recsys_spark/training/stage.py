@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
+from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.context import Context
+from recsys_spark.encoder.adapt import adapted_model
+from recsys_spark.encoder.attributes import attribute_rows, dictionary, values_of
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.errors import InputError
 from recsys_spark.log import get_logger
 from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written
-from recsys_spark.training.catalogue import save_catalogue
+from recsys_spark.training.catalogue import Attributes, save_catalogue
 from recsys_spark.training.job import TrainJob, check_losses, check_negatives
 from recsys_spark.training.launcher import launch
 from recsys_spark.training.metrics import loss_curve, masked_per_epoch, read_metrics, recall_curve
@@ -41,6 +46,7 @@ def run(config: Config, context: Context, text_vectors: TextVectors) -> StageRep
     settings = {
         "encoder": config.encoder.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json", exclude=_NO_RESULT),
+        "augment": config.augment.model_dump(mode="json"),
         "seed": config.seed,
     }
     inputs = {table: context.content(table) for table in _tables(config)} | {"items": context.items_content()}
@@ -50,7 +56,9 @@ def run(config: Config, context: Context, text_vectors: TextVectors) -> StageRep
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
         job = _job(config, context, commit.fingerprint)
         if not _finished(job):
-            _write_inputs(config, context, job, text_vectors)
+            adapted, within = _adapted(config, context)
+            job = _job(adapted, within, commit.fingerprint)
+            _write_inputs(adapted, within, job, text_vectors)
             launch(job.save(), config.train, context.spark)
         return [], _facts(job)
 
@@ -75,12 +83,24 @@ def _job(config: Config, context: Context, fingerprint: str) -> TrainJob:
         seed=config.seed,
         encoder=config.encoder,
         train=config.train,
+        augment=config.augment,
         sequence_files=files["training_sequences"],
         pair_files=files["training_pairs"],
         validation_files=files["validation_sequences"],
         explicit_files=files.get(_EXPLICIT, ()),
         recipe={"config": config.model_dump(mode="json"), "cutoff": context.cutoff.describe()},
     )
+
+
+def _adapted(config: Config, context: Context) -> tuple[Config, Context]:
+    """Both with the text model that training starts from: another one where the settings ask to adapt it."""
+    if config.encoder.adapt == "none":
+        return config, context
+    texts = [row["text"] for row in context.items().where("has_text").select("text").distinct().collect()]
+    log.info("train: adapting the text model", how=config.encoder.adapt, texts=len(texts))
+    settings = adapted_model(config.encoder, texts, config.seed, config.work_dir / "adapted")
+    changed = config.model_copy(update={"encoder": settings})
+    return changed, replace(context, config=changed)
 
 
 def _tables(config: Config) -> tuple[str, ...]:
@@ -94,7 +114,8 @@ def _fitted(context: Context) -> DataFrame:
 
 def _write_inputs(config: Config, context: Context, job: TrainJob, text_vectors: TextVectors) -> None:
     """The items, in order of item_idx; those with a fit event get a row of the id embedding, in the same order."""
-    items = context.items().select("item_idx", "item_id", "text").toPandas().sort_values("item_idx", ignore_index=True)
+    columns = ["item_idx", "item_id", "text", "category", "attributes"]
+    items = context.items().select(*columns).toPandas().sort_values("item_idx", ignore_index=True)
     if items.empty:
         raise InputError("items", "no visible item", "at least one", "check ingest.items and as_of")
     check_negatives(config.encoder, config.train, len(items))
@@ -106,13 +127,24 @@ def _write_inputs(config: Config, context: Context, job: TrainJob, text_vectors:
     id_rows = np.where(known, np.cumsum(known) - 1, -1)
     item_ids = items["item_id"][known].tolist()
     log.info("train: inputs", items=len(items), known_items=len(item_ids))
+    also: dict[str, Any] = {"num_events": num_events, "attributes": _attributes(config.encoder, items)}
     if job.trains_text:
         encoder = TextEncoder.load(config.encoder.text_model, config.encoder.max_tokens, "float32")
-        tokens = encoder.tokenise(items["text"].tolist())
-        save_catalogue(job.inputs, item_idx, id_rows, item_ids, tokens=tokens, num_events=num_events)
+        save_catalogue(job.inputs, item_idx, id_rows, item_ids, tokens=encoder.tokenise(items["text"].tolist()), **also)
         return
     vectors = collect_vectors(text_vectors(context, context.items()), item_idx)
-    save_catalogue(job.inputs, item_idx, id_rows, item_ids, text_vectors=vectors, num_events=num_events)
+    save_catalogue(job.inputs, item_idx, id_rows, item_ids, text_vectors=vectors, **also)
+
+
+def _attributes(settings: EncoderSettings, items: pd.DataFrame) -> Attributes:
+    """The dictionary of the named attributes' values, and each item's rows in it."""
+    names = settings.attributes
+    columns = zip(items["category"], items["attributes"], strict=True)
+    values = [values_of(category, dict(attributes or {}), names) for category, attributes in columns] if names else []
+    known = dictionary(values, settings.attribute_min_items)
+    width = settings.max_attribute_values if known else 0
+    rows = attribute_rows(values or [[]] * len(items), {value: row for row, value in enumerate(known)}, width)
+    return known, rows
 
 
 def collect_vectors(frame: DataFrame, item_idx: NDArray[np.int32]) -> NDArray[np.float32]:

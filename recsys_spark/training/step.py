@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from recsys_spark.config.augment import AugmentSettings
 from recsys_spark.config.learning import TrainSettings
 from recsys_spark.config.losses import LossName, MaskedTasks
 from recsys_spark.encoder.losses import WHOLE_BATCH, Comparison, chosen_loss, in_chunks, weighted_mean
 from recsys_spark.encoder.losses.bpr import bpr
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.negatives import KnownPairs, Queue
+from recsys_spark.encoder.task_weights import TaskWeights
 from recsys_spark.encoder.text_encoder import TextEncoder
+from recsys_spark.training.augment import History, Views
 from recsys_spark.training.candidates import Candidates, CandidateSource
 from recsys_spark.training.catalogue import PAD, Catalogue
 from recsys_spark.training.distributed import Ranks
@@ -25,11 +28,13 @@ from recsys_spark.training.gradient_cache import in_parts
 from recsys_spark.training.metrics import KINDS
 from recsys_spark.training.positions import among, distinct, is_counted, locate, trimmed
 from recsys_spark.training.relations import Between, Guide, OwnItems, Partners
+from recsys_spark.training.views import view_loss
 
 _MAX_SCORES = 1 << 24  # scores held at once by the user-item loss
 _FEW_SCORES = 1 << 18  # fewer at once only cost time
 _TEXTS_AT_ONCE = 256  # texts whose activations are held at once when the text encoder is trained
 _NO_ROWS = torch.zeros((0, 2), dtype=torch.int64)
+TASKS = ("user_item", "item_item", "explicit", "views")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Batch:
         explicit_items: [E, M], what the user is known not to want, padded.
         explicit_weights: [E].
         shared_seed: the same on every rank, another one in every step; negatives are drawn by it.
+        history: what the user tower sees in place of ``sequences[:, :-1]``, where that was changed or comes with times.
+        views: two changed histories of each row, for the self-supervised loss.
     """
 
     sequences: Tensor
@@ -55,6 +62,13 @@ class Batch:
     explicit_items: Tensor = _NO_ROWS
     explicit_weights: Tensor = _NO_ROWS[:, 0]
     shared_seed: int = 0
+    history: History | None = None
+    views: Views | None = None
+
+    @property
+    def seen(self) -> History:
+        """What the states of ``sequences`` have seen, [B, L]."""
+        return History(self.sequences[:, :-1]) if self.history is None else self.history
 
 
 class StepOutput(NamedTuple):
@@ -102,13 +116,15 @@ class TrainStep(nn.Module):
         text_encoder: TextEncoder | None = None,
         bfloat16: bool = False,
         known_pairs: KnownPairs | None = None,
+        augment: AugmentSettings | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.text_encoder = encoder, text_encoder
         self._catalogue, self._settings, self._ranks, self._bfloat16 = catalogue, settings, ranks, bfloat16
-        self._known_pairs = known_pairs
+        self._known_pairs, self._augment = known_pairs, augment or AugmentSettings()
         self._in_batch = settings.negatives == "in_batch"
         self._source = CandidateSource(settings, catalogue)
+        self.task_weights = TaskWeights(TASKS) if settings.loss_weights == "learned" else None
         self.queue = Queue(settings.queue_size, encoder.settings.dimension).to(catalogue.device) if settings.queue_size else None
 
     def forward(self, batch: Batch) -> StepOutput:
@@ -125,13 +141,26 @@ class TrainStep(nn.Module):
             masked = masked + more
         if len(batch.explicit_sequences):
             explicit = self._explicit(batch, known)
-        settings = self._settings
-        loss = settings.user_item_share * user_item + settings.item_item_share * item_item
-        if len(batch.explicit_sequences):
-            loss = loss + settings.explicit_share * explicit
+        views = None if batch.views is None else self._views(batch, batch.views, known)
+        loss = self._total(batch, user_item, item_item, explicit, views)
         if self.queue is not None and self.training:
             self.queue.add(known.batch_items, known.vectors(known.batch_items), batch.shared_seed)
         return StepOutput(loss + nothing, user_item, item_item, explicit, masked)
+
+    def _total(self, batch: Batch, user_item: Tensor, item_item: Tensor, explicit: Tensor, views: Tensor | None) -> Tensor:
+        """The tasks by their shares, and by learned weights where these are asked for."""
+        settings = self._settings
+        tasks = {"user_item": settings.user_item_share * user_item, "item_item": settings.item_item_share * item_item}
+        if len(batch.explicit_sequences):
+            tasks["explicit"] = settings.explicit_share * explicit
+        if views is not None:
+            tasks["views"] = self._augment.view_share * views
+        if self.task_weights is None:
+            first, *others = tasks.values()
+            return sum(others, first)
+        absent = {name for name, rows in (("user_item", batch.sequences), ("item_item", batch.pairs)) if not len(rows)}
+        total: Tensor = self.task_weights({name: loss for name, loss in tasks.items() if name not in absent})
+        return total
 
     # -- items and their vectors ------------------------------------------------------------------------------
 
@@ -141,8 +170,11 @@ class TrainStep(nn.Module):
         parts = [sequences.flatten(), pairs.flatten()]
         if len(batch.explicit_sequences):
             parts += [self._ranks.gather_constant(rows).flatten() for rows in (batch.explicit_sequences, batch.explicit_items)]
-        batch_items = distinct(torch.cat(parts))
-        found = sequences[:, 1:][is_counted(sequences)]
+        changed = [batch.seen] + ([batch.views.first, batch.views.second] if batch.views else [])
+        others = [self._ranks.gather_constant(history.items) for history in (changed if batch.history or batch.views else [])]
+        batch_items = distinct(torch.cat([*parts, *(rows.flatten() for rows in others)]))
+        counted = (others[0] != PAD) & (sequences[:, 1:] != PAD) if others else is_counted(sequences)
+        found = sequences[:, 1:][counted]
         targets, candidates, needed = torch.unique(found), None, batch_items
         if len(batch.sequences):
             candidates = self._source.of(batch_items, targets, len(found), batch.shared_seed)
@@ -167,7 +199,9 @@ class TrainStep(nn.Module):
     def _encode(self, positions: Tensor) -> Tensor:
         with self._autocast():
             text = self._text(positions).to(next(self.encoder.parameters()).dtype)
-            vectors: Tensor = self.encoder.item_vectors(text, self._catalogue.id_rows[positions])
+            vectors: Tensor = self.encoder.item_vectors(
+                text, self._catalogue.id_rows[positions], self._catalogue.value_rows[positions]
+            )
             return vectors
 
     def _text(self, positions: Tensor) -> Tensor:
@@ -182,23 +216,31 @@ class TrainStep(nn.Module):
             )
         return torch.cat(parts)
 
-    def _states(self, histories: Tensor, known: _Global) -> Tensor:
+    def _states(self, histories: History, known: _Global) -> Tensor:
         """User states [B, L, D] of histories [B, L]."""
 
-        def states(rows: Tensor) -> Tensor:
+        def states(rows: Tensor) -> Tensor:  # [B, 1 or 2, L]: items and, where they are read, moments
+            items, moments = rows[:, 0], rows[:, 1] if rows.shape[1] > 1 else None
             with self._autocast():
-                return self.encoder.user_states(known.vectors(rows), rows != PAD)
+                return self.encoder.user_states(known.vectors(items), items != PAD, moments)
 
-        return in_parts(states, histories, self._settings.cache_chunk_size)
+        rows = torch.stack([part for part in (histories.items, histories.moments) if part is not None], 1)
+        return in_parts(states, rows, self._settings.cache_chunk_size)
+
+    def _views(self, batch: Batch, views: Views, known: _Global) -> Tensor:
+        """Self-supervised loss of the users that both views end in."""
+        first, second = (self._states(view, known)[:, -1] for view in (views.first, views.second))
+        temperature = self._augment.view_temperature
+        return view_loss(first, second, views.rows, batch.sequence_weights, temperature, self._ranks)
 
     # -- the tasks --------------------------------------------------------------------------------------------
 
     def _user_item(self, batch: Batch, known: _Global) -> tuple[Tensor, Tensor]:
         """State l of a sequence must find item l+1 among the candidates; padded positions do not count."""
         sequences = trimmed(batch.sequences)
-        history, target = sequences[:, :-1], sequences[:, 1:]
+        history, target = batch.seen.last(sequences.shape[1] - 1), sequences[:, 1:]
         states = self._states(history, known)
-        counts = is_counted(sequences)
+        counts = (history.items != PAD) & (target != PAD)
         weights = batch.sequence_weights[:, None].expand_as(target)[counts]
         assert known.candidates is not None  # noqa: S101 - there are sequences
         candidates, settings = known.candidates, self._settings
@@ -217,13 +259,13 @@ class TrainStep(nn.Module):
         if settings.loss == "direct_au":
             everyone = self._ranks.gather_uneven(comparison.anchors)
             comparison = replace(comparison, all_anchors=everyone, all_targets=known.vectors(known.targets))
-        own = OwnItems(sequences, counts, positions)
+        own = OwnItems(sequences if batch.history is None else torch.cat([sequences, history.items], 1), counts, positions)
         between = Between(
-            history[counts],
+            history.items[counts],
             positions,
             comparison.target_idx,
             own=own.of_sequence if self._in_batch else None,
-            also=own.later if settings.loss == "supcon" else None,
+            also=OwnItems(sequences, counts, positions).later if settings.loss == "supcon" else None,
         )
         share, masked = self._share(settings.loss, comparison, between, weights, _MAX_SCORES // len(positions))
         return share + states.sum() * 0.0, masked
@@ -296,7 +338,7 @@ class TrainStep(nn.Module):
     def _explicit(self, batch: Batch, known: _Global) -> Tensor:
         """The last state of each history must score its next item above those that its user is known not to want (BPR)."""
         sequences = trimmed(batch.explicit_sequences)
-        states = self._states(sequences[:, :-1], known)[:, -1]
+        states = self._states(History(sequences[:, :-1]), known)[:, -1]
         items = batch.explicit_items
         real = (items != PAD) & is_counted(sequences)[:, -1:] & (items != sequences[:, -1:])
         positions = distinct(torch.cat([sequences[:, -1], items.flatten()]))

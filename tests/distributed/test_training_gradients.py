@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from recsys_spark.config.augment import AugmentSettings
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.negatives import KnownPairs
 from recsys_spark.encoder.text_encoder import TextEncoder
+from recsys_spark.training.adversarial import moved
+from recsys_spark.training.augment import History, Views, two_views
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.distributed import Ranks, process_group
 from recsys_spark.training.step import Batch, TrainStep
@@ -35,6 +38,8 @@ CASES = {
     "several positives": {"loss": "supcon", "pair_loss": "supcon", "pair_candidates": "all", "matryoshka_dims": [2, 6]},
     "queue": {"negatives": "in_batch", "queue_size": 9, "pair_ways": "forward"},
     "masks": {"mask_known_pairs": "both", "mask_guide": "both", "guide_margin": 0.1, "pair_loss": "distillation"},
+    "views": {"negatives": "in_batch", "item_item_share": 0.0},
+    "adversarial": {"negatives": "catalogue"},
     "in parts": {"negatives": "in_batch", "cache_chunk_size": 3, "explicit_share": 0.5},
 }
 
@@ -54,7 +59,8 @@ def make_step(case: str, ranks: Ranks) -> TrainStep:
     encoder = Encoder(settings, 32, NUM_ITEMS, temperature=0.2, learn_temperature=True).double()
     train = TrainSettings(**({"item_item_share": 0.3} | CASES[case]))
     known = KnownPairs(torch.tensor([0, 1, 2, 3]), torch.tensor([5, 6, 7, 8]))
-    step = TrainStep(encoder, catalogue, train, ranks, text, known_pairs=known)
+    augment = AugmentSettings(view_share=0.5 if case == "views" else 0.0)
+    step = TrainStep(encoder, catalogue, train, ranks, text, known_pairs=known, augment=augment)
     if step.queue is not None:
         step.queue.add(torch.arange(3, 15), torch.tensor(rng.normal(size=(12, 6))), seed=4)
     step.encoder.train()
@@ -78,6 +84,13 @@ def global_batch(case: str) -> Batch:
         pairs = pairs[:0]
     batch = Batch(torch.tensor(sequences).long(), weights, pairs, torch.linspace(1.0, 2.0, len(pairs), dtype=torch.float64))
     batch = replace(batch, shared_seed=77)
+    if case == "views":
+        rows = batch.sequences[:, 1:].clone()
+        rows[ROWS - 1] = rows[0]  # a row that stands on both ranks
+        draw = torch.Generator().manual_seed(3)
+        settings = AugmentSettings(view_share=1.0)
+        seen, near = rows.masked_fill(rows.roll(1, 1) == -1, -1), torch.zeros((0, 1), dtype=torch.int64)
+        batch = replace(batch, history=History(seen), views=two_views(History(rows), settings, draw, near))
     if not CASES[case].get("explicit_share"):
         return batch
     unwanted = torch.tensor(rng.choice(known, size=(ROWS, 3)))
@@ -92,14 +105,23 @@ def part(batch: Batch, rank: int, world: int) -> Batch:
         size = len(values) // world
         return values[rank * size : (rank + 1) * size]
 
-    parts = {f.name: rows(getattr(batch, f.name)) for f in fields(batch) if isinstance(getattr(batch, f.name), Tensor)}
+    parts: dict[str, Any] = {
+        f.name: rows(getattr(batch, f.name)) for f in fields(batch) if isinstance(getattr(batch, f.name), Tensor)
+    }
+    if batch.views is not None and batch.history is not None:
+        views = Views(*(History(rows(v.items)) for v in (batch.views.first, batch.views.second)), rows(batch.views.rows))
+        parts |= {"history": History(rows(batch.history.items)), "views": views}
     return replace(batch, **parts)
 
 
-def gradients(step: torch.nn.Module, batch: Batch) -> tuple[float, dict[str, Tensor], list[int]]:
+def gradients(step: torch.nn.Module, batch: Batch, adversarial: bool = False) -> tuple[float, dict[str, Tensor], list[int]]:
     """This rank's share of the loss, the gradients by name, and how many negatives were masked."""
     out = step(batch)
     out.loss.backward()
+    if adversarial:
+        inner: Any = step.module if isinstance(step, DistributedDataParallel) else step
+        with moved(inner.encoder.item_tower.ids.weight, 0.3):
+            step(batch).loss.backward()
     named = {n.removeprefix("module."): p.grad for n, p in step.named_parameters() if p.grad is not None}
     return float(out.loss.detach()), named, out.masked.tolist()
 
@@ -114,7 +136,7 @@ def rank_main(rank: int, world: int, port: int, folder: str) -> None:
             unused = case in ("items only", "trained text")
             group = ranks.gradient_group
             step = DistributedDataParallel(make_step(case, ranks), process_group=group, find_unused_parameters=unused)
-            found[case] = gradients(step, part(global_batch(case), rank, world))
+            found[case] = gradients(step, part(global_batch(case), rank, world), case == "adversarial")
     torch.save(found, f"{folder}/{rank}.pt")
 
 
@@ -131,7 +153,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("case", list(CASES))
 def test_two_ranks_have_the_gradients_of_one_with_the_doubled_batch(two_ranks: list[dict[str, Any]], case: str) -> None:
     alone = Ranks(0, 1, torch.device("cpu"), None, None)
-    loss, expected, masked = gradients(make_step(case, alone), global_batch(case))
+    loss, expected, masked = gradients(make_step(case, alone), global_batch(case), case == "adversarial")
     shares = [two_ranks[rank][case][0] for rank in range(2)]
     tolerance = 1e-6 if case != "trained text" else 1e-5  # the text model itself computes in float32
     assert sum(shares) / 2 == pytest.approx(loss, abs=tolerance)

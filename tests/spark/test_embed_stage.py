@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,51 @@ def test_frames_without_any_table_of_text_vectors(context: Context, spark: Spark
     assert set(found) == {"x"}
     history = expected[[0, 1]][None]
     np.testing.assert_allclose(found["x"], model.encode_users(history, np.ones((1, 2), bool))[0], atol=1e-6)
+
+
+def test_users_with_a_profile_alone_get_the_vector_of_an_item_with_its_text(
+    context: Context, store: Store, model_dir: Path
+) -> None:
+    users = [(f"u{i}", i, "garden", None) for i in range(4)] + [("new", 8, "kitchen knife", None), ("blank", 9, " ", None)]
+    _overwrite(store, "users", users)
+    config = context.config.model_copy(update={"embed": context.config.embed.model_copy(update={"profile_users": True})})
+    report = stage.run(config, replace(context, config=config), VERSION, model_dir)
+    assert report.facts["users_encoded"] == 5
+    rows = {r["user_id"]: r for r in context.read("user_embeddings").collect()}
+    assert set(rows) == {"u0", "u1", "u2", "u3", "new"}
+    assert (rows["new"]["num_events"], rows["new"]["user_idx"]) == (0, 8)
+    np.testing.assert_allclose(rows["new"]["vector"], load_model(model_dir).encode_items(["kitchen knife"])[0], atol=1e-6)
+    assert rows["u0"]["num_events"] == 2, "who has a history is known by it"
+
+
+def test_frames_of_a_model_with_a_gate_attributes_and_time_gaps(context: Context, spark: SparkSession, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"item_gate": "learned", "attributes": ["category", "brand"], "time_gaps": True})
+    torch.manual_seed(0)
+    encoder = Encoder(settings, 32, 2, counts=[3.0, 9.0], num_values=2)
+    with torch.no_grad():
+        for weight in (encoder.item_tower.ids.weight, encoder.item_tower.values.weight, encoder.user_tower.moments[0].weight):
+            weight.normal_()
+    known, values = ["a", "c"], ["brand=ace", "category=garden"]
+    folder = save_model(tmp_path / "model", encoder, TextEncoder.load("tiny", 12, "float32"), known, 0.07, {}, values)
+    category = F.when(F.col("item_id") == "a", "garden")
+    brand = F.when(F.col("item_id") == "b", F.create_map(F.lit("brand"), F.lit("ace")))
+    described = context.items().withColumns({"category": category, "attributes": brand})
+    items = item_vectors(context, folder, described).localCheckpoint()
+    model = load_model(folder)
+    expected = model.encode_items(list(TEXTS.values()), list(TEXTS), [["category=garden"], ["brand=ace"], [], [], []])
+    np.testing.assert_allclose(np.stack([vectors(items, "item_id")[name] for name in TEXTS]), expected, atol=1e-6)
+    shas = [
+        {r["item_id"]: r["input_sha"] for r in frame.collect()}
+        for frame in (items, item_vectors(context, folder, context.items()))
+    ]
+    assert {name for name in TEXTS if shas[0][name] != shas[1][name]} == {"a"}, "another category, another vector"
+
+    rows = [("x", 0, [0, 99, 1], [0, 4, 9], 3), ("y", 1, [0, 1], [0, 2], 2), ("z", 2, [2], [0], 1)]
+    histories = spark.createDataFrame(rows, "user_id string, user_idx int, items array<int>, moments array<int>, num_events int")
+    frame = user_vectors(context, folder, histories, items).localCheckpoint()
+    found = vectors(frame, "user_id")
+    history, mask = expected[[0, 1]][None], np.ones((1, 2), bool)
+    for user, moments in (("x", [[0, 9]]), ("y", [[0, 2]])):  # item 99 goes with its gap
+        np.testing.assert_allclose(found[user], model.encode_users(history, mask, np.array(moments))[0], atol=1e-6)
+    assert not np.allclose(found["x"], found["y"], atol=1e-3)
+    assert frame.select("history_sha").distinct().count() == 3

@@ -36,7 +36,7 @@ def fill(store: Store, commit: Commit) -> None:
     """Items 0..29 with one event each, two cold items, walks and pairs."""
     spark = store.spark
     items = [
-        (f"i{i}", i, None, f"item {i}", True, None, None, True, f"sha{i}", EVENT.date(), None)
+        (f"i{i}", i, None, f"item {i}", True, f"c{i % 3}", {"brand": f"b{i}"}, True, f"sha{i}", EVENT.date(), None)
         for i in range(NUM_ITEMS + len(COLD))
     ]
     events = [(f"e{i}", "u0", 0, f"i{i}", i, "view", 1.0, 1.0, 1, EVENT, i, "s0", None, EVENT.date()) for i in range(NUM_ITEMS)]
@@ -46,7 +46,7 @@ def fill(store: Store, commit: Commit) -> None:
     for table, users, files in (("training_sequences", 40, 4), ("validation_sequences", 15, 2)):
         rows = walks(users, seed=users)
         found = [
-            (int(u), [int(i) // 10 if i >= 0 else -1 for i in row], int(n), float(w))
+            (int(u), [int(i) // 10 if i >= 0 else -1 for i in row], int(n), float(w), None)
             for u, row, n, w in zip(rows["user_idx"], rows["items"], rows["num_items"], rows["weight"], strict=True)
         ]
         store.replace(table, "live", spark.createDataFrame(found, contract(table).schema), commit, num_files=files)
@@ -62,6 +62,7 @@ def fill(store: Store, commit: Commit) -> None:
 def config_for(tmp_path: Path) -> Config:
     train = {"ranks": 2, "epochs": 2, "batch_size": 8, "pair_batch_size": 8, "learning_rate": 0.01, "max_restarts": 0}
     encoder = {"text_model": "tiny", "dimension": 8, "user_layers": 1, "max_history": LENGTH - 1, "max_tokens": 8}
+    encoder |= {"adapt": "simcse", "adapt_steps": 2, "item_gate": "learned", "attributes": ["category", "brand"]}
     overrides = {"train": train, "encoder": encoder, "pairs": {"max_history": LENGTH - 1}}
     return parse_config(debug_config(tmp_path, tmp_path / "warehouse", **overrides))
 
@@ -82,6 +83,9 @@ def test_train_stage(store: Store, commit: Commit, tmp_path: Path) -> None:
     assert report.fingerprint in model_dir.name
     model = load_model(model_dir)
     assert model.known_items == {f"i{i}": i for i in range(NUM_ITEMS)}
+    assert Path(model.settings.text_model).parent == config.work_dir / "adapted"
+    assert list(model.attribute_values) == ["category=c0", "category=c1", "category=c2"]  # each brand has one item
+    assert model.encoder.item_tower.counts.tolist() == [1.0] * NUM_ITEMS
     inputs = np.load(model_dir.parent / "inputs" / "items.npz")
     assert inputs["item_idx"].tolist() == list(range(NUM_ITEMS + 2))
     assert inputs["id_row"].tolist() == [*range(NUM_ITEMS), -1, -1]

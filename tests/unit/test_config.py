@@ -13,6 +13,11 @@ from recsys_spark.errors import ConfigError
 from tests.debug_data import debug_config
 
 ROOT = Path(__file__).resolve().parents[2]
+MINIMAL: dict[str, Any] = {
+    "as_of": "2024-01-01",
+    "warehouse": "w",
+    "ingest": {"events": {"path": "x", "columns": {"user_id": "u", "item_id": "i", "ts": "t"}}},
+}
 SHIPPED = sorted((ROOT / "conf").rglob("*.toml"))
 
 
@@ -122,3 +127,23 @@ def test_negatives_that_do_not_go_with_the_rest_are_refused(changes: dict[str, A
     for key, value in changes.items():
         with pytest.raises(ConfigError, match=said):
             parse_config(_with(key, value))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"encoder": {"context": ["device"]}}, "'device', which ingest.events.context does not keep"),
+        ({"encoder": {"use_item_id": False}, "augment": {"adversarial_epsilon": 0.1}}, "needs encoder.use_item_id = true"),
+        ({"train": {"queue_size": 8, "negatives": "in_batch"}, "augment": {"adversarial_epsilon": 0.1}}, "leave one out"),
+        ({"augment": {"view_share": 0.1, "view_operations": []}}, "needs at least one of view_operations"),
+    ],
+)
+def test_towers_and_augmentation_that_do_not_go_with_the_rest_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_config(MINIMAL | changes)
+
+
+def test_a_log_that_has_only_an_order_knows_no_gaps_and_hours() -> None:
+    events = {"path": "x", "columns": {"user_id": "u", "item_id": "i", "event_pos": "p"}}
+    with pytest.raises(ConfigError, match=r"gap, hour needs times: map ingest.events.columns.ts"):
+        parse_config(MINIMAL | {"ingest": {"events": events}, "encoder": {"time_gaps": True, "context": ["hour"]}})

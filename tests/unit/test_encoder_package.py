@@ -78,12 +78,14 @@ def test_another_tokenizer_is_refused(folder: Path) -> None:
 
 
 def test_an_unknown_format_is_refused(folder: Path) -> None:
-    edit(folder / "encoder.json", format=2)
-    with pytest.raises(RegistryError, match="format 2; expected format 1"):
+    edit(folder / "encoder.json", format=1)
+    with pytest.raises(RegistryError, match="format 1; expected format 2"):
         load_model(folder)
 
 
-@pytest.mark.parametrize("name", ["encoder.json", "weights.safetensors", "known_items.json", "text_model/tokenizer.json"])
+@pytest.mark.parametrize(
+    "name", ["encoder.json", "weights.safetensors", "known_items.json", "attributes.json", "text_model/tokenizer.json"]
+)
 def test_a_file_that_is_gone_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(RegistryError, match=f"no {name}"):

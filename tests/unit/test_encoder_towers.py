@@ -119,3 +119,30 @@ def test_temperature_is_learned_only_where_asked_and_never_below_its_floor() -> 
 def test_a_dimension_that_the_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ConfigError, match="dimension 9, user_heads 2"):
         Encoder(SETTINGS.model_copy(update={"dimension": 9}), 12, 4)
+
+
+MOMENTS = SETTINGS.model_copy(update={"time_gaps": True, "context": ["hour", "device"]})
+
+
+def test_each_part_of_a_moment_adds_its_vector_and_none_known_is_all_zeros() -> None:
+    encoder, real, mask = make(MOMENTS), histories(3), torch.ones(3, 3, dtype=torch.bool)
+    tables = [table.weight for table in encoder.user_tower.moments]
+    assert [len(table) for table in tables] == [32, 25, 512]
+    moments = torch.tensor([[3 + 32 * 7 + 32 * 25 * 100, 0, 31], [5, 32 * 24, 32 * 25 * 511], [0, 0, 0]])
+    added = tables[0][moments % 32] + tables[1][moments // 32 % 25] + tables[2][moments // 800]
+    plain = make(SETTINGS)
+    plain.user_tower.load_state_dict(encoder.user_tower.state_dict(), strict=False)
+    shifted = real + added / encoder.user_tower.scale
+    torch.testing.assert_close(encoder.user_states(real, mask, moments), plain.user_states(shifted, mask))
+    zeros = torch.zeros(3, 3, dtype=torch.int64)
+    assert torch.equal(encoder.user_states(real, mask), encoder.user_states(real, mask, zeros))
+
+
+def test_a_moment_is_seen_by_later_states_alone_and_not_at_padding() -> None:
+    encoder, real = make(MOMENTS), histories(4, batch=1)
+    mask = torch.tensor([[False, True, True, True]])
+    before, after, padding = torch.zeros(1, 4, dtype=torch.int64), torch.tensor([[0, 0, 9, 0]]), torch.tensor([[9, 0, 0, 0]])
+    states, changed = encoder.user_states(real, mask, before), encoder.user_states(real, mask, after)
+    assert torch.equal(states[:, :2], changed[:, :2])
+    assert (states[:, 2:] != changed[:, 2:]).any(-1).all()
+    assert torch.equal(states, encoder.user_states(real, mask, padding))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,27 @@ def test_users_are_dealt_to_the_first_that_knows_them() -> None:
     assert found == {0: "personal", 1: "item_text", 2: "profile", 3: "profile", 4: "context", 5: "popular"}
     baseline = list(groups(block, partners, {"popularity": 1.0}, contexts))
     assert [set(g.sources) for g in baseline] == [{"popular"}]
+
+
+def test_a_vector_by_a_profile_scores_beside_its_words_and_a_history_goes_first() -> None:
+    partners = replace(_partners(), encoder=EncoderItems.of(np.eye(4, dtype=np.float32)))
+    assert partners.text is not None
+    lengths, items = np.array([0, 0, 1, 0]), np.array([0])
+    queries = partners.text.queries(["blue", "", "blue", "blue"])
+    vectors = np.zeros((4, 4), np.float32)
+    vectors[:3, 1] = 1.0  # a profile's; a history's whose items are gone; a history's; none
+    block = Block(history_matrix(lengths, items, 0.7, 4), seen_matrix(np.zeros(4, int), np.empty(0, int), 4), vectors, queries)
+    found = {
+        user: (source, group.weights.get("encoder"), group.profile)
+        for group in groups(block, partners, {"encoder": 2.0, "cooccurrence": 1.0, "text": 1.0}, [None] * 4)
+        for user, source in zip(group.users.tolist(), group.sources, strict=True)
+    }
+    assert found == {
+        0: ("profile", 1.0, True),
+        1: ("personal", 2.0, False),
+        2: ("personal", 2.0, False),
+        3: ("profile", None, True),
+    }
 
 
 def test_lists_for_unknown_users_hold_what_is_popular_there() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from recsys_spark.training.augment import History
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.metrics import MetricLog, StepMetrics, loss_curve, masked_per_epoch, read_metrics, recall_curve
 from recsys_spark.training.validate import hits_at_k, recall
@@ -17,20 +18,22 @@ from recsys_spark.training.validate import hits_at_k, recall
 class LastItem:
     """An encoder whose user is the last item of the history."""
 
-    def user_vectors(self, history: Tensor, is_item: Tensor) -> Tensor:
+    def user_vectors(self, history: Tensor, is_item: Tensor, moments: Tensor | None) -> Tensor:
         return history[:, -1]
 
 
 VECTORS = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.8, 0.2], [0.0, 1.0], [0.8, 0.2]])
-SEQUENCES = torch.tensor(
-    [
-        [-1, 0, 1],  # the nearest that is not in the history: rank 0
-        [-1, 0, 2],  # behind item 1: rank 1
-        [-1, 0, 4],  # ties with item 2, which has the lower position: rank 2
-        [1, 0, 2],  # item 1 is in the history and does not count: rank 0
-        [-1, 0, 0],  # in its own history: never found
-        [-1, 0, 3],  # rank 3
-    ]
+SEQUENCES = History(
+    torch.tensor(
+        [
+            [-1, 0, 1],  # the nearest that is not in the history: rank 0
+            [-1, 0, 2],  # behind item 1: rank 1
+            [-1, 0, 4],  # ties with item 2, which has the lower position: rank 2
+            [1, 0, 2],  # item 1 is in the history and does not count: rank 0
+            [-1, 0, 0],  # in its own history: never found
+            [-1, 0, 3],  # rank 3
+        ]
+    )
 )
 
 
