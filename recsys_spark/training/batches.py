@@ -15,10 +15,10 @@ from torch import Tensor
 from recsys_spark.encoder.negatives import KnownPairs
 from recsys_spark.errors import TrainingError
 from recsys_spark.training.augment import History, changed, generator_of, neighbour_table, tail_weights, two_views
+from recsys_spark.training.batch import Batch
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.feed import Columns, Feed, read_all, row_groups
 from recsys_spark.training.job import TrainJob
-from recsys_spark.training.step import Batch
 
 SEQUENCES, PAIRS, VALIDATION = "training_sequences", "training_pairs", "validation_sequences"
 EXPLICIT = "training_negatives"

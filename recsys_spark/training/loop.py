@@ -22,6 +22,7 @@ from recsys_spark.errors import TrainingError
 from recsys_spark.log import get_logger, progress
 from recsys_spark.training import checkpoint
 from recsys_spark.training.adversarial import moved
+from recsys_spark.training.batch import Batch, StepOutput
 from recsys_spark.training.batches import Batches, known_pairs, validation_sequences
 from recsys_spark.training.calibrate import calibrated
 from recsys_spark.training.catalogue import Catalogue, load_catalogue
@@ -31,7 +32,7 @@ from recsys_spark.training.job import TrainJob, check_losses, check_negatives
 from recsys_spark.training.metrics import MetricLog, StepMetrics
 from recsys_spark.training.optim import build_optimiser, build_scheduler
 from recsys_spark.training.plan import Schedule, derived_seed, schedule
-from recsys_spark.training.step import Batch, StepOutput, TrainStep
+from recsys_spark.training.step import TrainStep
 from recsys_spark.training.validate import all_item_vectors, recall
 
 log = get_logger(__name__)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,72 +12,27 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys_spark.config.augment import AugmentSettings
 from recsys_spark.config.learning import TrainSettings
-from recsys_spark.config.losses import LossName, MaskedTasks
-from recsys_spark.encoder.losses import WHOLE_BATCH, Comparison, chosen_loss, in_chunks, weighted_mean
+from recsys_spark.encoder.losses import Comparison, weighted_mean
 from recsys_spark.encoder.losses.bpr import bpr
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.negatives import KnownPairs, Queue
 from recsys_spark.encoder.task_weights import TaskWeights
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.training.augment import History, Views
+from recsys_spark.training.batch import Batch, StepOutput
 from recsys_spark.training.candidates import Candidates, CandidateSource
 from recsys_spark.training.catalogue import PAD, Catalogue
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.gradient_cache import in_parts
 from recsys_spark.training.metrics import KINDS
 from recsys_spark.training.positions import among, distinct, is_counted, locate, trimmed
-from recsys_spark.training.relations import Between, Guide, OwnItems, Partners
+from recsys_spark.training.relations import Between, OwnItems, Partners
+from recsys_spark.training.share import Shares
 from recsys_spark.training.views import view_loss
 
 _MAX_SCORES = 1 << 24  # scores held at once by the user-item loss
-_FEW_SCORES = 1 << 18  # fewer at once only cost time
 _TEXTS_AT_ONCE = 256  # texts whose activations are held at once when the text encoder is trained
-_NO_ROWS = torch.zeros((0, 2), dtype=torch.int64)
 TASKS = ("user_item", "item_item", "explicit", "views")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One rank's rows, as positions in the catalogue (int64, -1 = padding). All ranks have the same B, P and E.
-
-    Args:
-        sequences: [B, L+1] histories, padded on the left; item l+1 is the target of state l. B = 0: no user-item loss.
-        sequence_weights: [B].
-        pairs: [P, 2] anchor and positive. P = 0: no item-item loss.
-        pair_weights: [P].
-        explicit_sequences: [E, L+1], as ``sequences``; only the last state counts. E = 0: no explicit loss.
-        explicit_items: [E, M], what the user is known not to want, padded.
-        explicit_weights: [E].
-        shared_seed: the same on every rank, another one in every step; negatives are drawn by it.
-        history: what the user tower sees in place of ``sequences[:, :-1]``, where that was changed or comes with times.
-        views: two changed histories of each row, for the self-supervised loss.
-    """
-
-    sequences: Tensor
-    sequence_weights: Tensor
-    pairs: Tensor
-    pair_weights: Tensor
-    explicit_sequences: Tensor = _NO_ROWS
-    explicit_items: Tensor = _NO_ROWS
-    explicit_weights: Tensor = _NO_ROWS[:, 0]
-    shared_seed: int = 0
-    history: History | None = None
-    views: Views | None = None
-
-    @property
-    def seen(self) -> History:
-        """What the states of ``sequences`` have seen, [B, L]."""
-        return History(self.sequences[:, :-1]) if self.history is None else self.history
-
-
-class StepOutput(NamedTuple):
-    """This rank's shares: their sums over the ranks, divided by R, are the losses. ``masked``: counts by ``metrics.KINDS``."""
-
-    loss: Tensor
-    user_item: Tensor
-    item_item: Tensor
-    explicit: Tensor
-    masked: Tensor
 
 
 @dataclass(frozen=True)
@@ -121,7 +75,7 @@ class TrainStep(nn.Module):
         super().__init__()
         self.encoder, self.text_encoder = encoder, text_encoder
         self._catalogue, self._settings, self._ranks, self._bfloat16 = catalogue, settings, ranks, bfloat16
-        self._known_pairs, self._augment = known_pairs, augment or AugmentSettings()
+        self._shares, self._augment = Shares(settings, catalogue, ranks, known_pairs), augment or AugmentSettings()
         self._in_batch = settings.negatives == "in_batch"
         self._source = CandidateSource(settings, catalogue)
         self.task_weights = TaskWeights(TASKS) if settings.loss_weights == "learned" else None
@@ -267,7 +221,7 @@ class TrainStep(nn.Module):
             own=own.of_sequence if self._in_batch else None,
             also=OwnItems(sequences, counts, positions).later if settings.loss == "supcon" else None,
         )
-        share, masked = self._share(settings.loss, comparison, between, weights, _MAX_SCORES // len(positions))
+        share, masked = self._shares.of(settings.loss, comparison, between, weights, _MAX_SCORES // len(positions))
         return share + states.sum() * 0.0, masked
 
     def _item_item(self, batch: Batch, known: _Global) -> tuple[Tensor, Tensor]:
@@ -299,41 +253,9 @@ class TrainStep(nn.Module):
                 own=partners.itself if several else partners.itself_or_known,
                 also=partners.known if several else None,
             )
-            found.append(self._share(settings.pair_loss, comparison, between, batch.pair_weights))
+            found.append(self._shares.of(settings.pair_loss, comparison, between, batch.pair_weights))
         shares, masked = [share for share, _ in found], [counts for _, counts in found]
         return sum(shares[1:], shares[0]) / len(shares), sum(masked[1:], masked[0])
-
-    def _share(
-        self, name: LossName, comparison: Comparison, between: Between, weights: Tensor, most_rows: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """This rank's share of a task's loss, R times, and the counts of what was masked."""
-        settings, pairs = self._settings, most_rows is None
-        between = replace(between, **self._opinions(name, between, pairs))
-        sizes = [s for s in (most_rows, self._rows_compared(len(between.candidates))) if s is not None]
-        chunk = None if name in WHOLE_BATCH or not sizes else max(1, min(sizes))
-        losses, masked = in_chunks(chosen_loss(name, settings), comparison, chunk, between.relate)
-        total = self._ranks.sum(weights.sum())
-        counts = torch.zeros(len(KINDS), dtype=torch.int64, device=losses.device) if masked is None else masked
-        return self._ranks.world * weighted_mean(losses, weights, total), counts
-
-    def _rows_compared(self, num_candidates: int) -> int | None:
-        """With the gradient cache, so many anchors at a time as have no more scores than a batch of the chunk's size has."""
-        size = self._settings.cache_chunk_size
-        return None if size is None else min(size, max(size * size, _FEW_SCORES) // num_candidates)
-
-    def _opinions(self, name: LossName, between: Between, pairs: bool) -> dict[str, Any]:
-        """What beside the batch is asked about negatives: the table of pairs, and texts as a guide or a teacher."""
-        settings = self._settings
-        found: dict[str, Any] = {}
-        if _masks(settings.mask_known_pairs, pairs):
-            found["known_pairs"] = self._known_pairs
-        guides, teaches = _masks(settings.mask_guide, pairs), name == "distillation"
-        if guides or teaches:
-            text_of = self._catalogue.text_vectors
-            found["guide"] = Guide(text_of(between.anchor_items), text_of(between.candidates), between.target_idx)
-            found["margin"] = settings.guide_margin if guides else None
-            found["teacher_temperature"] = settings.teacher_temperature if teaches else None
-        return found
 
     def _explicit(self, batch: Batch, known: _Global) -> Tensor:
         """The last state of each history must score its next item above those that its user is known not to want (BPR)."""
@@ -352,7 +274,3 @@ class TrainStep(nn.Module):
     def _autocast(self) -> Iterator[None]:
         with torch.autocast(self._catalogue.device.type, torch.bfloat16, enabled=self._bfloat16):
             yield
-
-
-def _masks(tasks: MaskedTasks, pairs: bool) -> bool:
-    return tasks == "both" or (pairs and tasks == "pairs")

@@ -18,12 +18,13 @@ from recsys_spark.encoder.model import Encoder
 from recsys_spark.errors import TrainingError
 from recsys_spark.training.adversarial import moved
 from recsys_spark.training.augment import History, Views
+from recsys_spark.training.batch import Batch
 from recsys_spark.training.batches import Batches
 from recsys_spark.training.catalogue import Catalogue, load_catalogue
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.job import TrainJob
 from recsys_spark.training.loop import Trainer
-from recsys_spark.training.step import Batch, TrainStep
+from recsys_spark.training.step import TrainStep
 from recsys_spark.training.views import view_loss
 from tests.training_fixture import write_job
 
