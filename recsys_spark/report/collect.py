@@ -55,6 +55,7 @@ def collect(live: Context, eval_namespace: str, gate: GateDecision | None = None
         metrics=_metrics(store, eval_namespace),
         item_events=events,
         item_places=places,
+        searches=_searches(store),
         weights=registered.get("weights") or {},
         fusion=registered.get("fusion") or {},
         new_items=registered.get("new_items") or {},
@@ -75,6 +76,13 @@ def _facts(store: Store, namespace: str, stage: str) -> dict[str, Any]:
     run = find_run(store, namespace, stage)
     facts: dict[str, Any] = json.loads(run["facts"] or "{}") if run else {}
     return facts
+
+
+def _searches(store: Store) -> dict[str, dict[str, Any]]:
+    """What the live lists said of their searches: "items" and "users", those that were made."""
+    facts = _facts(store, LIVE, "recommend")
+    named = {"items": facts.get("neighbours"), "users": facts.get("user_neighbours")}
+    return {name: found for name, found in named.items() if found}
 
 
 def _published(live: Context) -> dict[str, Any]:

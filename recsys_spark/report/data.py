@@ -112,6 +112,7 @@ class ReportData:
     metrics: list[Metric] = field(default_factory=list)
     item_events: list[float] = field(default_factory=list)  # per group of items, most popular first: events of the group
     item_places: list[float] = field(default_factory=list)  # and how often its items are recommended
+    searches: dict[str, dict[str, Any]] = field(default_factory=dict)  # how the neighbours of items and users were found
     weights: dict[str, float] = field(default_factory=dict)
     fusion: dict[str, Any] = field(default_factory=dict)  # as fusion.json has it
     new_items: dict[str, Any] = field(default_factory=dict)  # places kept for them: every, floor, loss, share_of_lists

@@ -73,6 +73,20 @@ def fill(store: Store, commit: Commit) -> None:
     weights = json.dumps({"weights": {"encoder": 1.0, "text": 0.3}, "fusion": fusion, "new_items": places})
     put(store, "runs", "eval/r1", commit, {**run, "stage": "register", "fingerprint": "f2", "facts": weights})
     put(store, "runs", "live", commit, {**run, "stage": "ingest", "rows": {"events": 10}, "facts": json.dumps({"num_users": 4})})
+    near = {
+        "method": "approximate",
+        "reason": "500,000 items",
+        "short_list_recall": 0.98,
+        "agreement": 0.9971,
+        "agreement_sample": 512,
+    }
+    put(
+        store,
+        "runs",
+        "live",
+        commit,
+        {**run, "stage": "recommend", "fingerprint": "f3", "facts": json.dumps({"neighbours": near})},
+    )
     published = {"as_of": AS_OF, "run_id": "r1", "model_version": 7, "versions": {"recommendations": 5}, "published_at": ENDED}
     put(store, "published", "live", commit, {**published, "action": "publish", "reason": "why"})
 
@@ -100,7 +114,8 @@ def test_collect_and_write(spark: SparkSession, store: Store, commit: Commit, mo
     assert [(p.rank, p.title) for p in first.listed] == [(1, "i4"), (2, "Five")]  # no title: the id
     assert (first.listed[0].reasons[0].text, first.listed[0].reasons[0].share) == ("with One", 0.75)
     assert [(s.ref_id, s.num_events, [p.title for p in s.listed]) for s in data.neighbours] == [("i1", 4, ["Three 🎬"])]
-    assert {(s.namespace, s.stage) for s in data.stages} == {("live", "ingest"), ("eval/r1", "train"), ("eval/r1", "register")}
+    ran = {("live", "ingest"), ("live", "recommend"), ("eval/r1", "train"), ("eval/r1", "register")}
+    assert {(s.namespace, s.stage) for s in data.stages} == ran
     assert (data.model_version, data.versions, data.gate_reason) == (7, {"recommendations": 5}, "it is better")
     assert data.published_at == "2026-11-22 04:00:00 UTC"
 
@@ -111,4 +126,5 @@ def test_collect_and_write(spark: SparkSession, store: Store, commit: Commit, mo
     assert "A &#34;quoted&#34; &lt;b&gt;title&lt;/b&gt;" in text
     assert "http" not in text
     assert "history of up to 5 items have weights of their own: encoder 1, text 0.75." in text
+    assert "approximate search (500,000 items), recall of the short lists 0.980, agreement with the lists of the whole" in text
     assert "For tail items weights are multiplied: text 1.4." in text
