@@ -129,9 +129,10 @@ def test_the_adversarial_loss_is_that_of_moved_ids_and_adds_its_gradients(
             (expected,) = torch.autograd.grad(0.5 * worse, ids)
         assert worse.item() > loss.item()
         trainer._adversarial(rows)
-        found[epsilon] = ids.grad
         torch.testing.assert_close(ids.grad, plain if epsilon == 0 else plain + expected)
-    assert not torch.allclose(found[0.0], found[0.2])
+        trainer.step(rows, str)
+        found[epsilon] = ids.detach().clone()
+    assert not torch.allclose(found[0.0], found[0.2]), "a step of training takes the second loss in"
 
 
 def test_batches_are_those_of_seed_step_and_rank_and_a_resumed_feed_goes_on(tmp_path: Path) -> None:
@@ -153,6 +154,15 @@ def test_batches_are_those_of_seed_step_and_rank_and_a_resumed_feed_goes_on(tmp_
     assert unchanged[0].views is None
     assert not torch.equal(whole[0][:, :6], unchanged[0].sequences[:, 1:])
     assert batches.steps_per_epoch == plain.steps_per_epoch
+    assert _drawn(batches, unchanged[0], 3) == _drawn(batches, unchanged[0], 3)
+    other_rank = Batches(job, load_catalogue(job.inputs, False), 1, 2)
+    three = [_drawn(batches, unchanged[0], 3), _drawn(batches, unchanged[0], 4), _drawn(other_rank, unchanged[0], 3)]
+    assert three[0] != three[1] != three[2] != three[0]
+
+
+def _drawn(batches: Batches, rows: Batch, step: int) -> list[list[int]]:
+    seen: list[list[int]] = batches._changed(rows, None, step).seen.items.tolist()
+    return seen
 
 
 def test_rare_items_weigh_more_where_asked(tmp_path: Path) -> None:
