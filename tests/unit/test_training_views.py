@@ -183,3 +183,16 @@ def test_substitution_without_pairs_says_what_to_do(tmp_path: Path) -> None:
     job = replace(write_job(tmp_path, pair_sizes=[]), augment=AugmentSettings(substitute_chance=0.1))
     with pytest.raises(TrainingError, match=r"training_pairs.*no rows to substitute items by"):
         Batches(job, load_catalogue(job.inputs, False), 0, 1)
+
+
+def test_words_are_dropped_in_training_alone_where_the_text_model_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "_parallel", lambda _, model: model)
+    options = {"text_training": "full", "dropout": 0.0, "item_id_dropout": 0.0}
+    jobs = [write_job(tmp_path / str(chance), encoder=options | {"word_dropout": chance}) for chance in (0.0, 0.5)]
+    plain, dropping = (Trainer(job, ALONE).model for job in jobs)
+    for model in (plain, dropping):
+        model.text_encoder.eval()  # type: ignore[union-attr]
+        model.training = True  # its own drop-out aside
+    rows = torch.arange(20)
+    assert (plain.encode(rows) - dropping.encode(rows)).abs().amax(1).gt(1e-3).sum() > 10
+    torch.testing.assert_close(plain.eval().encode(rows), dropping.eval().encode(rows))
