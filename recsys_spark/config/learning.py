@@ -20,6 +20,7 @@ class EncoderSettings(Settings):
     trained_layers: int = 1  # with last_layers
     lora_rank: int = Field(8, ge=1)  # with lora: of the update of every linear layer; it learns at 1e-4 and above
     lora_alpha: float = Field(16.0, gt=0)  # updates are multiplied by lora_alpha / lora_rank
+    word_dropout: float = Field(0.0, ge=0, lt=1)  # where the text model learns: a word is left out in training with this chance
     adapt: Literal["none", "mlm", "simcse"] = "none"  # bring the text model nearer to the catalogue's texts before training
     adapt_steps: int = Field(300, ge=1)
     adapt_batch_size: int = Field(64, ge=2)  # texts

@@ -142,8 +142,8 @@ class TwoViews(nn.Module):
 
 def dropped_words(ids_NS: Tensor, num_tokens_N: Tensor, chance: float) -> tuple[Tensor, Tensor]:
     """Tokens with each but the first and last (they are special) left out with ``chance``, and how many are left."""
-    real_NS = torch.arange(ids_NS.shape[1]) < num_tokens_N[:, None]
-    gone_NS = (torch.rand(ids_NS.shape) < chance) & _inner(ids_NS, num_tokens_N)
+    real_NS = torch.arange(ids_NS.shape[1], device=ids_NS.device) < num_tokens_N[:, None]
+    gone_NS = (torch.rand(ids_NS.shape, device=ids_NS.device) < chance) & _inner(ids_NS, num_tokens_N)
     kept_NS = real_NS & ~gone_NS
     order_NS = (~kept_NS).to(torch.int8).argsort(dim=1, stable=True)
     packed_NS = ids_NS.masked_fill(~kept_NS, 0).gather(1, order_NS)
@@ -151,5 +151,5 @@ def dropped_words(ids_NS: Tensor, num_tokens_N: Tensor, chance: float) -> tuple[
 
 
 def _inner(ids_NS: Tensor, num_tokens_N: Tensor) -> Tensor:
-    place_S = torch.arange(ids_NS.shape[1])
+    place_S = torch.arange(ids_NS.shape[1], device=ids_NS.device)
     return (place_S > 0) & (place_S < num_tokens_N[:, None] - 1)

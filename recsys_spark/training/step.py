@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys_spark.config.augment import AugmentSettings
 from recsys_spark.config.learning import TrainSettings
+from recsys_spark.encoder.adapt import dropped_words
 from recsys_spark.encoder.losses import Comparison, weighted_mean
 from recsys_spark.encoder.losses.bpr import bpr
 from recsys_spark.encoder.model import Encoder
@@ -164,6 +165,8 @@ class TrainStep(nn.Module):
         parts = []
         for start in range(0, len(positions), _TEXTS_AT_ONCE):
             ids, counts = self._catalogue.tokens(positions[start : start + _TEXTS_AT_ONCE])
+            if self.training and self.encoder.settings.word_dropout > 0:
+                ids, counts = dropped_words(ids, counts, self.encoder.settings.word_dropout)
             again = torch.is_grad_enabled() and len(positions) > _TEXTS_AT_ONCE
             parts.append(
                 checkpoint(self.text_encoder, ids, counts, use_reentrant=False) if again else self.text_encoder(ids, counts)

@@ -36,7 +36,7 @@ AUGMENT = {
 TOWERS = {"item_gate": "learned", "attributes": ["category"], "time_gaps": True, "context": ["hour"]}
 CASES: dict[str, dict[str, Any]] = {
     "frozen": {"encoder": TOWERS, "loss_weights": "learned"},
-    "lora": {"encoder": TOWERS | {"text_training": "lora", "lora_rank": 2}, "negatives": "in_batch"},
+    "lora": {"encoder": TOWERS | {"text_training": "lora", "lora_rank": 2, "word_dropout": 0.2}, "negatives": "in_batch"},
 }
 
 

@@ -129,9 +129,10 @@ def test_the_adversarial_loss_is_that_of_moved_ids_and_adds_its_gradients(
             (expected,) = torch.autograd.grad(0.5 * worse, ids)
         assert worse.item() > loss.item()
         trainer._adversarial(rows)
-        found[epsilon] = ids.grad
         torch.testing.assert_close(ids.grad, plain if epsilon == 0 else plain + expected)
-    assert not torch.allclose(found[0.0], found[0.2])
+        trainer.step(rows, str)
+        found[epsilon] = ids.detach().clone()
+    assert not torch.allclose(found[0.0], found[0.2]), "a step of training takes the second loss in"
 
 
 def test_batches_are_those_of_seed_step_and_rank_and_a_resumed_feed_goes_on(tmp_path: Path) -> None:
@@ -153,6 +154,15 @@ def test_batches_are_those_of_seed_step_and_rank_and_a_resumed_feed_goes_on(tmp_
     assert unchanged[0].views is None
     assert not torch.equal(whole[0][:, :6], unchanged[0].sequences[:, 1:])
     assert batches.steps_per_epoch == plain.steps_per_epoch
+    assert _drawn(batches, unchanged[0], 3) == _drawn(batches, unchanged[0], 3)
+    other_rank = Batches(job, load_catalogue(job.inputs, False), 1, 2)
+    three = [_drawn(batches, unchanged[0], 3), _drawn(batches, unchanged[0], 4), _drawn(other_rank, unchanged[0], 3)]
+    assert three[0] != three[1] != three[2] != three[0]
+
+
+def _drawn(batches: Batches, rows: Batch, step: int) -> list[list[int]]:
+    seen: list[list[int]] = batches._changed(rows, None, step).seen.items.tolist()
+    return seen
 
 
 def test_rare_items_weigh_more_where_asked(tmp_path: Path) -> None:
@@ -173,3 +183,16 @@ def test_substitution_without_pairs_says_what_to_do(tmp_path: Path) -> None:
     job = replace(write_job(tmp_path, pair_sizes=[]), augment=AugmentSettings(substitute_chance=0.1))
     with pytest.raises(TrainingError, match=r"training_pairs.*no rows to substitute items by"):
         Batches(job, load_catalogue(job.inputs, False), 0, 1)
+
+
+def test_words_are_dropped_in_training_alone_where_the_text_model_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "_parallel", lambda _, model: model)
+    options = {"text_training": "full", "dropout": 0.0, "item_id_dropout": 0.0}
+    jobs = [write_job(tmp_path / str(chance), encoder=options | {"word_dropout": chance}) for chance in (0.0, 0.5)]
+    plain, dropping = (Trainer(job, ALONE).model for job in jobs)
+    for model in (plain, dropping):
+        model.text_encoder.eval()  # type: ignore[union-attr]
+        model.training = True  # its own drop-out aside
+    rows = torch.arange(20)
+    assert (plain.encode(rows) - dropping.encode(rows)).abs().amax(1).gt(1e-3).sum() > 10
+    torch.testing.assert_close(plain.eval().encode(rows), dropping.eval().encode(rows))
