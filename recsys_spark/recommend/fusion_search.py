@@ -15,6 +15,7 @@ from recsys_spark.segments import HISTORY_SEGMENTS, ITEM_SEGMENTS
 log = get_logger(__name__)
 
 STEPS = (0.0, 0.25, 0.5, 0.7, 0.85, 1.2, 1.4, 2.0, 4.0)  # factors of one weight
+SWAPS = (0.7, 1.0, 1.5, 2.5)  # of the weight that another partner gives up
 ENTRIES = (0.05, 0.1, 0.2, 0.4, 1.0)  # of the largest weight, for one that is 0
 SEGMENT_STEPS = (0.4, 0.7, 1.4, 2.5)
 MAX_ROUNDS = 12
@@ -65,6 +66,19 @@ def _steps(weights: FloatArray) -> list[FloatArray]:
             changed = weights.copy()
             changed[place] = value
             if changed.max() > 0:
+                found.append(changed)
+    return found + _swaps(weights)
+
+
+def _swaps(weights: FloatArray) -> list[FloatArray]:
+    """A partner without weight in the place of one that has some: of two that know the same, a single change reaches only
+    the one that came first."""
+    found = []
+    for out in np.flatnonzero(weights):
+        for into in np.flatnonzero(weights == 0):
+            for share in SWAPS:
+                changed = weights.copy()
+                changed[into], changed[out] = share * weights[out], 0.0
                 found.append(changed)
     return found
 

@@ -111,6 +111,16 @@ def test_climbing_and_dropping() -> None:
     assert kept.tolist() == [1.0, 0.0, 0.2]
 
 
+def test_climbing_swaps_partners_that_know_the_same() -> None:
+    """The third partner is the better one, where its weight is right; the second hides it: next to it, it only harms."""
+
+    def value(w: Any) -> float:
+        a, b, c = w / w.max()
+        return float(1.0 - abs(a - 1.0) + min(b, 0.2) + (0.36 if 0.27 < c < 0.33 else 0.0) - (0.5 if b and c else 0.0))
+
+    assert climb(value, 3).tolist() == pytest.approx([1.0, 0.0, 0.3])
+
+
 def test_codes_of_segments() -> None:
     assert [HISTORY_SEGMENTS[code] for code in history_codes([0, 5, 6, 20, 21])] == ["new", "new", "light", "light", "heavy"]
     assert item_codes(np.array([50, 20, 20, 1, 0]), 0.2, 0.2).tolist() == [0, 1, 1, 2, 3]
