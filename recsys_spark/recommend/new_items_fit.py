@@ -40,7 +40,8 @@ class FloorFit:
 
 
 def fit_floor(config: Config, rows: DataFrame, broadcast: Any, weights: dict[str, float]) -> FloorFit:
-    """The lowest floor whose new items cost at most ``recommend.max_new_item_loss`` of the validation users' NDCG@10.
+    """The lowest floor whose new items cost at most ``recommend.max_new_item_loss`` of the validation users' NDCG@10, and no
+    larger a share of it than new items are of the catalogue: a handful of them is not worth what a tenth of it is.
 
     Validation is asked only what lists lose. It cannot tell how well text finds new items: the encoder was trained on the
     text of every item that has events, and would seem to find them far better than it does (measured: docs/decisions/007).
@@ -64,7 +65,8 @@ def fit_floor(config: Config, rows: DataFrame, broadcast: Any, weights: dict[str
     score, before, after = (table.column(name).to_numpy() for name in ("score", "before", "after"))
     if not len(score):
         return FloorFit(prior)
-    floor, loss = choose_floor(score, before, after, settings.max_new_item_loss)
+    share = len(broadcast.value.new_positions) / max(int(broadcast.value.catalogue.allowed.sum()), 1)
+    floor, loss = choose_floor(score, before, after, min(settings.max_new_item_loss, share))
     return FloorFit(NewItems(settings.new_item_every, floor), loss, float((score >= floor).mean()))
 
 
