@@ -52,7 +52,7 @@ def settings_for(data: Path, warehouse: Path, seed: int, overrides: dict[str, An
         "seed": 42 + seed,
         "ingest": ingest,
         "encoder": {"max_tokens": _max_tokens(items, texts)},
-        "train": {"batch_size": _batch_size(events)},
+        "train": {"batch_size": _batch_size(sizes(data)[0])},
         "recommend": {"k": 20, "history_items": 50},
         "evaluate": {"split": "leave_one_out"},
     }
@@ -95,9 +95,9 @@ def _max_tokens(items: Path, texts: list[str]) -> int:
     return int(min(256, max(32, 32 * math.ceil(_TOKENS_PER_WORD * nine_of_ten / 32))))
 
 
-def _batch_size(events: Path) -> int:
-    """Small logs make few batches, and smaller ones learn more in the same epochs."""
-    return 64 if pq.read_metadata(events).num_rows < 1_000_000 else 128
+def _batch_size(num_users: int) -> int:
+    """About a hundred batches in an epoch, within 64 and 256 sequences: a step costs the whole catalogue whatever it holds."""
+    return 64 if num_users < 6_400 else 128 if num_users < 16_000 else 256
 
 
 def _laid_over(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

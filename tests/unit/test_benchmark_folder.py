@@ -86,3 +86,10 @@ def test_means_and_lines() -> None:
     assert "0.6000 [0.4900, 0.5100]" in text  # the interval is the first seed's
     assert "  cold items" in text
     assert "NDCG@10" in text
+
+
+def test_batches_grow_with_the_users(tmp_path: Path) -> None:
+    users = [f"u{n}" for n in range(16_000)]
+    pd.DataFrame({"user_id": users, "item_id": "x", "ts": 1}).to_parquet(tmp_path / "events.parquet")
+    assert settings_for(tmp_path, tmp_path / "w", 0, {}).train.batch_size == 256
+    assert settings_for(tmp_path, tmp_path / "w", 0, {"train": {"batch_size": 32}}).train.batch_size == 32
