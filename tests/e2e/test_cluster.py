@@ -61,10 +61,10 @@ def test_a_night_by_spark_submit_on_two_workers(spark: SparkSession, done: Done,
     _submit(master, "ingest", config)
     _submit(master, "cooccurrence", config, "--namespace", "eval")
     said = _submit(master, "night", config)
-    for stage in ("ingest", "holdout", "cooccurrence"):
+    for stage in ("ingest", "holdout", "cooccurrence", "collaborative"):
         assert f"{stage}: nothing to do" in said
-    made_while_training = 3  # two baselines' lists and the live counts, found standing by their own steps
-    assert said.count(": nothing to do") == 3 + made_while_training
+    made_while_training = 4  # two baselines' lists, the live counts and EASE, found standing by their own steps
+    assert said.count(": nothing to do") == 4 + made_while_training
     store = Store(spark, str(tmp_path / "warehouse"))
     for table in ("events", "items", "cooccurrence"):
         assert store.content(table, "live") == done.store.content(table, "live"), table

@@ -74,7 +74,7 @@ def _config(store: Store, **search: Any) -> Config:
 def _run(store: Store, namespace: str, **search: Any) -> StageReport:
     config = _config(store, **search)
     context = Context(store.spark, store, config, namespace, InstantCutoff(AS_OF, AS_OF, AS_OF), "night1")
-    return run(config, context, ModelRef("m", 3), WEIGHTS, upstream="live", neighbours=True)
+    return run(config, context, ModelRef("m", 3), Fusion(WEIGHTS), upstream="live", neighbours=True)
 
 
 def _lists(store: Store, namespace: str) -> list[tuple[Any, ...]]:
@@ -139,6 +139,6 @@ def test_indexes_of_earlier_items_do_not_pile_up(filled: Store, exact: list[tupl
     (stands,) = folder.iterdir()
     config = parse_config(_config(filled, **SEARCH).model_dump() | {"seed": 1})  # another order of ties: other positions
     context = Context(filled.spark, filled, config, "eval/other", InstantCutoff(AS_OF, AS_OF, AS_OF), "night1")
-    run(config, context, ModelRef("m", 3), WEIGHTS, upstream="live", neighbours=True)
+    run(config, context, ModelRef("m", 3), Fusion(WEIGHTS), upstream="live", neighbours=True)
     (newest,) = folder.iterdir()
     assert newest != stands

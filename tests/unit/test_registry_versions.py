@@ -131,4 +131,4 @@ def test_the_logged_model_names_exact_requirements_and_no_index(registry: Regist
     assert {line.split("==")[0] for line in lines} >= {"mlflow", "torch", "transformers"}
     assert not [line for line in lines if "==" not in line or "://" in line or "+" in line]
     assert not list(root.rglob("*.pkl"))
-    assert json.loads((root / "artifacts" / "model-1" / "encoder.json").read_text())["format"] == 1
+    assert json.loads((root / "artifacts" / "model-1" / "encoder.json").read_text())["format"] == 2
