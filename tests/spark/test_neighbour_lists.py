@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
+from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.stage import ModelRef, run
 from recsys_spark.search.vectors import unit
 from recsys_spark.tables.contracts import contract
