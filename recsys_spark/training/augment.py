@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_spark.config.augment import AugmentSettings, Operation
+from recsys_spark.cooccurrence.grouping import position_in_group
 from recsys_spark.training.catalogue import PAD
 from recsys_spark.training.plan import derived_seed
 
@@ -220,8 +221,7 @@ def neighbour_table(
     """The heaviest partners of each position, int64 [N, M <= at_most], padded with -1; ties go to the lower position."""
     order = np.lexsort((items, -weights, anchors))
     anchors, items = anchors[order], items[order]
-    first = np.searchsorted(anchors, np.arange(num_items))
-    rank = np.arange(len(anchors)) - first[anchors]
+    rank = position_in_group(anchors)
     kept = rank < at_most
     table = np.full((num_items, max(1, int(rank[kept].max(initial=0)) + 1)), PAD, dtype=np.int64)
     table[anchors[kept], rank[kept]] = items[kept]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,6 +33,7 @@ def info_nce(
     mask: Tensor | None = None,
     weights: Tensor | None = None,
     total_weight: Tensor | float | None = None,
+    chunk_size: int | None = None,
 ) -> Tensor:
     """InfoNCE: among all candidates, pick out the anchor's positive by its score.
 
@@ -47,6 +50,8 @@ def info_nce(
         mask: bool [B, C], True = excluded from the sum; the target itself never is.
         weights: float [B]; None counts each anchor once.
         total_weight: what to divide by in place of ``weights.sum()``, for a mean that runs over several ranks.
+        chunk_size: anchors compared at a time; their scores are computed again for the gradient, so memory is
+            ``chunk_size x C`` floats. None: all at once.
 
     Returns:
         Scalar: weighted mean loss in nats; 0 when all weights are 0.
@@ -54,24 +59,9 @@ def info_nce(
     Papers: InfoNCE, van den Oord et al. 2018 (arXiv 1807.03748); NT-Xent, Chen et al. 2020 (arXiv 2002.05709).
     """
     comparison = Comparison(anchors, candidates, target_idx, temperature, mask=mask)
-    return weighted_mean(softmax(comparison), weights, total_weight)
-
-
-def full_softmax(
-    anchors: Tensor,
-    candidates: Tensor,
-    target_idx: Tensor,
-    temperature: Tensor | float,
-    mask: Tensor | None = None,
-    weights: Tensor | None = None,
-    total_weight: Tensor | float | None = None,
-    chunk_size: int = 512,
-) -> Tensor:
-    """``info_nce`` with every item of the catalogue as candidate, ``chunk_size`` anchors at a time.
-
-    Same arguments and value; the [B, C] scores are never held at once: in training each chunk's scores are computed
-    again for the gradient, so memory is ``chunk_size x C`` floats. No sampling, hence no sampling bias to correct.
-    """
-    comparison = Comparison(anchors, candidates, target_idx, temperature, mask=mask)
     losses, _ = in_chunks(softmax, comparison, chunk_size)
     return weighted_mean(losses, weights, total_weight)
+
+
+# With the whole catalogue as candidates, some anchors at a time: no sampling, hence no sampling bias to correct.
+full_softmax = partial(info_nce, chunk_size=512)
