@@ -56,7 +56,7 @@ def settings_for(data: Path, warehouse: Path, seed: int, overrides: dict[str, An
         "recommend": {"k": 20, "history_items": 50},
         "evaluate": {"split": "leave_one_out"},
     }
-    return parse_config(_laid_over(base, overrides), "benchmark")
+    return parse_config(laid_over(base, overrides), "benchmark")
 
 
 def sizes(data: Path) -> tuple[int, int, int]:
@@ -100,10 +100,10 @@ def _batch_size(num_users: int) -> int:
     return 64 if num_users < 6_400 else 128 if num_users < 16_000 else 256
 
 
-def _laid_over(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def laid_over(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """``base`` with the keys of ``over``, section by section."""
     found = dict(base)
     for name, value in over.items():
         section = found.get(name)
-        found[name] = _laid_over(section, value) if isinstance(section, dict) and isinstance(value, dict) else value
+        found[name] = laid_over(section, value) if isinstance(section, dict) and isinstance(value, dict) else value
     return found

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.benchmark.folder import settings_for
+from recsys_spark.benchmark.folder import laid_over, settings_for
 from recsys_spark.benchmark.leave_one_out import figures
 from recsys_spark.benchmark.ml100k_sar import read_ratings, train_rows
 from recsys_spark.benchmark.night import STAGES, BenchmarkNight
@@ -42,7 +42,7 @@ def run_ml100k(data: Path, spark: SparkSession, work: Path, seed: int, overrides
     """
     folder = as_folder(data, work / "ml100k")
     roles = _roles(data, seed)
-    config = settings_for(folder, work / "warehouse", seed, _merged(_DEFAULTS, overrides))
+    config = settings_for(folder, work / "warehouse", seed, laid_over(_DEFAULTS, overrides))
     spaces = f"benchmark/ml100k-choice-seed{seed}", f"benchmark/ml100k-seed{seed}"
     choice = BenchmarkNight(config, spark, spaces[0], lambda events: _holdout(events, roles, choosing=True))
     with closing_night(choice):
@@ -115,7 +115,3 @@ def _holdout(events: DataFrame, roles: pd.DataFrame, choosing: bool) -> DataFram
     rows = list(zip(wanted["user_id"], wanted["item_id"], named, strict=True))
     held = local_frame(events.sparkSession, rows, "user_id string, item_id string, role string")
     return events.join(held, ["user_id", "item_id"]).select("event_id", "role")
-
-
-def _merged(defaults: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    return {name: {**defaults.get(name, {}), **over.get(name, {})} for name in {**defaults, **over}}

@@ -12,6 +12,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from recsys_spark import receipt
+from recsys_spark.benchmark.published import Table
 from recsys_spark.cli import screen
 from recsys_spark.cli.doctor import require_java
 from recsys_spark.config import Config
@@ -25,6 +26,8 @@ from recsys_spark.session import build_session
 from recsys_spark.tables.lock import namespace_lock
 from recsys_spark.tables.store import Store
 
+# of one seed of a protocol: the name of its row, what tells it from others, and how it is made
+SeedPlan = tuple[str, dict[str, Any], Callable[[SparkSession, dict[str, Any]], dict[str, Any]]]
 READ_TABLES = ("recommendations", "item_neighbours", "fallback_recommendations")
 
 
@@ -125,40 +128,44 @@ def benchmark_leave_one_out(
     """The published rows that are known, ours, and one JSON line of the means; each seed's row is kept in ``results``."""
     from recsys_spark.benchmark import published
     from recsys_spark.benchmark.folder import sizes
-    from recsys_spark.benchmark.leave_one_out import Protocol, mean_over_seeds, run_leave_one_out
-    from recsys_spark.benchmark.results import lines, once
+    from recsys_spark.benchmark.leave_one_out import Protocol, run_leave_one_out
 
-    sections = tomllib.loads(overrides.read_text(encoding="utf-8")) if overrides else {}
-    known = published.LEAVE_ONE_OUT.get(sizes(data)) if not cold_items else None
-    rows = []
-    with _benchmark_session(sections) as spark:
-        for seed in range(seeds):
-            protocol = Protocol(data, cold_items, seed)
-            key = {"data": data.name, "cold_share": cold_items, "seed": seed, "settings": sections}
-            name = f"{data.name}-{protocol.namespace.split('/')[-1]}"
-            rows.append(once(results, name, key, lambda p=protocol: run_leave_one_out(p, spark(), warehouse, sections)))  # type: ignore[misc]
-            print(json.dumps(rows[-1]), flush=True)
-    mean = mean_over_seeds(rows)
-    print("\n".join(lines(mean, rows, known)))
-    print(json.dumps(mean))
+    def plan(seed: int) -> SeedPlan:
+        protocol = Protocol(data, cold_items, seed)
+        name = f"{data.name}-{protocol.namespace.split('/')[-1]}"
+        key = {"data": data.name, "cold_share": cold_items, "seed": seed}
+        return name, key, lambda spark, sections: run_leave_one_out(protocol, spark, warehouse, sections)
+
+    _benchmark(plan, results, seeds, overrides, published.LEAVE_ONE_OUT.get(sizes(data)) if not cold_items else None)
 
 
 def benchmark_ml100k(data: Path | None, seeds: int, overrides: Path | None, work: Path, results: Path) -> None:
     """As ``benchmark_leave_one_out``, for the recommenders-team protocol."""
     from recsys_spark.benchmark import published
-    from recsys_spark.benchmark.leave_one_out import mean_over_seeds
     from recsys_spark.benchmark.ml100k import run_ml100k
+
+    folder = data or ml100k_folder()
+
+    def plan(seed: int) -> SeedPlan:
+        return f"ml100k-seed{seed}", {"seed": seed}, lambda spark, sections: run_ml100k(folder, spark, work, seed, sections)
+
+    _benchmark(plan, results, seeds, overrides, published.ML100K)
+
+
+def _benchmark(plan: Callable[[int], SeedPlan], results: Path, seeds: int, overrides: Path | None, known: Table | None) -> None:
+    """A row of each seed, made or found in ``results``; then the table and the means."""
+    from recsys_spark.benchmark.leave_one_out import mean_over_seeds
     from recsys_spark.benchmark.results import lines, once
 
     sections = tomllib.loads(overrides.read_text(encoding="utf-8")) if overrides else {}
-    folder, rows = data or ml100k_folder(), []
+    rows = []
     with _benchmark_session(sections) as spark:
         for seed in range(seeds):
-            key = {"seed": seed, "settings": sections}
-            rows.append(once(results, f"ml100k-seed{seed}", key, lambda s=seed: run_ml100k(folder, spark(), work, s, sections)))  # type: ignore[misc]
+            name, key, run = plan(seed)
+            rows.append(once(results, name, key | {"settings": sections}, lambda r=run: r(spark(), sections)))  # type: ignore[misc]
             print(json.dumps(rows[-1]), flush=True)
     mean = mean_over_seeds(rows)
-    print("\n".join(lines(mean, rows, published.ML100K)))
+    print("\n".join(lines(mean, rows, known)))
     print(json.dumps(mean))
 
 
