@@ -119,7 +119,7 @@ def fuse(block: Block, partners: Partners, weights: dict[str, float], context: s
     for name in partners.present():
         if weights.get(name, 0.0) != 0.0:
             scores = _scores(name, block, partners, context, profile)
-            parts.append(Part(name, weights[name], scores, partners.item_factors.get(name)))
+            parts.append(Part(name, weights[name], scores, partners.weight_factors.get(name)))
     return Fused(tuple(parts), block.num_users, int(block.history.shape[1]))
 
 

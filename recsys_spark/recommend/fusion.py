@@ -44,7 +44,7 @@ class Fusion:
         """Weights in the order of ``HISTORY_SEGMENTS``."""
         return [self.segments.get(name, self.weights) for name in HISTORY_SEGMENTS]
 
-    def item_factors(self, num_events_N: FloatArray, head: float, tail: float) -> dict[str, FloatArray]:
+    def weight_factors(self, num_events_N: FloatArray, head: float, tail: float) -> dict[str, FloatArray]:
         """Factors ``[N]`` of each partner that has any; ``head`` and ``tail`` are shares of events."""
         partners = sorted({name for factors in self.items.values() for name in factors})
         if not partners:

@@ -234,7 +234,7 @@ def _z_scores(block: Block, side: Side, features: tuple[Feature, ...]) -> FloatA
     """float32 ``[P, B, N]``."""
     size, found = len(side.catalogue), []
     for name, decay in features:
-        partners = replace(side.partners, decays={} if decay is None else {name: decay}, item_factors={})
+        partners = replace(side.partners, decays={} if decay is None else {name: decay}, weight_factors={})
         scores = fuse(block, partners, {name: 1.0}).parts[0].scores
         found.append(np.broadcast_to(scores.tile(1.0, 0, size, np.float32), (block.num_users, size)))
     return np.stack(found)

@@ -114,7 +114,7 @@ class Partners:
     """What is there to score with; None where a partner has nothing (no model, no co-occurrence, no text).
 
     ``decays``: how the history is weighted for single partners (the n-th last item by decay^n); others take the block's.
-    ``item_factors``: factors ``[N]`` of a partner's weight, by item, where the fusion has them.
+    ``weight_factors``: factors ``[N]`` of a partner's weight, by item, where the fusion has them.
     """
 
     popularity: PopularityItems
@@ -124,7 +124,7 @@ class Partners:
     ease: RelatedItems | None = None
     als: FactorItems | None = None
     decays: Mapping[str, float] = field(default_factory=dict)
-    item_factors: Mapping[str, FloatArray] = field(default_factory=dict)
+    weight_factors: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @property
     def tiled(self) -> bool:

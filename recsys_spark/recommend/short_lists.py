@@ -70,7 +70,7 @@ class ShortLists:
         dense = fuse(block, replace(side.partners, text=None), task.weights)
         parts = {part.name: part for part in dense.parts}
         if self.text is not None:
-            scores, factor = self.text.scores(anchors, profiles), side.partners.item_factors.get("text")
+            scores, factor = self.text.scores(anchors, profiles), side.partners.weight_factors.get("text")
             parts["text"] = Part("text", task.weights["text"], scores, factor)
         ordered = tuple(parts[name] for name in side.partners.present() if name in parts)
         return Fused(ordered, dense.num_users, dense.num_items)

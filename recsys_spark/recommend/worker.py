@@ -39,8 +39,8 @@ class Side:
 
     def fused_by(self, fusion: Fusion, settings: EvaluateSettings) -> Side:
         """With the decays and item factors of this fusion."""
-        factors = fusion.item_factors(self.partners.popularity.counts, settings.head_share, settings.tail_share)
-        return replace(self, partners=replace(self.partners, decays=fusion.decays, item_factors=factors))
+        factors = fusion.weight_factors(self.partners.popularity.counts, settings.head_share, settings.tail_share)
+        return replace(self, partners=replace(self.partners, decays=fusion.decays, weight_factors=factors))
 
     @cached_property
     def new_positions(self) -> Ints:

@@ -98,7 +98,7 @@ def test_segments_of_items_are_kept_where_they_differ() -> None:
     found = search(_examples(z, targets, 30, codes=codes), ("a", "b", "c"), {})
     assert found.items["tail"].get("b", 1.0) > found.items["tail"].get("a", 1.0)
     assert found.items["cold"] == found.items["tail"]
-    factors = found.item_factors(np.array([90.0, 5, 0]), 0.2, 0.2)
+    factors = found.weight_factors(np.array([90.0, 5, 0]), 0.2, 0.2)
     assert factors["b"].tolist() == [1.0, found.items["tail"]["b"], found.items["tail"]["b"]]
 
 
