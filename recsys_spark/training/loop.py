@@ -22,6 +22,7 @@ from recsys_spark.errors import TrainingError
 from recsys_spark.log import get_logger, progress
 from recsys_spark.training import checkpoint
 from recsys_spark.training.adversarial import moved
+from recsys_spark.training.averaging import WeightAverage
 from recsys_spark.training.batch import Batch, StepOutput
 from recsys_spark.training.batches import Batches, known_pairs, validation_sequences
 from recsys_spark.training.calibrate import calibrated
@@ -82,6 +83,7 @@ class Trainer:
         weights = [*self.encoder.parameters(), *(self.model.task_weights.parameters() if self.model.task_weights else ())]
         self.optimiser: Optimizer = build_optimiser(job.train, weights, text_weights)
         self.scheduler: LambdaLR = build_scheduler(self.optimiser, self.schedule.total_steps, job.train.warmup_share)
+        self.average = WeightAverage(self.model.parameters(), job.train.weight_average) if job.train.weight_average else None
 
     def _text_encoder(self) -> TextEncoder | None:
         settings = self.job.encoder
@@ -131,6 +133,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scheduler.load_state_dict(state["scheduler"])
+        if self.average is not None:
+            self.average.load(state["average"])
         self.progress = Progress(**state["progress"])
         if self.ranks.rank == 0:
             log.info("training continues from a checkpoint", step=self.progress.step)
@@ -144,6 +148,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "progress": asdict(self.progress),
+            **({} if self.average is None else {"average": self.average.state()}),
         }
         checkpoint.save(self.job.checkpoints, self.identity, self.progress.step, state)
 
@@ -169,6 +174,8 @@ class Trainer:
         self.optimiser.step()
         self.scheduler.step()
         self.progress.step += 1
+        if self.average is not None:
+            self.average.update(self.progress.step)
         return figures
 
     def _figures(self, out: StepOutput) -> StepFigures:
@@ -209,6 +216,10 @@ class Trainer:
 
     def end_epoch(self, epoch: int) -> float | None:
         """Validate, keep the best epoch's weights, and see whether to stop early. Returns the recall."""
+        with contextlib.nullcontext() if self.average is None else self.average.in_place():
+            return self._end_epoch(epoch)
+
+    def _end_epoch(self, epoch: int) -> float | None:
         found, state = self.validate(), self.progress
         if found is not None and (state.best_recall is None or found > state.best_recall):
             state.best_recall, state.best_epoch, state.epochs_without_better = found, epoch, 0
@@ -239,6 +250,8 @@ def train(job: TrainJob, ranks: Ranks) -> None:
         best = checkpoint.load_best(job.checkpoints, trainer.identity)
         if best is not None:
             trainer.model.load_state_dict(best["model"])
+        elif trainer.average is not None:
+            trainer.average.swap()
         calibration = calibrated(trainer.model, job, trainer.catalogue) if job.train.calibrate else None
         result = _result(trainer, state) | ({} if calibration is None else {"calibration": calibration.document()})
         export(job, trainer.encoder, trainer.text_encoder, trainer.catalogue, result)
