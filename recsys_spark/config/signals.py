@@ -176,6 +176,9 @@ class AlsSettings(AlsShape):
 
     enabled: bool = False
     factors: int = Field(64, ge=1)
+    # chosen on validation ratings of MovieLens-100K, NDCG@10: .182; .129 with the values of AlsShape, which are for neighbours
+    regularisation: float = Field(0.3, ge=0)
+    confidence: float = Field(1.0, ge=0)
 
 
 class CollaborativeSettings(Settings):

@@ -25,6 +25,7 @@ from recsys_spark.training.candidates import Candidates, CandidateSource
 from recsys_spark.training.catalogue import PAD, Catalogue
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.gradient_cache import in_parts
+from recsys_spark.training.lengths import in_groups
 from recsys_spark.training.metrics import KINDS
 from recsys_spark.training.positions import among, distinct, is_counted, locate, trimmed
 from recsys_spark.training.relations import Between, OwnItems, Partners
@@ -182,7 +183,7 @@ class TrainStep(nn.Module):
                 return self.encoder.user_states(known.vectors(items), items != PAD, moments)
 
         rows = torch.stack([part for part in (histories.items, histories.moments) if part is not None], 1)
-        return in_parts(states, rows, self._settings.cache_chunk_size)
+        return in_groups(lambda group: in_parts(states, group, self._settings.cache_chunk_size), rows)
 
     def _views(self, batch: Batch, views: Views, known: _Global) -> Tensor:
         """Self-supervised loss of the users that both views end in."""
