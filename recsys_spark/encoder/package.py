@@ -25,7 +25,7 @@ from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.encoder.text_source import Dtype
 from recsys_spark.errors import RegistryError
 
-FORMAT = 2
+FORMAT = 3
 ENCODER_JSON, WEIGHTS, KNOWN_ITEMS, TEXT_MODEL = "encoder.json", "weights.safetensors", "known_items.json", "text_model"
 ATTRIBUTES = "attributes.json"
 FUSION_JSON, RECIPE_JSON = "fusion.json", "recipe.json"

@@ -79,7 +79,7 @@ def test_another_tokenizer_is_refused(folder: Path) -> None:
 
 def test_an_unknown_format_is_refused(folder: Path) -> None:
     edit(folder / "encoder.json", format=1)
-    with pytest.raises(RegistryError, match="format 1; expected format 2"):
+    with pytest.raises(RegistryError, match="format 1; expected format 3"):
         load_model(folder)
 
 
