@@ -72,14 +72,14 @@ class TrainSettings(LossSettings):
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.05, ge=0, le=1)
     clip_norm: float | None = 1.0
-    weight_average: float = Field(0.0, ge=0, lt=1)  # decay per step of the mean of the weights that is kept; 0: the last ones are
+    weight_average: float = Field(0.99, ge=0, lt=1)  # decay per step of the mean of the weights that is kept; 0: the last ones are
     temperature: float = Field(0.07, gt=0)
     learn_temperature: bool = False
     item_item_share: float = Field(0.1, ge=0)  # weight of the item-item loss
     user_item_share: float = Field(1.0, ge=0)
     loss_weights: Literal["fixed", "learned"] = "fixed"  # learned: shares are multiplied by weights of their own (uncertainty)
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    patience: int = Field(8, ge=1)  # epochs without a better validation recall; a small validation set is noisy
+    patience: int = Field(6, ge=1)  # epochs without a better validation recall; a small validation set is noisy
     validation_k: int = 10
     calibrate: bool = True  # at the end: fit the temperature of next-item probabilities on validation, report their errors
     checkpoint_every_steps: int = Field(200, ge=1)
