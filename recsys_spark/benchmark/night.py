@@ -61,6 +61,7 @@ class BenchmarkNight(Night):
     def baselines(self) -> dict[str, dict[str, float]]:
         """Each partner alone."""
         alone = ["text", *(["ease"] if self.config.collaborative.ease.enabled != "off" else [])]
+        alone += ["transitions"] if self.config.collaborative.transitions.enabled else []
         alone += ["als"] if self.config.collaborative.als.enabled else []
         return {**BASELINES, **{name: {name: 1.0} for name in alone if name in self.config.recommend.partners}}
 

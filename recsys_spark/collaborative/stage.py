@@ -1,10 +1,13 @@
-"""The partners in closed form: fit events in, the namespace's item_weights (EASE) and item_factors (ALS) out.
+"""The partners in closed form: fit events in, the namespace's item_transitions, item_weights (EASE) and item_factors (ALS)
+out.
 
 Part of the co-occurrence stage: its counts are what EASE is solved from, and every run that counts needs both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,9 +17,11 @@ from pyspark.sql import DataFrame, SparkSession
 from recsys_spark.collaborative.als import item_factors
 from recsys_spark.collaborative.ease import OVERLAP_K, agreement, ease_weights, largest, max_items
 from recsys_spark.collaborative.gram import Gram, gram_of
+from recsys_spark.collaborative.transitions import item_transitions
 from recsys_spark.config import Config
 from recsys_spark.config.signals import EaseSettings
 from recsys_spark.context import Context
+from recsys_spark.cooccurrence.stage import id_hashes
 from recsys_spark.errors import ConfigError
 from recsys_spark.log import get_logger
 from recsys_spark.memory import free_bytes
@@ -26,12 +31,12 @@ from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written
 
 log = get_logger(__name__)
-WEIGHTS, FACTORS = "item_weights", "item_factors"
+TRANSITIONS, WEIGHTS, FACTORS = "item_transitions", "item_weights", "item_factors"
 _CHECKED_ITEMS = 64  # whose float32 weights are compared with exact ones
 
 
 def run(config: Config, context: Context) -> StageReport | None:
-    """Replace item_weights and item_factors of the namespace; None where neither is asked for.
+    """Replace item_transitions, item_weights and item_factors of the namespace; None where none is asked for.
 
     A table of a partner that takes no part is left without rows.
 
@@ -40,18 +45,29 @@ def run(config: Config, context: Context) -> StageReport | None:
         MachineError: the counts cannot be inverted in the precision asked for.
     """
     settings = config.collaborative
-    if settings.ease.enabled == "off" and not settings.als.enabled:
+    if settings.ease.enabled == "off" and not settings.als.enabled and not settings.transitions.enabled:
         return None
     depends_on = {"settings": settings.model_dump(mode="json"), "seed": config.seed}
-    plan = StagePlan("collaborative", depends_on, {"events": context.events_content("fit")}, (WEIGHTS, FACTORS))
+    plan = StagePlan("collaborative", depends_on, {"events": context.events_content("fit")}, (TRANSITIONS, WEIGHTS, FACTORS))
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
         weights, facts = _ease(config, context)
         factors = _als(config, context)
-        frames = {WEIGHTS: weights, FACTORS: factors}
-        return [context.store.replace(name, context.namespace, frame, commit) for name, frame in frames.items()], facts
+        with _transitions(config, context) as transitions:
+            frames = {TRANSITIONS: transitions, WEIGHTS: weights, FACTORS: factors}
+            return [context.store.replace(name, context.namespace, frame, commit) for name, frame in frames.items()], facts
 
     return context.run_stage(plan, body)
+
+
+@contextmanager
+def _transitions(config: Config, context: Context) -> Iterator[DataFrame]:
+    settings = config.collaborative.transitions
+    if not settings.enabled:
+        yield local_frame(context.spark, [], contract(TRANSITIONS).schema)
+        return
+    with item_transitions(context.events("fit"), settings, config.seed, id_hashes(context, config.seed)) as frame:
+        yield frame
 
 
 def _ease(config: Config, context: Context) -> tuple[DataFrame, dict[str, Any]]:

@@ -72,7 +72,7 @@ class TrainSettings(LossSettings):
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.05, ge=0, le=1)
     clip_norm: float | None = 1.0
-    weight_average: float = Field(0.99, ge=0, lt=1)  # decay per step of the mean of the weights that is kept; 0: the last ones are
+    weight_average: float = Field(0.99, ge=0, lt=1)  # decay per step of the mean of the weights that is kept; 0: no mean
     temperature: float = Field(0.07, gt=0)
     learn_temperature: bool = False
     item_item_share: float = Field(0.1, ge=0)  # weight of the item-item loss

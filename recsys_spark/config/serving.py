@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from recsys_spark.config.base import Settings
 
-Partner = Literal["encoder", "cooccurrence", "ease", "als", "text", "popularity"]
+Partner = Literal["encoder", "cooccurrence", "transitions", "ease", "als", "text", "popularity"]
 USUAL_DECAY = 0.7
 
 
@@ -24,7 +24,7 @@ class RecommendSettings(Settings):
     """Partners, filters, list lengths and block sizes of scoring."""
 
     k: int = Field(20, ge=1)
-    partners: list[Partner] = ["encoder", "cooccurrence", "ease", "als", "text", "popularity"]
+    partners: list[Partner] = ["encoder", "cooccurrence", "transitions", "ease", "als", "text", "popularity"]
     weights: dict[str, float] = {}  # fixed fusion weights; empty: those of the model version
     history_items: int = Field(20, ge=1)  # last items of a user that score candidates
     history_decay: float | None = Field(None, gt=0, le=1)  # weight of the n-th last item is decay^n; None: chosen per partner

@@ -181,8 +181,21 @@ class AlsSettings(AlsShape):
     confidence: float = Field(1.0, ge=0)
 
 
+class TransitionSettings(Settings):
+    """What soon follows an item in histories."""
+
+    enabled: bool = True
+    places: int = Field(3, ge=1)  # an item follows another if it comes at most so many places later
+    distance_decay: float = Field(0.5, gt=0, le=1)  # n places later counts decay^(n - 1)
+    min_support: int = Field(1, ge=1)  # users in whose histories it follows
+    max_history: int = Field(2_000, ge=2)  # items of one user that are counted; longer histories are cut by seeded hash
+    top_n: int = Field(200, ge=1)  # followers kept per item
+
+
 class CollaborativeSettings(Settings):
     """Partners in closed form, fitted beside co-occurrence."""
+
+    transitions: TransitionSettings = TransitionSettings()
 
     ease: EaseSettings = EaseSettings()
     als: AlsSettings = AlsSettings()

@@ -50,7 +50,7 @@ def run(config: Config, context: Context) -> StageReport:
 
 def _counted(config: Config, context: Context, reference: datetime, commit: Commit) -> AbstractContextManager[Counted]:
     """From all events; in live, where it is asked for, from the state and what has changed. The counts are the same."""
-    settings, hashes = config.cooccurrence, _id_hashes(context, config.seed)
+    settings, hashes = config.cooccurrence, id_hashes(context, config.seed)
     if settings.incremental and context.namespace == "live":
         keeper = Keeper(context, settings, config.seed, hashes, commit)
         return keeper.table(keeper.update(reference), reference)
@@ -78,7 +78,7 @@ def _reference(context: Context) -> datetime:
     return context.cutoff.fit_until if isinstance(context.cutoff, InstantCutoff) else context.cutoff.end
 
 
-def _id_hashes(context: Context, seed: int) -> Hashes:
+def id_hashes(context: Context, seed: int) -> Hashes:
     """``hashes[item_idx]``: seeded hash of the item id, equal however and whenever items were numbered.
 
     Unsigned, in the order of SQL's ``xxhash64(seed, item_id)``.

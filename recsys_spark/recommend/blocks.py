@@ -98,9 +98,8 @@ def signals(block: Block, partners: Partners) -> dict[str, npt.NDArray[np.bool_]
     found = dict.fromkeys(PERSONAL, nothing)
     if partners.encoder is not None:
         found["encoder"] = block.vectors.any(axis=1)
-    for name, related in (("cooccurrence", partners.cooccurrence), ("ease", partners.ease)):
-        if related is not None:
-            found[name] = related.knows(block.history)
+    for name, related in partners.related.items():
+        found[name] = related.knows(block.history)
     if partners.als is not None:
         found["als"] = partners.als.knows(block.history)
     if partners.text is not None:
@@ -127,10 +126,8 @@ def _scores(name: str, block: Block, partners: Partners, context: str | None, pr
     if name == "encoder" and partners.encoder is not None:
         return partners.encoder.scores(block.vectors)
     history = block.history_at(partners.decays.get(name))
-    if name == "cooccurrence" and partners.cooccurrence is not None:
-        return partners.cooccurrence.scores(history)
-    if name == "ease" and partners.ease is not None:
-        return partners.ease.scores(history)
+    if name in partners.related:
+        return partners.related[name].scores(history)
     if name == "als" and partners.als is not None:
         return partners.als.scores(history)
     if name == "text" and partners.text is not None:

@@ -49,9 +49,9 @@ class Explainer:
     def reasons(self, block: Block, best: Best, context: str | None = None, profile: bool = False) -> Reasons:
         """At least one and at most ``max_reasons`` reasons for each chosen item, the weightiest first.
 
-        A partner's share is its part of the positive weighted z-scores. Co-occurrence, EASE and text deal theirs to the history
-        items exactly as these made the score; the encoder's and that of ALS, which are no sums over items, are dealt by
-        decay x similarity. Text goes to a shared attribute where there is one.
+        A partner's share is its part of the positive weighted z-scores. Co-occurrence, transitions, EASE and text deal
+        theirs to the history items exactly as these made the score; the encoder's and that of ALS, which are no sums over
+        items, are dealt by decay x similarity. Text goes to a shared attribute where there is one.
         """
         if not len(best.rows):
             nothing = pa.array([], pa.string())
@@ -59,9 +59,9 @@ class Explainer:
         shares = _positive_shares(best)
         items, weights = _padded(block.history)
         own = {name: self._own_weights(name, block, weights) for name in PAST}
-        related = {"cooccurrence": self.partners.cooccurrence, "ease": self.partners.ease}
-        parts = [_together(rows, items, own[name], best) * shares[name][:, None] for name, rows in related.items()]
-        together = parts[0] + parts[1]
+        related = self.partners.related.items()
+        parts = [_together(rows, items, own[name], best) * shares[name][:, None] for name, rows in related]
+        together = sum(parts, np.zeros((len(best.rows), items.shape[1])))
         vectors = {"encoder": self.partners.encoder, "als": self.partners.als}
         parts = [_alike(held, items, own.get(name, weights), best) * shares[name][:, None] for name, held in vectors.items()]
         alike = parts[0] + parts[1]

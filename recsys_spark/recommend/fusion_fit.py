@@ -34,7 +34,7 @@ from recsys_spark.threads import one_thread
 
 log = get_logger(__name__)
 
-DECAYS = (1.0, 0.9, 0.8, 0.7, 0.5)
+DECAYS = (1.0, 0.9, 0.8, 0.7, 0.5, 0.3)
 DECAY_USERS = 4_000  # that decays are compared on
 LISTED = 100  # best items of each partner that stand against a target
 _EXAMPLE = (

@@ -85,7 +85,7 @@ def _vectors(rows: DataFrame, catalogue: Catalogue) -> Any:
 
 
 def weighted_items(rows: DataFrame, catalogue: Catalogue) -> RelatedItems | None:
-    """From the item_weights table; None where it has no rows."""
+    """From a table like item_weights; None where it has no rows."""
     table = _arrow(rows.select("item_a", "item_b", "weight"))
     if table.num_rows == 0:
         return None

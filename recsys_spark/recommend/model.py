@@ -8,9 +8,9 @@ from recsys_spark.config.serving import RecommendSettings
 from recsys_spark.errors import ConfigError
 from recsys_spark.recommend.fusion import Fusion
 
-KNOWN = ("encoder", "cooccurrence", "ease", "als", "text", "popularity")
+KNOWN = ("encoder", "cooccurrence", "transitions", "ease", "als", "text", "popularity")
 # where nothing was chosen on validation
-PRIOR = {"encoder": 1.0, "cooccurrence": 0.3, "ease": 0.3, "als": 0.1, "text": 0.1, "popularity": 0.1}
+PRIOR = {"encoder": 1.0, "cooccurrence": 0.3, "transitions": 0.1, "ease": 0.3, "als": 0.1, "text": 0.1, "popularity": 0.1}
 
 
 @dataclass(frozen=True)

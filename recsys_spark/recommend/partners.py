@@ -16,15 +16,16 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from recsys_spark.recommend.scores import Float64, FloatArray, FullScores, Ints, SharedScores, SparseScores, as_rows
 from recsys_spark.recommend.vector_items import EncoderItems, FactorItems
 
-PERSONAL = ("encoder", "cooccurrence", "ease", "als", "text")  # partners that look at the user
-BEHAVIOURAL = ("encoder", "cooccurrence", "ease", "als")  # those that events taught
-PAST = ("cooccurrence", "ease", "als", "text")  # those that weigh each history item by its age
+PERSONAL = ("encoder", "cooccurrence", "transitions", "ease", "als", "text")  # partners that look at the user
+BEHAVIOURAL = ("encoder", "cooccurrence", "transitions", "ease", "als")  # those that events taught
+PAST = ("cooccurrence", "transitions", "ease", "als", "text")  # those that weigh each history item by its age
 MAX_TERM_SHARE = 0.5  # a word on more than this share of the items is left out of the text vectors
 
 
 @dataclass(frozen=True)
 class RelatedItems:
-    """Item-to-item weights (a co-occurrence measure, EASE), CSR ``[N, N]``: cell (a, b) is what a in the history says of b."""
+    """Item-to-item weights (a co-occurrence measure, transitions, EASE), CSR ``[N, N]``: cell (a, b) is what a in the history
+    says of b."""
 
     rows: Any
 
@@ -123,13 +124,20 @@ class Partners:
     text: TextItems | None = None
     ease: RelatedItems | None = None
     als: FactorItems | None = None
+    transitions: RelatedItems | None = None
     decays: Mapping[str, float] = field(default_factory=dict)
     weight_factors: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @property
     def tiled(self) -> bool:
         """Whether no partner holds a block's scores of all items at once."""
-        return self.cooccurrence is None and self.ease is None and self.text is None
+        return not self.related and self.text is None
+
+    @property
+    def related(self) -> dict[str, RelatedItems]:
+        """Those that are item-to-item weights, by name."""
+        found = {"cooccurrence": self.cooccurrence, "transitions": self.transitions, "ease": self.ease}
+        return {name: rows for name, rows in found.items() if rows is not None}
 
     def present(self) -> tuple[str, ...]:
         """Names of the partners that are there, personal ones first."""

@@ -53,8 +53,8 @@ class ShortLists:
         asked = np.flatnonzero(block.vectors.any(axis=1))
         near = self.nearest.items(block.vectors[asked]) if len(asked) else np.empty((0, 0), np.int64)
         found = [(np.repeat(asked, near.shape[1]), near.ravel())]
-        for name, related in (("cooccurrence", side.partners.cooccurrence), ("ease", side.partners.ease)):
-            if related is not None and name in task.weights:
+        for name, related in side.partners.related.items():
+            if name in task.weights:
                 found.append(related.rows[anchors].nonzero())
         if self.text is not None:
             found.append(self.text.short_list(profiles, self.length + 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyspark.sql import DataFrame
 
-from recsys_spark.collaborative.stage import FACTORS, WEIGHTS
+from recsys_spark.collaborative.stage import FACTORS, TRANSITIONS, WEIGHTS
 from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.errors import InputError
@@ -41,7 +41,7 @@ def item_side(config: Config, context: Context, vectors: DataFrame | None, upstr
     catalogue = context.once(f"catalogue {rules.everybody.document()}", lambda: build_catalogue(ordered, rules.everybody, apart))
     fit, key = context.events("fit"), config.recommend.context_key
     popularity = context.once("popularity", lambda: popularity_items(fit, catalogue, key))
-    encoder = cooccurrence = text = ease = als = None
+    encoder = cooccurrence = transitions = text = ease = als = None
     if vectors is not None and "encoder" in wanted:
         encoder = encoder_items(vectors, catalogue)
     if "cooccurrence" in wanted:
@@ -53,6 +53,10 @@ def item_side(config: Config, context: Context, vectors: DataFrame | None, upstr
         weights = context.store.read(WEIGHTS, upstream)
         name = f"{WEIGHTS} of {upstream} {context.store.content(WEIGHTS, upstream)}"
         ease = context.once(name, lambda: weighted_items(weights, catalogue))
+    if "transitions" in wanted and collaborative.transitions.enabled and context.store.exists(TRANSITIONS, upstream):
+        following = context.store.read(TRANSITIONS, upstream)
+        name = f"{TRANSITIONS} of {upstream} {context.store.content(TRANSITIONS, upstream)}"
+        transitions = context.once(name, lambda: weighted_items(following, catalogue))
     if "als" in wanted and collaborative.als.enabled and context.store.exists(FACTORS, upstream):
         factors = context.store.read(FACTORS, upstream)
         name = f"{FACTORS} of {upstream} {context.store.content(FACTORS, upstream)}"
@@ -60,7 +64,9 @@ def item_side(config: Config, context: Context, vectors: DataFrame | None, upstr
     if "text" in wanted:
         text = context.once("words", lambda: TextItems.of([item.text for item in ordered]))
     return Side(
-        catalogue, Partners(popularity, encoder, cooccurrence, text, ease, als), SegmentLists.of(rules, catalogue.item_ids)
+        catalogue,
+        Partners(popularity, encoder, cooccurrence, text, ease, als, transitions),
+        SegmentLists.of(rules, catalogue.item_ids),
     )
 
 

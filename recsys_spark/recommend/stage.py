@@ -9,7 +9,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.collaborative.stage import FACTORS, WEIGHTS
+from recsys_spark.collaborative.stage import FACTORS, TRANSITIONS, WEIGHTS
 from recsys_spark.config import Config
 from recsys_spark.config.serving import RecommendSettings
 from recsys_spark.context import Context
@@ -100,7 +100,7 @@ def _plan(work: _Run, rules: Rules) -> StagePlan:
         "history": context.events_content("history"),
         "items": context.items_content(),
         "users": context.users_content(),
-        **{name: context.store.content(name, work.upstream) for name in ("cooccurrence", WEIGHTS, FACTORS)},
+        **{name: context.store.content(name, work.upstream) for name in ("cooccurrence", TRANSITIONS, WEIGHTS, FACTORS)},
     }
     if work.model is not None:
         inputs |= {table: context.store.content(table, work.upstream) for table in ("item_embeddings", "user_embeddings")}

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from recsys_spark.collaborative.stage import FACTORS, WEIGHTS
+from recsys_spark.collaborative.stage import FACTORS, TRANSITIONS, WEIGHTS
 from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.embed.encode import item_vectors, user_vectors
@@ -41,7 +41,7 @@ def run(config: Config, context: Context, model_dir: Path, training: dict[str, A
     }
     inputs = {
         "model": model_dir.name,
-        **{name: context.content(name) for name in ("cooccurrence", WEIGHTS, FACTORS)},
+        **{name: context.content(name) for name in ("cooccurrence", TRANSITIONS, WEIGHTS, FACTORS)},
         "validation": context.events_content("validation"),
         "items": context.items_content(),
     }

@@ -109,6 +109,7 @@ TABLES: dict[str, Contract] = {
             "reference timestamp!",
         ),
         Contract("item_weights", "item_a int!, item_b array<int>!, weight array<float>!", key=("item_a",)),
+        Contract("item_transitions", "item_a int!, item_b array<int>!, weight array<float>!", key=("item_a",)),
         Contract("item_factors", "item_idx int!, vector array<float>!", key=("item_idx",)),
         Contract("robots", "user_idx int!, reasons array<string>!", key=("user_idx",)),
         Contract(

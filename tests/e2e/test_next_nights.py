@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -20,27 +16,8 @@ from recsys_spark.publish import stage as publish
 from recsys_spark.registry import CHAMPION, Registry
 from recsys_spark.tables.runs import run_rows
 from recsys_spark.tables.store import Store
-from tests.debug_data import debug_config
-from tests.e2e.conftest import Done, run, versions
-
-LATER = datetime(2024, 2, 2, tzinfo=UTC)  # a day after as_of
-LATE_USERS = 40
-
-
-def later_events(folder: Path) -> Path:
-    """One event after the cutoff for each of 40 users."""
-    path = folder / "late.csv"
-    seconds = int(LATER.timestamp())
-    with path.open("w", newline="") as out:
-        rows = [(f"u{n}", f"i{n}", 5, seconds + n) for n in range(LATE_USERS)]
-        csv.writer(out).writerows([("user", "item", "rating", "time"), *rows])
-    return path
-
-
-def with_later_events(done: Done, folder: Path, **overrides: Any) -> dict[str, Any]:
-    settings: dict[str, Any] = debug_config(done.data, folder / "warehouse", **overrides)
-    settings["ingest"]["events"]["path"] = [str(done.data / "events.csv"), str(later_events(folder))]
-    return settings
+from tests.e2e.conftest import Done, versions
+from tests.e2e.later import LATE_USERS, with_later_events
 
 
 @pytest.fixture
@@ -87,24 +64,3 @@ def test_later_events_change_nothing_and_the_next_night_meets_a_champion(spark: 
     holder = registry.holder(config.model_name, CHAMPION)
     assert holder is not None
     assert holder.version == back["model_version"]
-
-
-@pytest.mark.timeout(1800)
-def test_an_event_past_the_cutoff_changes_no_output(spark: SparkSession, done: Done, tmp_path: Path) -> None:
-    """The same night from nothing, on a log with later events: what readers see and what was measured is the same."""
-    other = run(spark, with_later_events(done, tmp_path), done.data)
-    assert other.store.rows("events", "live") == done.store.rows("events", "live") + LATE_USERS
-    for table in ("recommendations", "item_neighbours", "fallback_recommendations"):
-        mine = done.store.read(table, "live").drop("run_id", "model_version")
-        theirs = other.store.read(table, "live").drop("run_id", "model_version")
-        assert mine.select("as_of", "rank", "score").exceptAll(theirs.select("as_of", "rank", "score")).isEmpty(), table
-    mine, theirs = (
-        {
-            (r["system"], r["name"], r["k"], r["segment"]): r["value"]
-            for r in d.store.read("metrics", d.night.eval_namespace).collect()
-        }
-        for d in (done, other)
-    )
-    assert mine == pytest.approx(theirs, nan_ok=True)
-    facts = [json.loads(row["facts"]) for row in run_rows(other.store, "live") if row["stage"] == "ingest"]
-    assert [f["num_events"] for f in facts] == [other.store.rows("events", "live")]
