@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from benchmarks.row import Row
-from benchmarks.speed import approximate, cooccurrence, doubling, encoding, feed, neighbours, one_more_day, pipeline, topk, train_pairs
+from benchmarks.speed import (
+    approximate,
+    cooccurrence,
+    doubling,
+    encoding,
+    feed,
+    neighbours,
+    one_more_day,
+    pipeline,
+    topk,
+    train_pairs,
+)
 from recsys_spark.encoder.text_source import resolve_dtype
 
 _BFLOAT16 = resolve_dtype("auto") == "bfloat16"  # computed in by the hardware

@@ -14,7 +14,7 @@ import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from benchmarks.row import Figures, Scale
 from benchmarks.speed.encoding import MODEL_FOLDER, titles
 from benchmarks.speed.feed import write_table
 from benchmarks.speed.rivals.sgemm import threads
-from benchmarks.speed.rivals.train_minilm import Pairs, Rival
 from benchmarks.timing import Timed, scratch
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.encoder.text_encoder import TextEncoder
@@ -36,8 +35,10 @@ from recsys_spark.training.distributed import process_group
 from recsys_spark.training.job import TrainJob
 from recsys_spark.training.loop import Trainer
 
+if TYPE_CHECKING:
+    from benchmarks.speed.rivals.train_minilm import Pairs, Rival
+
 log = get_logger("benchmarks")
-_BATCH = 64
 _TEMPERATURE = 0.05  # the rival's default scale of 20
 _SAME_LOSS = 1e-4
 _SAME_GRADIENT = 1e-3  # relative: of all weights together
@@ -45,32 +46,35 @@ _SAME_GRADIENT = 1e-3  # relative: of all weights together
 
 @dataclass(frozen=True)
 class Sizes:
-    """Items, two a pair, and the steps of a round."""
+    """Items, two a pair; pairs of a step; and the steps of a round."""
 
     items: int
+    batch: int
     warm_up: int
     steps: int
 
 
-FULL = Sizes(20_000, 3, 15)
-SMALL = Sizes(2 * _BATCH * 4, 1, 2)
+FULL = Sizes(20_000, 64, 3, 15)
+SMALL = Sizes(200, 8, 1, 2)
 
 
 def train_pairs(scale: Scale) -> Figures:
     """Row ``train-pairs``."""
+    from benchmarks.speed.rivals.train_minilm import Rival  # loads for seconds what no other row needs
+
     sizes = scale.pick(FULL, SMALL)
     texts = titles(sizes.items)
     pairs = np.random.default_rng(6).permutation(sizes.items).reshape(-1, 2).astype(np.int32)
     with scratch() as folder, threads(num_cores()), process_group(60) as ranks:
-        job, more = write_job(folder / "job", texts, pairs)
+        job, more = write_job(folder / "job", texts, pairs, sizes.batch)
         trainer = Trainer(job, ranks)
         by_text: Pairs = [(texts[a], texts[b]) for a, b in pairs.tolist()]
         rate, settings = job.train.text_learning_rate, job.encoder
-        rival = Rival(MODEL_FOLDER, settings.max_tokens, by_text, _BATCH, _TEMPERATURE, rate)
-        alike = same_learning(trainer, rival, pairs[:_BATCH], by_text[:_BATCH])
+        rival = Rival(MODEL_FOLDER, settings.max_tokens, by_text, sizes.batch, _TEMPERATURE, rate)
+        alike = same_learning(trainer, rival, pairs[: sizes.batch], by_text[: sizes.batch])
         timed = _rounds(trainer, rival, sizes, scale.rounds, folder)
     rates = {f"{side}_steps_per_s": sizes.steps / timed.median_s(side) for side in ("ours", "rival")}
-    more |= {"rival": rival.name, "batch": _BATCH, "threads": num_cores(), **vars(sizes), **alike}
+    more |= {"rival": rival.name, "threads": num_cores(), **vars(sizes), **alike}
     equal = alike["loss_difference"] <= _SAME_LOSS and alike["gradient_difference"] <= _SAME_GRADIENT
     return Figures(timed.ratio("rival", "ours"), timed.medians() | rates, timed.rounds, equal, more)
 
@@ -100,7 +104,7 @@ def our_seconds(trainer: Trainer, sizes: Sizes) -> float:
         return time.perf_counter() - start
 
 
-def write_job(folder: Path, texts: list[str], pairs: Any) -> tuple[TrainJob, dict[str, Any]]:
+def write_job(folder: Path, texts: list[str], pairs: Any, batch: int) -> tuple[TrainJob, dict[str, Any]]:
     """Pairs in their contract's columns, token ids in the catalogue; and what the texts are like."""
     encoder = EncoderSettings(text_model="minilm", text_training="full", use_item_id=False)
     tower = TextEncoder.load(encoder.text_model, encoder.max_tokens, "float32")
@@ -117,7 +121,7 @@ def write_job(folder: Path, texts: list[str], pairs: Any) -> tuple[TrainJob, dic
         seed=7,
         encoder=encoder,
         train=TrainSettings(
-            pair_batch_size=_BATCH,
+            pair_batch_size=batch,
             pair_ways="forward",
             item_item_share=1.0,
             user_item_share=0.0,

@@ -10,7 +10,7 @@ older loop takes its place (``old_fit``: the same loss and optimiser with less a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 Pairs = Sequence[tuple[str, str]]
-Train = Callable[[Path, int], None]  # a folder for what the library insists on writing, and the number of steps
 
 
 class TimedLoss(nn.Module):
@@ -54,7 +53,7 @@ class Rival:
         self.model.max_seq_length = max_tokens
         self._pairs, self._batch, self._rate = pairs, batch, rate
         self.loss = TimedLoss(self.model, temperature)
-        self.name = "SentenceTransformerTrainer" if is_training_available() else "old_fit() of sentence-transformers"
+        self.name = "trainer of sentence-transformers" if is_training_available() else "old_fit() of sentence-transformers"
 
     def loss_of(self, pairs: Pairs) -> Tensor:
         """The loss of one batch, without dropout, with gradients."""
@@ -73,6 +72,7 @@ class Rival:
     def _by_trainer(self, folder: Path, steps: int) -> None:
         from datasets import Dataset
         from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+        from transformers import PrinterCallback
 
         columns = {name: [pair[side] for pair in self._pairs] for side, name in enumerate(("anchor", "positive"))}
         arguments = SentenceTransformerTrainingArguments(
@@ -92,7 +92,9 @@ class Rival:
             disable_tqdm=True,
         )
         data: Any = Dataset.from_dict(columns)
-        SentenceTransformerTrainer(self.model, arguments, train_dataset=data, loss=self.loss).train()
+        trainer = SentenceTransformerTrainer(self.model, arguments, train_dataset=data, loss=self.loss)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
 
     def _by_old_fit(self, folder: Path, steps: int) -> None:
         examples: Any = [InputExample(texts=list(pair)) for pair in self._pairs]
