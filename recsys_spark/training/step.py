@@ -27,6 +27,7 @@ from recsys_spark.training.metrics import KINDS
 from recsys_spark.training.positions import among, distinct, is_counted, locate, trimmed
 from recsys_spark.training.relations import Between, OwnItems, Partners
 from recsys_spark.training.share import Shares
+from recsys_spark.training.teacher import Seen
 from recsys_spark.training.texts import text_vectors
 from recsys_spark.training.views import view_loss
 
@@ -213,6 +214,7 @@ class TrainStep(nn.Module):
             comparison.target_idx,
             own=own.of_sequence if self._in_batch else None,
             also=OwnItems(sequences, counts, positions).later if settings.loss == "supcon" else None,
+            seen=Seen(history.items, counts),
         )
         share, masked = self._shares.of(settings.loss, comparison, between, weights, _MAX_SCORES // len(positions))
         return share + states.sum() * 0.0, masked
