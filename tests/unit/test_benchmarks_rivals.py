@@ -134,6 +134,6 @@ def test_other_learning_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return right(self, pairs)
 
     monkeypatch.setattr(Rival, "loss_of", planted)
-    monkeypatch.setattr(Rival, "seconds", lambda *_: 1.0)
-    monkeypatch.setattr(train_pairs, "our_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(Rival, "spent", lambda *_: (1.0, 1.0))
+    monkeypatch.setattr(train_pairs, "our_spent", lambda *_: (1.0, 1.0))
     assert train_pairs.train_pairs(Scale(small=True)).equal is False

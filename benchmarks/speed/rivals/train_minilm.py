@@ -9,7 +9,6 @@ older loop takes its place (``old_fit``: the same loss and optimiser with less a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from sentence_transformers.util import is_training_available
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from benchmarks.timing import Spent, between, now
+
 Pairs = Sequence[tuple[str, str]]
 
 
@@ -30,10 +31,10 @@ class TimedLoss(nn.Module):
     def __init__(self, model: SentenceTransformer, temperature: float) -> None:
         super().__init__()
         self.inner = MultipleNegativesRankingLoss(model, scale=1.0 / temperature)
-        self.called: list[float] = []
+        self.called: list[Spent] = []
 
     def forward(self, features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
-        self.called.append(time.perf_counter())
+        self.called.append(now())
         found: Tensor = self.inner(features, labels)
         return found
 
@@ -62,12 +63,12 @@ class Rival:
         found: Tensor = self.loss.inner(columns, torch.zeros(0))
         return found
 
-    def seconds(self, warm_up: int, steps: int, folder: Path) -> float:
-        """Of ``steps`` steps after ``warm_up`` others."""
+    def spent(self, warm_up: int, steps: int, folder: Path) -> Spent:
+        """On ``steps`` steps after ``warm_up`` others."""
         self.loss.called.clear()
         train = self._by_trainer if is_training_available() else self._by_old_fit
         train(folder, warm_up + steps + 1)  # the start of one more step is the end of the last one timed
-        return self.loss.called[warm_up + steps] - self.loss.called[warm_up]
+        return between(self.loss.called[warm_up], self.loss.called[warm_up + steps])
 
     def _by_trainer(self, folder: Path, steps: int) -> None:
         from datasets import Dataset
