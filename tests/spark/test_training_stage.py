@@ -98,7 +98,7 @@ def test_a_teacher_of_ease_needs_its_table_and_its_content_is_part_of_the_job(
         store.replace("item_weights", "live", store.spark.createDataFrame(rows, contract("item_weights").schema), commit)
 
     taught = {"loss": "distillation", "teacher": "ease"}
-    with pytest.raises(MissingTableError, match="table 'item_weights' of live has no rows.* or set teacher = 'text'"):
+    with pytest.raises(MissingTableError, match=r"table 'item_weights' of live has no rows.* or set teacher = 'text'"):
         run(**taught)
     by_text = run(loss="distillation")
     assert not jobs[-1].inputs.joinpath("item_weights.npz").exists()
