@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from benchmarks.row import Row
-from benchmarks.speed import approximate, cooccurrence, doubling, encoding, feed, neighbours, one_more_day, pipeline, topk
+from benchmarks.speed import (
+    approximate,
+    cooccurrence,
+    doubling,
+    encoding,
+    feed,
+    neighbours,
+    one_more_day,
+    pipeline,
+    topk,
+    train_pairs,
+)
 from recsys_spark.encoder.text_source import resolve_dtype
 
 _BFLOAT16 = resolve_dtype("auto") == "bfloat16"  # computed in by the hardware
@@ -99,6 +110,14 @@ ROWS = (
         required=20,
         aim=None,
         run=feed.feed,
+    ),
+    Row(
+        "train-pairs",
+        "steps a second of MiniLM learning from 64 pairs of titles, Parquet through Petastorm",
+        "MultipleNegativesRankingLoss of sentence-transformers",
+        required=1.0,
+        aim=1.2,
+        run=train_pairs.train_pairs,
     ),
     Row(
         "whole-pipeline",

@@ -15,6 +15,16 @@ from recsys_spark.log import get_logger
 
 log = get_logger("benchmarks")
 Way = Callable[[Path], None]  # does its work and writes its result into a folder, which does not exist yet
+Spent = tuple[float, float]  # seconds by the clock, and those of all threads of this process
+
+
+def now() -> Spent:
+    """Both clocks; only ``between`` two of these means anything."""
+    return time.perf_counter(), time.process_time()
+
+
+def between(start: Spent, end: Spent) -> Spent:
+    return end[0] - start[0], end[1] - start[1]
 
 
 @contextmanager

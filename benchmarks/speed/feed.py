@@ -95,8 +95,8 @@ def write_job(folder: Path, sizes: Sizes, seed: int = 5) -> TrainJob:
         seed=seed,
         encoder=encoder,
         train=TrainSettings(),
-        sequence_files=_write(folder / "sequences", _sequences(rng, sizes, encoder.max_history + 1)),
-        pair_files=_write(folder / "pairs", _pairs(rng, sizes)),
+        sequence_files=write_table(folder / "sequences", _sequences(rng, sizes, encoder.max_history + 1)),
+        pair_files=write_table(folder / "pairs", _pairs(rng, sizes)),
     )
     job.save()
     return job
@@ -121,7 +121,8 @@ def _pairs(rng: np.random.Generator, sizes: Sizes) -> dict[str, npt.NDArray[Any]
     return {"anchor_idx": anchor, "item_idx": item, "weight": np.ones(sizes.pairs, np.float32)}
 
 
-def _write(folder: Path, columns: dict[str, npt.NDArray[Any]]) -> tuple[str, ...]:
+def write_table(folder: Path, columns: dict[str, npt.NDArray[Any]]) -> tuple[str, ...]:
+    """As many files as the pairs stage writes, and their URLs."""
     folder.mkdir(parents=True)
     urls = []
     for number, rows in enumerate(np.array_split(np.arange(len(next(iter(columns.values())))), _NUM_FILES)):

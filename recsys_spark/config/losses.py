@@ -23,6 +23,7 @@ LossName = Literal[
     "distillation",
 ]
 MaskedTasks = Literal["off", "pairs", "both"]
+Teacher = Literal["text", "ease"]
 
 
 class LossSettings(Settings):
@@ -36,8 +37,9 @@ class LossSettings(Settings):
     similarity: Similarity = "dot"  # of unit vectors the cosine
     margin: float = Field(0.2, ge=0, le=2)  # of triplet_*, margin and cosine, in units of the similarity
     uniformity_weight: float = Field(1.0, ge=0)  # gamma of direct_au
-    teacher_share: float = Field(0.5, ge=0, le=1)  # of distillation: weight of the teacher's opinion, the text's cosine
-    teacher_temperature: float = Field(0.1, gt=0)  # that cosines of the teacher are divided by
+    teacher: Teacher = "text"  # of distillation of users and items; ease: scores of table item_weights. Pairs have the text
+    teacher_share: float = Field(0.5, ge=0, le=1)  # weight of the teacher's opinion
+    teacher_temperature: float = Field(0.1, gt=0)  # of cosines of the text, or of z-scores of EASE (about 1 suits those)
     matryoshka_dims: list[int] = []  # the loss is learned by these prefixes of the vectors too; empty: by whole ones only
     matryoshka_weights: list[float] = []  # one for each; empty: all 1
 
@@ -51,6 +53,11 @@ class LossSettings(Settings):
     mask_guide: MaskedTasks = "off"  # no item whose text is more like the anchor's than the positive's is
     guide_margin: float = Field(0.0, ge=-1, le=1)  # so much less like the anchor is already too much
     cache_chunk_size: int | None = Field(None, ge=1)  # rows encoded and compared at a time, again for the gradient; None: all
+
+    @property
+    def ease_teaches(self) -> bool:
+        """Whether training needs EASE's weights."""
+        return self.loss == "distillation" and self.teacher == "ease"
 
     @model_validator(mode="after")
     def _nothing_is_drawn_for_pairs(self) -> LossSettings:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_spark.errors import TrainingError
+from recsys_spark.training.teacher import load_weights
 
 PAD = -1
 Attributes = tuple[Sequence[str], NDArray[Any]]
@@ -57,6 +58,7 @@ class Catalogue:
         if text_vectors is not None and text_vectors.nbytes <= _MAX_HELD_BYTES:
             self._held = torch.tensor(np.asarray(text_vectors), device=self.device)
         self._tokens = tokens
+        self.ease: Any | None = None  # weights of the teacher, CSR [N, N] between positions
         counts = np.ones(len(self.item_idx)) if num_events is None else np.asarray(num_events)
         self.num_events = torch.tensor(counts, dtype=torch.float64, device=self.device)
 
@@ -139,7 +141,9 @@ def load_catalogue(folder: Path, trains_text: bool, device: torch.device | None 
     item_ids, values = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (_IDS, _VALUES))
     also: dict[str, Any] = {"device": device, "num_events": num_events, "attributes": (values, rows)}
     if trains_text:
-        tokens = (np.load(folder / _TOKENS, mmap_mode="r"), np.load(folder / _COUNTS))
-        return Catalogue(item_idx, id_rows, item_ids, tokens=tokens, **also)
-    text_vectors = np.load(folder / _VECTORS, mmap_mode="r")
-    return Catalogue(item_idx, id_rows, item_ids, text_vectors, **also)
+        also["tokens"] = (np.load(folder / _TOKENS, mmap_mode="r"), np.load(folder / _COUNTS))
+    else:
+        also["text_vectors"] = np.load(folder / _VECTORS, mmap_mode="r")
+    catalogue = Catalogue(item_idx, id_rows, item_ids, **also)
+    catalogue.ease = load_weights(folder, len(catalogue))
+    return catalogue

@@ -119,7 +119,8 @@ def check_losses(encoder: EncoderSettings, train: TrainSettings) -> None:
     if longest > encoder.dimension:
         found = f"matryoshka_dims has {longest}, encoder.dimension is {encoder.dimension}"
         raise ConfigError("[train]", found, "prefixes no longer than the vectors", "change one of them")
-    judged = [f"{key} = 'distillation'" for key in ("loss", "pair_loss") if getattr(train, key) == "distillation"]
+    by_text = {"loss": train.teacher == "text", "pair_loss": True}
+    judged = [f"{key} = 'distillation'" for key, texts in by_text.items() if texts and getattr(train, key) == "distillation"]
     judged += [f"mask_guide = '{train.mask_guide}'"] if train.mask_guide != "off" else []
     if judged and encoder.text_training != "frozen":
         found = f"{judged[0]} with text_training = '{encoder.text_training}'"

@@ -109,8 +109,11 @@ class Trainer:
             return resolve_dtype("auto") == "bfloat16"
         return wanted == "bfloat16"
 
-    def _parallel(self, model: TrainStep) -> DistributedDataParallel:
+    def _parallel(self, model: TrainStep) -> nn.Module:
+        """The step with its gradients averaged over the ranks; alone it is itself, for they would only be copied."""
         device = self.ranks.device
+        if self.ranks.world == 1:
+            return model
         return DistributedDataParallel(
             model,
             device_ids=[device.index] if device.type == "cuda" else None,
@@ -161,7 +164,7 @@ class Trainer:
             TrainingError: the loss or a gradient is no finite number; weights are as before the step.
         """
         torch.manual_seed(derived_seed(self.job.seed, "step", self.ranks.rank, self.progress.step))
-        self.parallel.train(True)  # type: ignore[no-untyped-call]
+        self.parallel.train(True)
         self.optimiser.zero_grad(set_to_none=True)
         shared_seed = derived_seed(self.job.seed, "negatives", self.progress.step)
         batch = replace(batch, shared_seed=shared_seed)

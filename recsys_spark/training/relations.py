@@ -14,8 +14,10 @@ from recsys_spark.encoder.negatives import KnownPairs
 from recsys_spark.training.catalogue import PAD
 from recsys_spark.training.metrics import KINDS
 from recsys_spark.training.positions import among
+from recsys_spark.training.teacher import Seen
 
 Cells = Callable[[slice], Tensor]  # some anchors -> bool [b, C]
+Scores = Callable[[slice], Tensor]  # some anchors -> float [b, C]
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ class Between:
         known_pairs: all known pairs; None: not masked by.
         guide: None: no text is looked at.
         margin: of the guide; None: it does not exclude.
-        teacher_temperature: None: no teacher.
+        seen: what the anchors, where they are users' states, have seen.
+        teacher: its scores, before they are divided by its temperature; None: no teacher.
+        teacher_temperature: of the teacher.
     """
 
     anchor_items: Tensor
@@ -72,7 +76,9 @@ class Between:
     known_pairs: KnownPairs | None = None
     guide: Guide | None = None
     margin: float | None = None
-    teacher_temperature: float | None = None
+    seen: Seen | None = None
+    teacher: Scores | None = None
+    teacher_temperature: float = 1.0
 
     def relate(self, rows: slice) -> Relations:
         """Masks, positives, teacher's scores and counts of some anchors."""
@@ -99,9 +105,7 @@ class Between:
         return None if self.guide is None or self.margin is None else self.guide.too_alike(rows, self.margin)
 
     def _teacher(self, rows: slice) -> Tensor | None:
-        if self.guide is None or self.teacher_temperature is None:
-            return None
-        return self.guide.cosines(rows) / self.teacher_temperature
+        return None if self.teacher is None else self.teacher(rows) / self.teacher_temperature
 
 
 class OwnItems:

@@ -12,10 +12,12 @@ from recsys_spark.config.learning import TrainSettings
 from recsys_spark.config.losses import LossName, MaskedTasks
 from recsys_spark.encoder.losses import WHOLE_BATCH, Comparison, chosen_loss, in_chunks, weighted_mean
 from recsys_spark.encoder.negatives import KnownPairs
+from recsys_spark.errors import TrainingError
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.metrics import KINDS
 from recsys_spark.training.relations import Between, Guide
+from recsys_spark.training.teacher import EaseOpinion
 
 _FEW_SCORES = 1 << 18  # fewer at once only cost time
 
@@ -48,18 +50,26 @@ class Shares:
         return None if size is None else min(size, max(size * size, _FEW_SCORES) // num_candidates)
 
     def _opinions(self, name: LossName, between: Between, pairs: bool) -> dict[str, Any]:
-        """What beside the batch is asked about negatives: the table of pairs, and texts as a guide or a teacher."""
+        """What beside the batch is asked about negatives: the table of pairs, texts as a guide, and a teacher."""
         settings = self.settings
         found: dict[str, Any] = {}
         if _masks(settings.mask_known_pairs, pairs):
             found["known_pairs"] = self.known_pairs
         guides, teaches = _masks(settings.mask_guide, pairs), name == "distillation"
-        if guides or teaches:
+        by_ease = teaches and not pairs and settings.teacher == "ease"
+        if guides or (teaches and not by_ease):
             text_of = self.catalogue.text_vectors
-            found["guide"] = Guide(text_of(between.anchor_items), text_of(between.candidates), between.target_idx)
-            found["margin"] = settings.guide_margin if guides else None
-            found["teacher_temperature"] = settings.teacher_temperature if teaches else None
+            guide = Guide(text_of(between.anchor_items), text_of(between.candidates), between.target_idx)
+            found |= {"guide": guide, "margin": settings.guide_margin if guides else None}
+        if teaches:
+            teacher = self._ease(between).scores if by_ease else found["guide"].cosines
+            found |= {"teacher": teacher, "teacher_temperature": settings.teacher_temperature}
         return found
+
+    def _ease(self, between: Between) -> EaseOpinion:
+        if self.catalogue.ease is None or between.seen is None:
+            raise TrainingError("training inputs", "no EASE weights", "item_weights.npz", "run train again from the start")
+        return EaseOpinion(self.catalogue.ease, between.seen, between.candidates)
 
 
 def _masks(tasks: MaskedTasks, pairs: bool) -> bool:

@@ -20,7 +20,7 @@ from recsys_spark.context import Context
 from recsys_spark.encoder.adapt import adapted_model
 from recsys_spark.encoder.attributes import attribute_rows, dictionary, values_of
 from recsys_spark.encoder.text_encoder import TextEncoder
-from recsys_spark.errors import InputError
+from recsys_spark.errors import InputError, MissingTableError
 from recsys_spark.log import get_logger
 from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.runs import StagePlan, StageReport
@@ -29,11 +29,13 @@ from recsys_spark.training.catalogue import Attributes, save_catalogue
 from recsys_spark.training.job import TrainJob, check_losses, check_negatives
 from recsys_spark.training.launcher import launch
 from recsys_spark.training.metrics import loss_curve, masked_per_epoch, read_metrics, recall_curve
+from recsys_spark.training.teacher import save_weights, weights_between
 
 log = get_logger(__name__)
 TextVectors = Callable[[Context, DataFrame], DataFrame]  # items -> (item_idx, vector array<float>)
 _TABLES = ("training_pairs", "training_sequences", "validation_sequences")
 _EXPLICIT = "training_negatives"  # where train.explicit_share is above 0
+_EASE = "item_weights"  # where train.teacher asks for it
 _NO_RESULT = {"max_restarts", "timeout_seconds", "checkpoint_every_steps", "work_dir"}  # change nothing in the model
 
 
@@ -42,14 +44,25 @@ def run(config: Config, context: Context, text_vectors: TextVectors) -> StageRep
 
     Everything lies in ``work_dir/<namespace>/<fingerprint>/``, so a run that was killed finds its checkpoints.
     ``facts["model_dir"]`` is the model folder; its name holds the fingerprint.
+
+    Raises:
+        MissingTableError: EASE is to teach, and the namespace has no weights of it.
     """
+    if config.train.ease_teaches and context.store.rows(_EASE, context.namespace) == 0:
+        raise MissingTableError(
+            "train.teacher = 'ease'",
+            f"table '{_EASE}' of {context.namespace} has no rows",
+            "weights of EASE",
+            "run cooccurrence with collaborative.ease.enabled = 'on', or set teacher = 'text'",
+        )
     settings = {
         "encoder": config.encoder.model_dump(mode="json"),
         "train": config.train.model_dump(mode="json", exclude=_NO_RESULT),
         "augment": config.augment.model_dump(mode="json"),
         "seed": config.seed,
     }
-    inputs = {table: context.content(table) for table in _tables(config)} | {"items": context.items_content()}
+    tables = (*_tables(config), _EASE) if config.train.ease_teaches else _tables(config)
+    inputs = {table: context.content(table) for table in tables} | {"items": context.items_content()}
     inputs["known_items"] = content_hash(_fitted(context))
     plan = StagePlan("train", settings, inputs, (), _stands)
 
@@ -127,6 +140,9 @@ def _write_inputs(config: Config, context: Context, job: TrainJob, text_vectors:
     id_rows = np.where(known, np.cumsum(known) - 1, -1)
     item_ids = items["item_id"][known].tolist()
     log.info("train: inputs", items=len(items), known_items=len(item_ids))
+    if config.train.ease_teaches:
+        job.inputs.mkdir(parents=True, exist_ok=True)
+        save_weights(job.inputs, collect_weights(context.read(_EASE), item_idx))
     also: dict[str, Any] = {"num_events": num_events, "attributes": _attributes(config.encoder, items)}
     if job.trains_text:
         encoder = TextEncoder.load(config.encoder.text_model, config.encoder.max_tokens, "float32")
@@ -163,6 +179,15 @@ def collect_vectors(frame: DataFrame, item_idx: NDArray[np.int32]) -> NDArray[np
     rows = np.zeros((len(item_idx), vectors.shape[1]), dtype=np.float32)
     rows[np.searchsorted(item_idx, found[wanted])] = vectors[wanted]
     return rows
+
+
+def collect_weights(frame: DataFrame, item_idx: NDArray[np.int32]) -> Any:
+    """Table item_weights as CSR [N, N] between the rows of ``item_idx``."""
+    table = frame.select("item_a", "item_b", "weight").toArrow()
+    others, weights = (table.column(name).combine_chunks() for name in ("item_b", "weight"))
+    lengths = others.value_lengths().to_numpy(zero_copy_only=False)
+    ends = (part.flatten().to_numpy(zero_copy_only=False) for part in (others, weights))
+    return weights_between(item_idx, table.column("item_a").to_numpy(), lengths, *ends)
 
 
 def _facts(job: TrainJob) -> dict[str, Any]:

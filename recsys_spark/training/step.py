@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from recsys_spark.config.augment import AugmentSettings
 from recsys_spark.config.learning import TrainSettings
-from recsys_spark.encoder.adapt import dropped_words
 from recsys_spark.encoder.losses import Comparison, weighted_mean
 from recsys_spark.encoder.losses.bpr import bpr
 from recsys_spark.encoder.model import Encoder
@@ -30,10 +28,11 @@ from recsys_spark.training.metrics import KINDS
 from recsys_spark.training.positions import among, distinct, is_counted, locate, trimmed
 from recsys_spark.training.relations import Between, OwnItems, Partners
 from recsys_spark.training.share import Shares
+from recsys_spark.training.teacher import Seen
+from recsys_spark.training.texts import text_vectors
 from recsys_spark.training.views import view_loss
 
 _MAX_SCORES = 1 << 24  # scores held at once by the user-item loss
-_TEXTS_AT_ONCE = 256  # texts whose activations are held at once when the text encoder is trained
 TASKS = ("user_item", "item_item", "explicit", "views")
 
 
@@ -163,16 +162,8 @@ class TrainStep(nn.Module):
     def _text(self, positions: Tensor) -> Tensor:
         if self.text_encoder is None:
             return self._catalogue.text_vectors(positions)
-        parts = []
-        for start in range(0, len(positions), _TEXTS_AT_ONCE):
-            ids, counts = self._catalogue.tokens(positions[start : start + _TEXTS_AT_ONCE])
-            if self.training and self.encoder.settings.word_dropout > 0:
-                ids, counts = dropped_words(ids, counts, self.encoder.settings.word_dropout)
-            again = torch.is_grad_enabled() and len(positions) > _TEXTS_AT_ONCE
-            parts.append(
-                checkpoint(self.text_encoder, ids, counts, use_reentrant=False) if again else self.text_encoder(ids, counts)
-            )
-        return torch.cat(parts)
+        word_dropout = self.encoder.settings.word_dropout if self.training else 0.0
+        return text_vectors(self.text_encoder, self._catalogue, positions, word_dropout)
 
     def _states(self, histories: History, known: _Global) -> Tensor:
         """User states [B, L, D] of histories [B, L]."""
@@ -224,6 +215,7 @@ class TrainStep(nn.Module):
             comparison.target_idx,
             own=own.of_sequence if self._in_batch else None,
             also=OwnItems(sequences, counts, positions).later if settings.loss == "supcon" else None,
+            seen=Seen(history.items, counts),
         )
         share, masked = self._shares.of(settings.loss, comparison, between, weights, _MAX_SCORES // len(positions))
         return share + states.sum() * 0.0, masked

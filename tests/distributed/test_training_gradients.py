@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -39,6 +40,7 @@ CASES = {
     "several positives": {"loss": "supcon", "pair_loss": "supcon", "pair_candidates": "all", "matryoshka_dims": [2, 6]},
     "queue": {"negatives": "in_batch", "queue_size": 9, "pair_ways": "forward"},
     "masks": {"mask_known_pairs": "both", "mask_guide": "both", "guide_margin": 0.1, "pair_loss": "distillation"},
+    "taught by EASE": {"loss": "distillation", "teacher": "ease", "teacher_temperature": 0.7},
     "views": {"negatives": "in_batch", "item_item_share": 0.0},
     "adversarial": {"negatives": "catalogue"},
     "in parts": {"negatives": "in_batch", "cache_chunk_size": 3, "explicit_share": 0.5},
@@ -56,6 +58,7 @@ def make_step(case: str, ranks: Ranks) -> TrainStep:
     id_rows = np.where(np.arange(NUM_ITEMS) % 5 == 4, -1, np.arange(NUM_ITEMS))
     ids = [f"i{i}" for i in range(NUM_ITEMS)]
     catalogue = Catalogue(np.arange(NUM_ITEMS), id_rows, ids, rng.normal(size=(NUM_ITEMS, 32)), tokens)
+    catalogue.ease = sparse.random(NUM_ITEMS, NUM_ITEMS, 0.3, format="csr", random_state=3, dtype=np.float32)
     torch.manual_seed(5)
     encoder = Encoder(settings, 32, NUM_ITEMS, temperature=0.2, learn_temperature=True).double()
     train = TrainSettings(**({"item_item_share": 0.3} | CASES[case]))

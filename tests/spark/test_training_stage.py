@@ -8,16 +8,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
 from recsys_spark.encoder.package import load_model
+from recsys_spark.errors import MissingTableError
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.store import Commit, Store
 from recsys_spark.tables.visible import InstantCutoff
 from recsys_spark.training import stage
+from recsys_spark.training.job import TrainJob
+from recsys_spark.training.teacher import load_weights
 from tests.debug_data import debug_config
 from tests.training_fixture import LENGTH, NUM_ITEMS, neighbours, walks
 
@@ -65,6 +69,48 @@ def config_for(tmp_path: Path) -> Config:
     encoder |= {"adapt": "simcse", "adapt_steps": 2, "item_gate": "learned", "attributes": ["category", "brand"]}
     overrides = {"train": train, "encoder": encoder, "pairs": {"max_history": LENGTH - 1}}
     return parse_config(debug_config(tmp_path, tmp_path / "warehouse", **overrides))
+
+
+def test_a_teacher_of_ease_needs_its_table_and_its_content_is_part_of_the_job(
+    store: Store, commit: Commit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, commit)
+    jobs: list[TrainJob] = []
+
+    def launch(path: Path, *_: object) -> None:
+        """Ranks that learn nothing."""
+        jobs.append(TrainJob.load(path))
+        model = Path(jobs[-1].model_dir)
+        model.mkdir()
+        (model / "encoder.json").write_text("{}")
+        jobs[-1].result.write_text("{}")
+
+    monkeypatch.setattr(stage, "launch", launch)
+
+    def run(**train: object) -> str:
+        plain = config_for(tmp_path)
+        encoder = plain.encoder.model_copy(update={"adapt": "none"})
+        config = plain.model_copy(update={"train": plain.train.model_copy(update=train), "encoder": encoder})
+        context = Context(store.spark, store, config, "live", InstantCutoff(AS_OF, AS_OF, AS_OF), "run")
+        return stage.run(config, context, text_vectors).fingerprint
+
+    def write(rows: list[tuple[int, list[int], list[float]]]) -> None:
+        store.replace("item_weights", "live", store.spark.createDataFrame(rows, contract("item_weights").schema), commit)
+
+    taught = {"loss": "distillation", "teacher": "ease"}
+    with pytest.raises(MissingTableError, match=r"table 'item_weights' of live has no rows.* or set teacher = 'text'"):
+        run(**taught)
+    by_text = run(loss="distillation")
+    assert not jobs[-1].inputs.joinpath("item_weights.npz").exists()
+    write([(0, [1, 2], [0.5, -0.25]), (2, [0], [1.0]), (3, [], [])])
+    assert run(loss="distillation") == by_text  # a table that is not read changes nothing
+    first = run(**taught)
+    weights = load_weights(jobs[-1].inputs, NUM_ITEMS + len(COLD))
+    assert weights is not None
+    assert dict(weights.todok()) == {(0, 1): 0.5, (0, 2): -0.25, (2, 0): 1.0}
+    assert jobs[-1].train.teacher == "ease"
+    write([(0, [1, 2], [0.5, -0.125]), (2, [0], [1.0])])
+    assert len({by_text, first, run(**taught)}) == 3
 
 
 def test_train_stage(store: Store, commit: Commit, tmp_path: Path) -> None:

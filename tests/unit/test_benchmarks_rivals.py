@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from itertools import combinations
 from math import sqrt
 from pathlib import Path
@@ -9,13 +11,27 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import structlog
+from torch import Tensor
 
 from benchmarks.compare import alike_vectors, is_exact_list
 from benchmarks.machine import peak_memory
+from benchmarks.row import Scale
+from benchmarks.runner import main
+from benchmarks.speed import train_pairs
 from benchmarks.speed.baskets import Shape, write_baskets
 from benchmarks.speed.doubling import shape_of
 from benchmarks.speed.factors import make_factors
 from benchmarks.speed.rivals.scipy_program import scipy_program
+from benchmarks.speed.rivals.train_minilm import Pairs, Rival
+from benchmarks.speed.train_pairs import SMALL
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """The command line sends log lines to the stderr of one test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize(("min_support", "top_n"), [(1, 3), (2, 5), (2, 1000)])
@@ -98,3 +114,26 @@ def test_peak_memory_sees_what_has_been_let_go() -> None:
         held = np.ones(16 << 20)  # 128 MiB
         del held
     assert peaks.by_kind()["driver"] >= 128
+
+
+def test_a_pair_is_learned_from_alike_by_both_trainers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--small", "train-pairs"], results=tmp_path) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert (found["row"], found["equal"], found["steps"]) == ("train-pairs", True, SMALL.steps)
+    assert min(found["ratio"], found["ours_s"], found["rival_s"], found["rival_steps_per_s"]) > 0
+    assert "of sentence-transformers" in found["rival"]
+
+
+def test_other_learning_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rival at another temperature."""
+    right = Rival.loss_of
+
+    def planted(self: Rival, pairs: Pairs) -> Tensor:
+        self.loss.inner.scale *= 1.01
+        return right(self, pairs)
+
+    monkeypatch.setattr(Rival, "loss_of", planted)
+    monkeypatch.setattr(Rival, "spent", lambda *_: (1.0, 1.0))
+    monkeypatch.setattr(train_pairs, "our_spent", lambda *_: (1.0, 1.0))
+    assert train_pairs.train_pairs(Scale(small=True)).equal is False

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recsys_spark.config.learning import TrainSettings
 from recsys_spark.training.optim import OPTIMISERS, build_optimiser, build_scheduler, rate_factor
@@ -62,3 +62,21 @@ def test_scheduler_scales_every_group() -> None:
     optimiser.step()
     scheduler.step()
     assert scheduler.get_last_lr() == pytest.approx([0.4, 0.4])
+
+
+def test_adam_in_one_kernel_is_adam(monkeypatch: pytest.MonkeyPatch) -> None:
+    def weights_after(name: str) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3))
+        optimiser = build_optimiser(TrainSettings(optimiser=name, learning_rate=0.05), model.parameters(), [])
+        for step in range(5):
+            optimiser.zero_grad()
+            (model(torch.linspace(-1, 1, 12).reshape(2, 6)) - step).square().sum().backward()
+            optimiser.step()
+        return [w.detach() for w in model.parameters()]
+
+    for name in ("adam", "adamw"):
+        found = weights_after(name)
+        with monkeypatch.context() as plain:
+            plain.setitem(OPTIMISERS, name, (OPTIMISERS[name][0], {}))
+            torch.testing.assert_close(found, weights_after(name), atol=1e-6, rtol=0)

@@ -226,6 +226,7 @@ def test_the_gradient_cache_holds_little_of_a_large_batch() -> None:
         ({}, {"matryoshka_dims": [256]}, "matryoshka_dims has 256, encoder.dimension is 128"),
         ({"text_training": "full"}, {"mask_guide": "pairs"}, "mask_guide = 'pairs' with text_training = 'full'"),
         ({"text_training": "full"}, {"pair_loss": "distillation"}, "pair_loss = 'distillation' with text_training"),
+        ({"text_training": "full"}, {"loss": "distillation"}, "loss = 'distillation' with text_training"),
     ],
 )
 def test_losses_that_this_encoder_cannot_learn_are_refused(encoder: dict, train: dict, said: str) -> None:
