@@ -54,8 +54,7 @@ out["texts"] = model.predict(texts)
 history = [{"text": "kitchen pan", "item_id": "unknown"}, {"text": "", "item_id": "b"}, {"text": "garden rake", "item_id": "a"}]
 frame = pd.DataFrame({"history": [history, history[2:], [], ["garden rake"]]})
 out["users"] = model.predict(frame, params={"tower": "user"})
-rows = pd.DataFrame({"history": [history, history[2:], [], ["garden rake"]], "text": texts, "item_id": ["a", "unknown", "b", None]})
-out["outcomes"] = model.predict(rows, params={"tower": "outcome"})
+out["outcomes"] = model.predict(items.assign(history=frame["history"]), params={"tower": "outcome"})
 errors = []
 for rows, tower in ((texts, "basket"), (texts, "user"), (pd.DataFrame({"title": ["x"]}), "item")):
     try:
