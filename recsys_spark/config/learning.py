@@ -77,11 +77,13 @@ class TrainSettings(LossSettings):
     learn_temperature: bool = False
     item_item_share: float = Field(0.1, ge=0)  # weight of the item-item loss
     user_item_share: float = Field(1.0, ge=0)
+    outcome_share: float = Field(0.0, ge=0)  # weight of the loss of the outcome head ([pairs.outcomes]); 0: there is none
+    outcome_batch_size: int = Field(256, ge=1)  # events per rank and step
     loss_weights: Literal["fixed", "learned"] = "fixed"  # learned: shares are multiplied by weights of their own (uncertainty)
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     patience: int = Field(6, ge=1)  # epochs without a better validation recall; a small validation set is noisy
     validation_k: int = 10
-    calibrate: bool = True  # at the end: fit the temperature of next-item probabilities on validation, report their errors
+    calibrate: bool = True  # at the end: fit probabilities (next item, outcome) on validation, report their errors
     checkpoint_every_steps: int = Field(200, ge=1)
     max_restarts: int = Field(2, ge=0)  # after a lost rank
     timeout_seconds: int = Field(60, ge=5)  # of the process group

@@ -79,6 +79,22 @@ class Config(Settings):
             raise ValueError("train.explicit_share above 0 needs pairs.negatives.per_user above 0: else no table says what")
         return self
 
+    @model_validator(mode="after")
+    def _outcomes_can_be_known(self) -> Config:
+        asked, events = self.pairs.outcomes, self.ingest.events
+        if self.train.outcome_share > 0 and asked.about == "off":
+            raise ValueError("train.outcome_share above 0 needs pairs.outcomes.about = 'type' or 'like': else no table says what")
+        if asked.about == "like" and (events.like_at_least is None or events.dislike_at_most is None):
+            raise ValueError("pairs.outcomes.about = 'like' needs ingest.events.like_at_least and dislike_at_most")
+        if asked.about == "type" and "event_type" not in events.columns:
+            raise ValueError("pairs.outcomes.about = 'type' needs event types: map ingest.events.columns.event_type")
+        never = set(self.pairs.negatives.shown_types)
+        never |= set(asked.wanted_types) - set(events.event_weights) if events.event_weights else set()
+        absent = sorted(set(asked.wanted_types) & never)
+        if absent:
+            raise ValueError(f"pairs.outcomes.wanted_types: no event is a {absent[0]!r} by event_weights or shown_types")
+        return self
+
     @property
     def model_name(self) -> str:
         return self.registry.model_name or self.name

@@ -147,6 +147,24 @@ class ExplicitNegatives(Settings):
         return self
 
 
+class OutcomeSettings(Settings):
+    """What is asked about an event whose item and user are known: its answers are table training_outcomes."""
+
+    # type: is it one of wanted_types, against events of other types and impressions that led to none of them
+    # like: is it a like (label 1), against dislikes (label -1)
+    about: Literal["off", "type", "like"] = "off"
+    wanted_types: list[str] = []  # with about = "type", as ["purchase"]
+    per_user: int = Field(100, ge=1)  # newest events of a user that are asked about: else a few users would be all of it
+
+    @model_validator(mode="after")
+    def _types_are_asked_about(self) -> OutcomeSettings:
+        if self.about == "type" and not self.wanted_types:
+            raise ValueError("about = 'type' needs wanted_types, as [\"purchase\"]")
+        if self.wanted_types and self.about != "type":
+            raise ValueError(f"wanted_types with about = '{self.about}': set about = 'type', or leave them out")
+        return self
+
+
 class PairsSettings(Settings):
     """The mix of positives, the sequences, and the shape of the training tables."""
 
@@ -155,6 +173,7 @@ class PairsSettings(Settings):
     knowledge_graph: KnowledgeGraphPositives = KnowledgeGraphPositives()
     text: TextPositives = TextPositives()
     negatives: ExplicitNegatives = ExplicitNegatives()
+    outcomes: OutcomeSettings = OutcomeSettings()
     max_history: int = Field(50, ge=1)  # items per training sequence
     validation_share: float = Field(0.02, ge=0, lt=1)  # of item pairs, by hash
     num_files: int = Field(24, ge=1)  # per training table, so that 1, 2, 3, 4, 6, 8, 12 or 24 ranks share evenly

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.item_tower import ItemTower
+from recsys_spark.encoder.outcome_head import OutcomeHead
 from recsys_spark.encoder.user_tower import UserTower
 from recsys_spark.errors import ConfigError
 
@@ -20,7 +21,7 @@ class Encoder(nn.Module):
     """Legend: N items, B users, L history length, T text vector length, D = ``settings.dimension``.
 
     The text model is not part of it: its vectors come in, from a cache or from a ``TextEncoder``. ``counts`` and
-    ``num_values`` are the item tower's.
+    ``num_values`` are the item tower's. ``outcome_head``: whether there is one; without, nothing else is different.
 
     Raises:
         ConfigError: the dimension is not a multiple of the number of heads.
@@ -35,6 +36,7 @@ class Encoder(nn.Module):
         learn_temperature: bool = False,
         counts: Sequence[float] | Tensor | None = None,
         num_values: int = 0,
+        outcome_head: bool = False,
     ) -> None:
         super().__init__()
         if settings.dimension % settings.user_heads:
@@ -51,6 +53,7 @@ class Encoder(nn.Module):
             settings.dropout,
             settings.moments,
         )
+        self.outcome = OutcomeHead(settings.dimension) if outcome_head else None
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=learn_temperature)
 
     @property

@@ -23,7 +23,7 @@ from recsys_spark.encoder.item_tower import UNKNOWN
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.encoder.text_source import Dtype
-from recsys_spark.errors import RegistryError
+from recsys_spark.errors import InputError, RegistryError
 
 FORMAT = 3
 ENCODER_JSON, WEIGHTS, KNOWN_ITEMS, TEXT_MODEL = "encoder.json", "weights.safetensors", "known_items.json", "text_model"
@@ -62,6 +62,7 @@ def save_model(
         "num_known_items": encoder.num_known_items,
         "temperature": float(temperature),
         "calibrated_temperature": calibrated_temperature,
+        "outcome_head": encoder.outcome is not None,
         "tokenizer_sha": text_encoder.tokenizer_sha,
     }
     _write_json(partial / ENCODER_JSON, description)
@@ -91,6 +92,7 @@ class Description:
     temperature: float
     attribute_values: tuple[str, ...] = ()
     calibrated_temperature: float | None = None
+    outcome_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,22 @@ class PackagedModel:
         scores = torch.tensor(users) @ torch.tensor(items).T / (self.calibrated_temperature or self.temperature)
         return np.asarray(scores.softmax(1).numpy(), dtype=np.float32)
 
+    @torch.inference_mode()
+    def outcome_chances(self, users: NDArray[np.float32], items: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probability [B] that an event of the user with the item of the same row turns out to be of the wanted kind.
+
+        Args:
+            users: [B, D], zeros for a user without a history.
+            items: [B, D].
+
+        Raises:
+            InputError: the model was trained without an outcome head.
+        """
+        if self.encoder.outcome is None:
+            expected, do = "a model that was trained with one", "train with train.outcome_share above 0"
+            raise InputError(f"model {self.folder.name}", "no outcome head", expected, do)
+        return np.asarray(self.encoder.outcome.chances(torch.tensor(users), torch.tensor(items)).numpy(), dtype=np.float32)
+
     def encode_histories(
         self, item_vectors: NDArray[np.float32], rows: NDArray[np.int64], moments: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
@@ -188,7 +206,8 @@ def load_model(folder: str | Path, dtype: Dtype | None = None) -> PackagedModel:
     description = read_description(root)
     settings = description.settings
     values = {value: row for row, value in enumerate(description.attribute_values)}
-    encoder = Encoder(settings, description.text_dim, len(description.known_items), num_values=len(values))
+    shape = description.text_dim, len(description.known_items)
+    encoder = Encoder(settings, *shape, num_values=len(values), outcome_head=description.outcome_head)
     _load_weights(encoder, root)
     fusion = _read_json(root / FUSION_JSON)["segments"] if (root / FUSION_JSON).exists() else {}
     recipe = _read_json(root / RECIPE_JSON) if (root / RECIPE_JSON).exists() else {}
@@ -218,7 +237,9 @@ def read_description(folder: str | Path) -> Description:
         raise RegistryError(f"model {root}", f"{len(known)} known items", str(document["num_known_items"]), _AGAIN)
     values = tuple(str(value) for value in _read_json(root / ATTRIBUTES))
     calibrated = document.get("calibrated_temperature")
-    return Description(settings, int(document["text_dim"]), known, float(document["temperature"]), values, calibrated)
+    dimensions = settings, int(document["text_dim"]), known
+    has_head = bool(document.get("outcome_head", False))  # folders of before it say nothing of one
+    return Description(*dimensions, float(document["temperature"]), values, calibrated, has_head)
 
 
 def model_identity(folder: str | Path) -> str:

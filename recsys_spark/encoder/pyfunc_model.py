@@ -27,6 +27,10 @@ class EncoderModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     user: a DataFrame with ``history``, or a list of histories; a history is a list of item texts or of such rows, oldest
     first. A history of no item gives the zero vector. A row of a history may also say what the model is told of moments:
     ``gap_seconds`` (since the item before), ``hour`` (0-23), ``weekday`` (1 = Sunday), ``context`` (a dict).
+
+    ``params={"tower": "outcome"}`` gives a list of one number for each row: the probability that an event of that user with
+    that item turns out to be of the kind the model was trained for (``pairs.outcomes``). A row has ``history`` and the columns
+    of an item.
     """
 
     def load_context(self, context: Any) -> None:
@@ -34,19 +38,21 @@ class EncoderModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self._names = self._model.settings.attributes
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[list[float]]:
-        """Vectors for each row, in order.
+        """Vectors, or probabilities, for each row, in order.
 
         Raises:
-            InputError: an unknown tower, or input without the column that the tower reads.
+            InputError: an unknown tower, input without the column that the tower reads, or a model without an outcome head.
         """
         tower = (params or {}).get("tower", "item")
         if tower == "item":
             return list(_item_vectors(self._model, _items(_rows(model_input), self._names)).tolist())
+        if tower not in ("user", "outcome"):
+            raise InputError(_WHERE, f"tower {tower!r}", "'item', 'user' or 'outcome'", "params={'tower': 'item'}")
+        rows = _rows(model_input)
+        users = _user_vectors(self._model, _histories(rows, self._names, self._model.settings.moments))
         if tower == "user":
-            return list(
-                _user_vectors(self._model, _histories(_rows(model_input), self._names, self._model.settings.moments)).tolist()
-            )
-        raise InputError(_WHERE, f"tower {tower!r}", "'item' or 'user'", "params={'tower': 'item'}")
+            return list(users.tolist())
+        return list(self._model.outcome_chances(users, _item_vectors(self._model, _items(rows, self._names)))[:, None].tolist())
 
 
 Item = tuple[str, str | None, tuple[str, ...]]  # text, item_id, name=value of its attributes

@@ -12,6 +12,7 @@ from recsys_spark.context import Context
 from recsys_spark.errors import ConfigError
 from recsys_spark.pairs.examples import SOURCES, mixed, overlap, with_provenance
 from recsys_spark.pairs.negatives import dislikes, mined, shown, training_negatives
+from recsys_spark.pairs.outcomes import asked_events, left_alone, outcomes
 from recsys_spark.pairs.positives.behaviour import behaviour
 from recsys_spark.pairs.positives.collaborative import collaborative
 from recsys_spark.pairs.positives.knowledge_graph import knowledge_graph
@@ -19,9 +20,11 @@ from recsys_spark.pairs.positives.text import text
 from recsys_spark.pairs.sequences import training_sequences, validation_sequences
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written
+from recsys_spark.tables.visible import Rows
 
 OUTPUTS = ("pairs", "negatives", "training_pairs", "training_sequences", "validation_sequences")
 EXPLICIT = "training_negatives"  # written where ``pairs.negatives.per_user`` asks for it
+OUTCOMES = ("training_outcomes", "validation_outcomes")  # written where ``pairs.outcomes`` asks for them
 
 
 def run(config: Config, context: Context) -> StageReport:
@@ -41,10 +44,12 @@ def run(config: Config, context: Context) -> StageReport:
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
         written = [*_write_pairs(config, context, commit), *_write_sequences(config, context, commit)]
         written += _write_explicit(config, context, commit)
+        written += _write_outcomes(config, context, commit)
         rows = {f"num_{w.table}": w.rows for w in written}
         return written, {**overlap(context.read("pairs")), **rows}
 
     outputs = (*OUTPUTS, EXPLICIT) if config.pairs.negatives.per_user else OUTPUTS
+    outputs = (*outputs, *OUTCOMES) if config.pairs.outcomes.about != "off" else outputs
     return context.run_stage(StagePlan("pairs", settings, _inputs(config, context), outputs), body)
 
 
@@ -68,6 +73,8 @@ def _inputs(config: Config, context: Context) -> dict[str, str]:
         inputs["knowledge_graph"] = context.content("knowledge_graph")
     if config.pairs.negatives.shown_types:
         inputs["shown fit"] = context.shown_content("fit")
+        if config.pairs.outcomes.about == "type":
+            inputs["shown validation"] = context.shown_content("validation")
     if config.pairs.negatives.mined_last:
         inputs["mined_negatives"] = context.content("mined_negatives")
     return inputs
@@ -109,6 +116,22 @@ def _write_explicit(config: Config, context: Context, commit: Commit) -> list[Wr
     fit, per_user = context.events("fit"), settings.negatives.per_user
     frame = training_negatives(context.read("negatives"), fit, per_user, settings.max_history)
     return [context.store.replace(EXPLICIT, namespace, frame, commit, num_files=settings.num_files)]
+
+
+def _write_outcomes(config: Config, context: Context, commit: Commit) -> list[Written]:
+    """Of fit events with fit histories for training; of validation events, with all that came before, for calibration."""
+    settings, store, moments = config.pairs, context.store, config.encoder.moments
+    if settings.outcomes.about == "off":
+        return []
+    written = []
+    roles: tuple[tuple[Rows, Rows], ...] = (("fit", "fit"), ("validation", "history"))
+    for name, (rows, past) in zip(OUTCOMES, roles, strict=True):
+        asked = asked_events(context.events(rows), settings.outcomes)
+        if settings.outcomes.about == "type" and settings.negatives.shown_types:
+            asked = asked.unionByName(left_alone(context.shown(rows), context.events(past), _items(context)))
+        frame = outcomes(asked, context.events(past), settings.outcomes.per_user, settings.max_history, moments)
+        written.append(store.replace(name, context.namespace, frame, commit, num_files=settings.num_files))
+    return written
 
 
 def _items(context: Context) -> DataFrame:

@@ -54,6 +54,7 @@ def run(config: Config, context: Context, model_dir: Path, training: dict[str, A
         best = [[0, float(training.get("validation_recall") or 0.0)]]
         metrics = {"train_loss": training.get("loss_curve", []), "epoch_recall": training.get("recall_curve", [])}
         metrics["validation_recall"] = best
+        metrics |= _probabilities(training)
         version = registry.log_version(config.model_name, model_dir, tags, metrics, _params(config))
         registry.set_alias(config.model_name, CHALLENGER, version)
         table = [[weights, round(ndcg, 6)] for weights, ndcg in sorted(fit.table, key=lambda row: -row[1])[:10]]
@@ -67,6 +68,12 @@ def run(config: Config, context: Context, model_dir: Path, training: dict[str, A
         }
 
     return context.run_stage(plan, body)
+
+
+def _probabilities(training: dict[str, Any]) -> dict[str, list[list[float]]]:
+    """Figures of the calibrated probabilities, ``next_item_*`` and ``outcome_*``, each a single point."""
+    named = {"next_item": training.get("calibration") or {}, "outcome": training.get("outcome") or {}}
+    return {f"{name}_{key}": [[0, float(value)]] for name, found in named.items() for key, value in found.items()}
 
 
 def _fusion(config: Config, context: Context, model_dir: Path) -> FusionFit:

@@ -46,6 +46,7 @@ class Contract:
 
 _REASONS = "reasons array<struct<kind:string,ref_id:string,text:string,contribution:double>>!"
 _SEQUENCE = "user_idx int!, items array<int>!, num_items int!, weight float!, moments array<int>"  # null unless asked for
+_OUTCOME = "user_idx int!, items array<int>!, item_idx int!, outcome int!, weight float!, moments array<int>"
 
 TABLES: dict[str, Contract] = {
     c.name: c
@@ -127,6 +128,8 @@ TABLES: dict[str, Contract] = {
         Contract("training_sequences", _SEQUENCE, num_files=True),
         Contract("training_negatives", "user_idx int!, items array<int>!, unwanted array<int>!, weight float!", num_files=True),
         Contract("validation_sequences", _SEQUENCE, num_files=True),
+        Contract("training_outcomes", _OUTCOME, num_files=True),
+        Contract("validation_outcomes", _OUTCOME, num_files=True),
         Contract(
             "item_text_vectors",
             "input_sha string!, text_model string!, vector array<float>!",

@@ -14,6 +14,23 @@ _NO_ROWS = torch.zeros((0, 2), dtype=torch.int64)
 
 
 @dataclass(frozen=True)
+class Outcomes:
+    """Events that there is an answer for, O of them.
+
+    Args:
+        history: what their users had met before, items [O, L], padded on the left; all padding where there was nothing.
+        items: [O], what the events were about.
+        happened: float [O], 1 where an event was of the wanted kind, else 0.
+        weights: [O].
+    """
+
+    history: History
+    items: Tensor
+    happened: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """One rank's rows, as positions in the catalogue (int64, -1 = padding). All ranks have the same B, P and E.
 
@@ -27,6 +44,7 @@ class Batch:
         explicit_weights: [E].
         shared_seed: the same on every rank, another one in every step; negatives are drawn by it.
         history: what the user tower sees in place of ``sequences[:, :-1]``, where that was changed or comes with times.
+        outcomes: events for the outcome head; None: it learns nothing in this step.
         views: two changed histories of each row, for the self-supervised loss.
     """
 
@@ -40,6 +58,7 @@ class Batch:
     shared_seed: int = 0
     history: History | None = None
     views: Views | None = None
+    outcomes: Outcomes | None = None
 
     @property
     def seen(self) -> History:
@@ -55,3 +74,4 @@ class StepOutput(NamedTuple):
     item_item: Tensor
     explicit: Tensor
     masked: Tensor
+    outcome: Tensor

@@ -15,25 +15,27 @@ from torch import Tensor
 from recsys_spark.encoder.negatives import KnownPairs
 from recsys_spark.errors import TrainingError
 from recsys_spark.training.augment import History, changed, generator_of, neighbour_table, tail_weights, two_views
-from recsys_spark.training.batch import Batch
+from recsys_spark.training.batch import Batch, Outcomes
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.feed import Columns, Feed, read_all, row_groups
 from recsys_spark.training.job import TrainJob
 
 SEQUENCES, PAIRS, VALIDATION = "training_sequences", "training_pairs", "validation_sequences"
 EXPLICIT = "training_negatives"
+OUTCOMES, VALIDATION_OUTCOMES = "training_outcomes", "validation_outcomes"
 _COLUMNS = {
     SEQUENCES: ("user_idx", "items", "weight"),
     PAIRS: ("anchor_idx", "item_idx", "weight"),
     EXPLICIT: ("user_idx", "items", "unwanted", "weight"),
+    OUTCOMES: ("user_idx", "items", "item_idx", "outcome", "weight"),
 }
 
 
 class Batches:
-    """The feeds of one rank. The sequences set the length of an epoch; pairs and explicit negatives go round at their own pace.
+    """The feeds of one rank. The sequences set the length of an epoch; the others go round at their own pace.
 
     Raises:
-        TrainingError: nothing to train on, or fewer row groups than ranks.
+        TrainingError: nothing to train on, no outcome for the head to learn, or fewer row groups than ranks.
     """
 
     def __init__(self, job: TrainJob, catalogue: Catalogue, rank: int, world: int) -> None:
@@ -43,6 +45,7 @@ class Batches:
             (SEQUENCES, job.sequence_files, job.train.user_item_share, job.train.batch_size),
             (PAIRS, job.pair_files, job.train.item_item_share, job.train.pair_batch_size),
             (EXPLICIT, job.explicit_files, job.train.explicit_share, job.train.explicit_batch_size),
+            (OUTCOMES, job.outcome_files, job.train.outcome_share, job.train.outcome_batch_size),
         )
         self.feeds = {
             table: Feed(table, files, _columns(table, job), batch, job.seed, rank, world)
@@ -51,6 +54,9 @@ class Batches:
         }
         if not self.feeds:
             raise TrainingError("training tables", "no rows for any loss whose share is above 0", do="check pairs and the shares")
+        if job.train.outcome_share > 0 and OUTCOMES not in self.feeds:
+            do = "check pairs.outcomes, or set train.outcome_share = 0: a head that learned nothing would be in the model"
+            raise TrainingError(f"table '{OUTCOMES}'", "no rows", "events with an outcome", do)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -79,6 +85,8 @@ class Batches:
             for table, columns in ((SEQUENCES, sequences), (PAIRS, pairs))
         ]
         batch = Batch(located[0], self._weights(sequences), located[1], self._weights(pairs))
+        if OUTCOMES in rows:
+            batch = replace(batch, outcomes=located_outcomes(rows[OUTCOMES], self._catalogue, OUTCOMES))
         explicit = rows.get(EXPLICIT)
         if explicit is None:
             return batch
@@ -137,7 +145,26 @@ def _neighbours(job: TrainJob, catalogue: Catalogue) -> Tensor:
 
 
 def _columns(table: str, job: TrainJob) -> tuple[str, ...]:
-    return _COLUMNS[table] + (("moments",) if table == SEQUENCES and job.encoder.moments else ())
+    return _COLUMNS[table] + (("moments",) if table in (SEQUENCES, OUTCOMES) and job.encoder.moments else ())
+
+
+def located_outcomes(columns: Columns, catalogue: Catalogue, table: str) -> Outcomes:
+    """Rows of ``training_outcomes`` or ``validation_outcomes`` with items as positions.
+
+    Raises:
+        TrainingError: an item that is not in the catalogue.
+    """
+    device = catalogue.device
+    moments = torch.tensor(columns["moments"], dtype=torch.int64, device=device) if "moments" in columns else None
+    numbers = [torch.tensor(columns[name], dtype=torch.float32, device=device) for name in ("outcome", "weight")]
+    history = History(catalogue.positions(columns["items"], table), moments)
+    return Outcomes(history, catalogue.positions(columns["item_idx"], table), *numbers)
+
+
+def validation_outcomes(job: TrainJob, catalogue: Catalogue) -> Outcomes | None:
+    """All rows of ``validation_outcomes``, or None without any."""
+    rows = read_all(job.validation_outcome_files, _columns(OUTCOMES, job))
+    return None if rows is None else located_outcomes(rows, catalogue, VALIDATION_OUTCOMES)
 
 
 def validation_sequences(job: TrainJob, catalogue: Catalogue, rank: int, world: int) -> History | None:

@@ -23,7 +23,8 @@ class TrainJob:
         folder: holds ``inputs/``, ``checkpoints/``, ``metrics.jsonl``, ``result.json`` and the ranks' errors.
         fingerprint: checkpoints of another one are not continued.
         model_dir: where rank 0 exports the model.
-        sequence_files, pair_files, validation_files, explicit_files: URLs of Parquet files; empty where there are no rows.
+        sequence_files, pair_files, validation_files, explicit_files, outcome_files, validation_outcome_files: URLs of Parquet
+            files; empty where there are no rows.
         recipe: goes into the exported model's ``recipe.json``.
     """
 
@@ -39,6 +40,8 @@ class TrainJob:
     explicit_files: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
+    outcome_files: tuple[str, ...] = ()
+    validation_outcome_files: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> Path:
@@ -88,7 +91,7 @@ class TrainJob:
         document["encoder"] = EncoderSettings.model_validate(document["encoder"])
         document["train"] = TrainSettings.model_validate(document["train"])
         document["augment"] = AugmentSettings.model_validate(document["augment"])
-        for name in ("sequence_files", "pair_files", "validation_files", "explicit_files"):
+        for name in [key for key in document if key.endswith("_files")]:
             document[name] = tuple(document[name])
         return cls(**document)
 

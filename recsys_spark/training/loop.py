@@ -25,7 +25,7 @@ from recsys_spark.training.adversarial import moved
 from recsys_spark.training.averaging import WeightAverage
 from recsys_spark.training.batch import Batch, StepOutput
 from recsys_spark.training.batches import Batches, known_pairs, validation_sequences
-from recsys_spark.training.calibrate import calibrated
+from recsys_spark.training.calibrate import calibrations
 from recsys_spark.training.catalogue import Catalogue, load_catalogue
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.export import export
@@ -60,6 +60,7 @@ class StepFigures(NamedTuple):
     item_item: float
     explicit: float
     masked: tuple[int, ...]
+    outcome: float
 
 
 class Trainer:
@@ -100,7 +101,7 @@ class Trainer:
         train = self.job.train
         items = self.catalogue
         how = (train.temperature, train.learn_temperature, items.events_of_ids(), len(items.attribute_values))
-        encoder = Encoder(self.job.encoder, text_dim, len(items.item_ids), *how)
+        encoder = Encoder(self.job.encoder, text_dim, len(items.item_ids), *how, outcome_head=train.outcome_share > 0)
         return encoder.to(self.ranks.device)
 
     def _bfloat16(self) -> bool:
@@ -182,10 +183,12 @@ class Trainer:
         return figures
 
     def _figures(self, out: StepOutput) -> StepFigures:
-        losses = torch.stack([out.loss, out.user_item, out.item_item, out.explicit]).detach().double() / self.ranks.world
+        shares = [out.loss, out.user_item, out.item_item, out.explicit, out.outcome]
+        losses = torch.stack(shares).detach().double() / self.ranks.world
         summed = self.ranks.sum(torch.cat([losses, out.masked.double()])).tolist()
-        loss, user_item, item_item, explicit = summed[:4]
-        return StepFigures(loss, user_item, item_item, explicit, tuple(int(count) for count in summed[4:]))
+        loss, user_item, item_item, explicit, outcome = summed[: len(shares)]
+        masked = tuple(int(count) for count in summed[len(shares) :])
+        return StepFigures(loss, user_item, item_item, explicit, masked, outcome)
 
     def _adversarial(self, batch: Batch) -> None:
         """Add the gradients of the loss with every id part moved against it, where that is asked for."""
@@ -255,8 +258,7 @@ def train(job: TrainJob, ranks: Ranks) -> None:
             trainer.model.load_state_dict(best["model"])
         elif trainer.average is not None:
             trainer.average.swap()
-        calibration = calibrated(trainer.model, job, trainer.catalogue) if job.train.calibrate else None
-        result = _result(trainer, state) | ({} if calibration is None else {"calibration": calibration.document()})
+        result = _result(trainer, state) | (calibrations(trainer.model, job, trainer.catalogue) if job.train.calibrate else {})
         export(job, trainer.encoder, trainer.text_encoder, trainer.catalogue, result)
 
 
@@ -283,7 +285,7 @@ def _steps(trainer: Trainer) -> Iterator[StepMetrics]:
             state.seconds, state.wait_seconds = state.seconds + seconds, state.wait_seconds + waited
             losses = done.loss, done.user_item, done.item_item
             rates = rate, rows / seconds, waited / seconds
-            yield StepMetrics(state.step, epoch, *losses, *rates, found, done.explicit, *done.masked)
+            yield StepMetrics(state.step, epoch, *losses, *rates, found, done.explicit, done.outcome, *done.masked)
             if meter is not None:
                 meter.advance(1, loss=done.loss, **({"recall": found} if found is not None else {}))
             if ends or state.step % job.train.checkpoint_every_steps == 0:

@@ -36,6 +36,7 @@ TextVectors = Callable[[Context, DataFrame], DataFrame]  # items -> (item_idx, v
 _TABLES = ("training_pairs", "training_sequences", "validation_sequences")
 _EXPLICIT = "training_negatives"  # where train.explicit_share is above 0
 _EASE = "item_weights"  # where train.teacher asks for it
+_OUTCOMES = ("training_outcomes", "validation_outcomes")  # where train.outcome_share is
 _NO_RESULT = {"max_restarts", "timeout_seconds", "checkpoint_every_steps", "work_dir"}  # change nothing in the model
 
 
@@ -101,6 +102,8 @@ def _job(config: Config, context: Context, fingerprint: str) -> TrainJob:
         pair_files=files["training_pairs"],
         validation_files=files["validation_sequences"],
         explicit_files=files.get(_EXPLICIT, ()),
+        outcome_files=files.get(_OUTCOMES[0], ()),
+        validation_outcome_files=files.get(_OUTCOMES[1], ()),
         recipe={"config": config.model_dump(mode="json"), "cutoff": context.cutoff.describe()},
     )
 
@@ -117,7 +120,8 @@ def _adapted(config: Config, context: Context) -> tuple[Config, Context]:
 
 
 def _tables(config: Config) -> tuple[str, ...]:
-    return (*_TABLES, _EXPLICIT) if config.train.explicit_share > 0 else _TABLES
+    explicit = (_EXPLICIT,) if config.train.explicit_share > 0 else ()
+    return (*_TABLES, *explicit, *(_OUTCOMES if config.train.outcome_share > 0 else ()))
 
 
 def _fitted(context: Context) -> DataFrame:

@@ -18,13 +18,14 @@ from recsys_spark.encoder.negatives import KnownPairs, Queue
 from recsys_spark.encoder.task_weights import TaskWeights
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.training.augment import History, Views
-from recsys_spark.training.batch import Batch, StepOutput
+from recsys_spark.training.batch import Batch, Outcomes, StepOutput
 from recsys_spark.training.candidates import Candidates, CandidateSource
 from recsys_spark.training.catalogue import PAD, Catalogue
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.gradient_cache import in_parts
 from recsys_spark.training.lengths import in_groups
 from recsys_spark.training.metrics import KINDS
+from recsys_spark.training.outcomes import outcome_losses
 from recsys_spark.training.positions import among, distinct, is_counted, locate, trimmed
 from recsys_spark.training.relations import Between, OwnItems, Partners
 from recsys_spark.training.share import Shares
@@ -34,6 +35,7 @@ from recsys_spark.training.views import view_loss
 
 _MAX_SCORES = 1 << 24  # scores held at once by the user-item loss
 TASKS = ("user_item", "item_item", "explicit", "views")
+OUTCOME = "outcome"  # a task of encoders with an outcome head
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class TrainStep(nn.Module):
         self._shares, self._augment = Shares(settings, catalogue, ranks, known_pairs), augment or AugmentSettings()
         self._in_batch = settings.negatives == "in_batch"
         self._source = CandidateSource(settings, catalogue)
-        self.task_weights = TaskWeights(TASKS) if settings.loss_weights == "learned" else None
+        tasks = TASKS if encoder.outcome is None else (*TASKS, OUTCOME)
+        self.task_weights = TaskWeights(tasks) if settings.loss_weights == "learned" else None
         self.queue = Queue(settings.queue_size, encoder.settings.dimension).to(catalogue.device) if settings.queue_size else None
 
     def forward(self, batch: Batch) -> StepOutput:
@@ -88,7 +91,7 @@ class TrainStep(nn.Module):
         # keeps the graph the same on every rank, whatever its rows are, and with every loss: some use no temperature
         nothing = known.vectors_GD.sum() * 0.0 + self.encoder.temperature * 0.0
         masked = torch.zeros(len(KINDS), dtype=torch.int64, device=known.needed_G.device)
-        user_item = item_item = explicit = nothing
+        user_item = item_item = explicit = outcome = nothing
         if len(batch.sequences):
             user_item, masked = self._user_item(batch, known)
         if len(batch.pairs):
@@ -97,12 +100,16 @@ class TrainStep(nn.Module):
         if len(batch.explicit_sequences):
             explicit = self._explicit(batch, known)
         views = None if batch.views is None else self._views(batch, batch.views, known)
-        loss = self._total(batch, user_item, item_item, explicit, views)
+        if batch.outcomes is not None:
+            outcome = self._outcome(batch.outcomes, known)
+        loss = self._total(batch, user_item, item_item, explicit, views, outcome)
         if self.queue is not None and self.training:
             self.queue.add(known.batch_items, known.vectors(known.batch_items), batch.shared_seed)
-        return StepOutput(loss + nothing, user_item, item_item, explicit, masked)
+        return StepOutput(loss + nothing, user_item, item_item, explicit, masked, outcome)
 
-    def _total(self, batch: Batch, user_item: Tensor, item_item: Tensor, explicit: Tensor, views: Tensor | None) -> Tensor:
+    def _total(
+        self, batch: Batch, user_item: Tensor, item_item: Tensor, explicit: Tensor, views: Tensor | None, outcome: Tensor
+    ) -> Tensor:
         """The tasks by their shares, and by learned weights where these are asked for."""
         settings = self._settings
         tasks = {"user_item": settings.user_item_share * user_item, "item_item": settings.item_item_share * item_item}
@@ -110,6 +117,8 @@ class TrainStep(nn.Module):
             tasks["explicit"] = settings.explicit_share * explicit
         if views is not None:
             tasks["views"] = self._augment.view_share * views
+        if batch.outcomes is not None:
+            tasks[OUTCOME] = settings.outcome_share * outcome
         if self.task_weights is None:
             first, *others = tasks.values()
             return sum(others, first)
@@ -134,6 +143,9 @@ class TrainStep(nn.Module):
         if len(batch.sequences):
             candidates = self._source.of(batch_items, targets, len(found), batch.shared_seed)
             needed = torch.unique(torch.cat([batch_items, candidates.positions]))
+        if batch.outcomes is not None:  # needed, but no candidates: they are there to be judged, not to be negatives
+            asked = [self._ranks.gather_constant(rows) for rows in (batch.outcomes.history.items, batch.outcomes.items)]
+            needed = distinct(torch.cat([needed, *(rows.flatten() for rows in asked)]))
         return _Global(sequences, pairs, batch_items, targets, candidates, needed, self._item_vectors(needed))
 
     def _item_vectors(self, needed_G: Tensor) -> Tensor:
@@ -265,6 +277,13 @@ class TrainStep(nn.Module):
         losses = bpr(Comparison(states, known.vectors(positions), target, self.encoder.temperature, similarity, mask=others))
         weights = batch.explicit_weights * real.any(1)
         return self._ranks.world * weighted_mean(losses, weights, self._ranks.sum(weights.sum())) + states.sum() * 0.0
+
+    def _outcome(self, rows: Outcomes, known: _Global) -> Tensor:
+        """Binary cross-entropy of the outcome head, whose users are their states before the events."""
+        states = self._states(rows.history.last(trimmed(rows.history.items).shape[1]), known)[:, -1]
+        losses = outcome_losses(self.encoder, states, known.vectors(rows.items), rows.happened)
+        share = self._ranks.world * weighted_mean(losses, rows.weights, self._ranks.sum(rows.weights.sum()))
+        return share + states.sum() * 0.0
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ from recsys_spark.encoder.negatives import KnownPairs
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.training.adversarial import moved
 from recsys_spark.training.augment import History, Views, two_views
-from recsys_spark.training.batch import Batch
+from recsys_spark.training.batch import Batch, Outcomes
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.distributed import Ranks, process_group
 from recsys_spark.training.step import TrainStep
@@ -44,6 +44,7 @@ CASES = {
     "views": {"negatives": "in_batch", "item_item_share": 0.0},
     "adversarial": {"negatives": "catalogue"},
     "in parts": {"negatives": "in_batch", "cache_chunk_size": 3, "explicit_share": 0.5},
+    "outcomes": {"negatives": "in_batch", "outcome_share": 0.6, "loss_weights": "learned"},
 }
 
 
@@ -60,8 +61,11 @@ def make_step(case: str, ranks: Ranks) -> TrainStep:
     catalogue = Catalogue(np.arange(NUM_ITEMS), id_rows, ids, rng.normal(size=(NUM_ITEMS, 32)), tokens)
     catalogue.ease = sparse.random(NUM_ITEMS, NUM_ITEMS, 0.3, format="csr", random_state=3, dtype=np.float32)
     torch.manual_seed(5)
-    encoder = Encoder(settings, 32, NUM_ITEMS, temperature=0.2, learn_temperature=True).double()
     train = TrainSettings(**({"item_item_share": 0.3} | CASES[case]))
+    headed = train.outcome_share > 0
+    encoder = Encoder(settings, 32, NUM_ITEMS, temperature=0.2, learn_temperature=True, outcome_head=headed).double()
+    if encoder.outcome is not None:
+        torch.nn.init.normal_(encoder.outcome.interaction)
     known = KnownPairs(torch.tensor([0, 1, 2, 3]), torch.tensor([5, 6, 7, 8]))
     augment = AugmentSettings(view_share=0.5 if case == "views" else 0.0)
     step = TrainStep(encoder, catalogue, train, ranks, text, known_pairs=known, augment=augment)
@@ -95,6 +99,10 @@ def global_batch(case: str) -> Batch:
         settings = AugmentSettings(view_share=1.0)
         seen, near = rows.masked_fill(rows.roll(1, 1) == -1, -1), torch.zeros((0, 1), dtype=torch.int64)
         batch = replace(batch, history=History(seen), views=two_views(History(rows), settings, draw, near))
+    if case == "outcomes":
+        asked, happened = torch.tensor(rng.choice(known, size=ROWS)), torch.arange(ROWS) % 3 == 0
+        past = batch.sequences[:, 1:].roll(3, 0)  # the longest on other ranks than those of the sequences
+        batch = replace(batch, outcomes=Outcomes(History(past), asked, happened.double(), weights.flip(0)))
     if not CASES[case].get("explicit_share"):
         return batch
     unwanted = torch.tensor(rng.choice(known, size=(ROWS, 3)))
@@ -115,6 +123,11 @@ def part(batch: Batch, rank: int, world: int) -> Batch:
     if batch.views is not None and batch.history is not None:
         views = Views(*(History(rows(v.items)) for v in (batch.views.first, batch.views.second)), rows(batch.views.rows))
         parts |= {"history": History(rows(batch.history.items)), "views": views}
+    if batch.outcomes is not None:
+        asked = batch.outcomes
+        parts |= {
+            "outcomes": Outcomes(History(rows(asked.history.items)), *map(rows, (asked.items, asked.happened, asked.weights)))
+        }
     return replace(batch, **parts)
 
 

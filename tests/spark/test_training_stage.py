@@ -6,6 +6,7 @@ import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,14 +62,24 @@ def fill(store: Store, commit: Commit) -> None:
     ]
     frame = spark.createDataFrame(found_pairs, contract("training_pairs").schema)
     store.replace("training_pairs", "live", frame, commit, num_files=4)
+    for table, users in (("training_outcomes", 40), ("validation_outcomes", 20)):
+        rows = walks(users, seed=users)
+        asked = [
+            (int(u), [int(i) // 10 if i >= 0 else -1 for i in row[:-1]], int(row[-1]) // 10, int(u) % 3 // 2, 1.0, None)
+            for u, row in zip(rows["user_idx"], rows["items"], strict=True)
+        ]
+        store.replace(table, "live", spark.createDataFrame(asked, contract(table).schema), commit, num_files=4)
 
 
 def config_for(tmp_path: Path) -> Config:
     train = {"ranks": 2, "epochs": 2, "batch_size": 8, "pair_batch_size": 8, "learning_rate": 0.01, "max_restarts": 0}
     encoder = {"text_model": "tiny", "dimension": 8, "user_layers": 1, "max_history": LENGTH - 1, "max_tokens": 8}
     encoder |= {"adapt": "simcse", "adapt_steps": 2, "item_gate": "learned", "attributes": ["category", "brand"]}
-    overrides = {"train": train, "encoder": encoder, "pairs": {"max_history": LENGTH - 1}}
-    return parse_config(debug_config(tmp_path, tmp_path / "warehouse", **overrides))
+    train |= {"outcome_share": 0.5, "outcome_batch_size": 8}
+    overrides = {"train": train, "encoder": encoder, "pairs": {"max_history": LENGTH - 1, "outcomes": {"about": "like"}}}
+    document: dict[str, Any] = debug_config(tmp_path, tmp_path / "warehouse", **overrides)
+    document["ingest"]["events"]["like_at_least"] = 4.0
+    return parse_config(document)
 
 
 def test_a_teacher_of_ease_needs_its_table_and_its_content_is_part_of_the_job(
@@ -132,6 +143,9 @@ def test_train_stage(store: Store, commit: Commit, tmp_path: Path) -> None:
     assert Path(model.settings.text_model).parent == config.work_dir / "adapted"
     assert list(model.attribute_values) == ["category=c0", "category=c1", "category=c2"]  # each brand has one item
     assert model.encoder.item_tower.counts.tolist() == [1.0] * NUM_ITEMS
+    assert model.encoder.outcome is not None
+    assert float(model.encoder.outcome.slope) == pytest.approx(report.facts["outcome"]["slope"], rel=1e-5)
+    assert (report.facts["outcome"]["events"], report.facts["outcome"]["wanted"]) == (20, 6)
     inputs = np.load(model_dir.parent / "inputs" / "items.npz")
     assert inputs["item_idx"].tolist() == list(range(NUM_ITEMS + 2))
     assert inputs["id_row"].tolist() == [*range(NUM_ITEMS), -1, -1]

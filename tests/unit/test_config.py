@@ -132,6 +132,33 @@ def test_negatives_that_do_not_go_with_the_rest_are_refused(changes: dict[str, A
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"train.outcome_share": 0.1}, r"needs pairs.outcomes.about = 'type' or 'like'"),
+        ({"pairs.outcomes": {"about": "type"}}, r"about = 'type' needs wanted_types"),
+        ({"pairs.outcomes": {"about": "like", "wanted_types": ["buy"]}}, r"wanted_types with about = 'like'"),
+        ({"pairs.outcomes": {"about": "like"}}, r"needs ingest.events.like_at_least and dislike_at_most"),
+        ({"pairs.outcomes": {"about": "type", "wanted_types": ["buy"]}}, r"map ingest.events.columns.event_type"),
+    ],
+)
+def test_outcomes_that_no_event_could_tell_are_refused(changes: dict[str, Any], said: str) -> None:
+    for key, value in changes.items():
+        with pytest.raises(ConfigError, match=said):
+            parse_config(_with(key, value))
+
+
+def test_outcomes_of_types_that_never_come_are_refused() -> None:
+    columns = {"user_id": "u", "item_id": "i", "ts": "t", "event_type": "e"}
+    asked = {"outcomes": {"about": "type", "wanted_types": ["buy"]}}
+    for weights, negatives in (({"view": 1.0}, {}), ({"view": 1.0, "buy": 5.0}, {"shown_types": ["buy"]})):
+        events = {"path": "x", "columns": columns, "event_weights": weights}
+        with pytest.raises(ConfigError, match="no event is a 'buy'"):
+            parse_config(MINIMAL | {"ingest": {"events": events}, "pairs": asked | {"negatives": negatives}})
+    events = {"path": "x", "columns": columns, "event_weights": {"view": 1.0, "buy": 5.0}}
+    parse_config(MINIMAL | {"ingest": {"events": events}, "pairs": asked, "train": {"outcome_share": 0.2}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
         ({"encoder": {"context": ["device"]}}, "'device', which ingest.events.context does not keep"),
         ({"encoder": {"use_item_id": False}, "augment": {"adversarial_epsilon": 0.1}}, "needs encoder.use_item_id = true"),
         ({"train": {"queue_size": 8, "negatives": "in_batch"}, "augment": {"adversarial_epsilon": 0.1}}, "leave one out"),

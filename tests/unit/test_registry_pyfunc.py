@@ -54,6 +54,7 @@ out["texts"] = model.predict(texts)
 history = [{"text": "kitchen pan", "item_id": "unknown"}, {"text": "", "item_id": "b"}, {"text": "garden rake", "item_id": "a"}]
 frame = pd.DataFrame({"history": [history, history[2:], [], ["garden rake"]]})
 out["users"] = model.predict(frame, params={"tower": "user"})
+out["outcomes"] = model.predict(items.assign(history=frame["history"]), params={"tower": "outcome"})
 errors = []
 for rows, tower in ((texts, "basket"), (texts, "user"), (pd.DataFrame({"title": ["x"]}), "item")):
     try:
@@ -68,9 +69,12 @@ json.dump(out, open(sys.argv[2], "w"))
 
 def test_the_registered_model_loads_alone_and_gives_the_same_vectors(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    encoder = Encoder(SETTINGS, 32, 2)
+    encoder = Encoder(SETTINGS, 32, 2, outcome_head=True)
     with torch.no_grad():
         encoder.item_tower.ids.weight.normal_()
+        for weight in encoder.outcome.parameters():
+            weight.normal_()
+    encoder.outcome.calibrate(0.5, -0.2)
     folder = save_model(tmp_path / "model", encoder, TextEncoder.load("tiny", 16, "float32"), ["a", "b"], 0.07, {})
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     registry = Registry(uri, "tests")
@@ -93,8 +97,11 @@ def test_the_registered_model_loads_alone_and_gives_the_same_vectors(tmp_path: P
         model.encode_users(model.encode_items(["garden rake"])[None], np.ones((1, 1), bool))[0],
     ]
     np.testing.assert_allclose(found["users"], expected, atol=1e-6)
+    chances = model.outcome_chances(np.array(expected, dtype=np.float32), items)
+    assert chances.std() > 0.01
+    np.testing.assert_allclose(found["outcomes"], chances[:, None], atol=1e-6)
     unknown, no_history, no_text = found["errors"]
-    assert "InputError: predict: tower 'basket'; expected 'item' or 'user'" in unknown
+    assert "InputError: predict: tower 'basket'; expected 'item', 'user' or 'outcome'" in unknown
     assert "a column 'history'" in no_history
     assert "'text'" in no_text
 
