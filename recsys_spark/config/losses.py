@@ -43,8 +43,9 @@ class LossSettings(Settings):
     matryoshka_dims: list[int] = []  # the loss is learned by these prefixes of the vectors too; empty: by whole ones only
     matryoshka_weights: list[float] = []  # one for each; empty: all 1
 
-    negatives: Literal["in_batch", "catalogue", "uniform", "popularity"] = "catalogue"  # of the user-item loss
-    num_negatives: int = Field(1_024, ge=1)  # items drawn per step with uniform and popularity, the same for all ranks
+    # of the user-item loss. auto: the catalogue while it is small; else drawn by popularity, and softmax is sampled_softmax
+    negatives: Literal["auto", "in_batch", "catalogue", "uniform", "popularity"] = "auto"
+    num_negatives: int = Field(4_096, ge=1)  # items drawn per step with uniform and popularity, the same for all ranks
     popularity_power: float = Field(0.75, ge=0, le=2)  # popularity: an item is drawn with chance ~ events^power
     queue_size: int = Field(0, ge=0)  # items of past steps as further candidates: of pairs, and of in_batch; 0: none
     explicit_share: float = Field(0.0, ge=0)  # weight of the loss against items of table training_negatives

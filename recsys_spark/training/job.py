@@ -13,6 +13,7 @@ from recsys_spark.errors import ConfigError, TrainingError
 from recsys_spark.files import write_json
 
 MAX_TRAINED_TEXT_CATALOGUE = 5_000  # items whose texts can all be encoded, with gradients, in every step
+MAX_CATALOGUE = 20_000  # items that every step's states are compared with where negatives = "auto"
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,22 @@ class TrainJob:
         for name in [key for key in document if key.endswith("_files")]:
             document[name] = tuple(document[name])
         return cls(**document)
+
+
+def settled(encoder: EncoderSettings, train: TrainSettings, num_items: int) -> TrainSettings:
+    """The settings with ``negatives = "auto"`` decided: a step's time grows with the items that it encodes and compares.
+
+    A catalogue that is too large is drawn from by popularity, with the correction of a sampled softmax; where texts are
+    learned too, the batch's own items stand in for it.
+    """
+    if train.negatives != "auto":
+        return train
+    if encoder.text_training != "frozen":
+        kind = "catalogue" if num_items <= MAX_TRAINED_TEXT_CATALOGUE else "in_batch"
+    else:
+        kind = "catalogue" if num_items <= MAX_CATALOGUE else "popularity"
+    loss = "sampled_softmax" if kind == "popularity" and train.loss == "softmax" else train.loss
+    return train.model_copy(update={"negatives": kind, "loss": loss})
 
 
 def check_negatives(encoder: EncoderSettings, train: TrainSettings, num_items: int) -> None:

@@ -29,7 +29,7 @@ from recsys_spark.training.calibrate import calibrations
 from recsys_spark.training.catalogue import Catalogue, load_catalogue
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.export import export
-from recsys_spark.training.job import TrainJob, check_losses, check_negatives
+from recsys_spark.training.job import TrainJob, check_losses, check_negatives, settled
 from recsys_spark.training.metrics import MetricLog, StepMetrics
 from recsys_spark.training.optim import build_optimiser, build_scheduler
 from recsys_spark.training.plan import Schedule, derived_seed, schedule
@@ -67,9 +67,10 @@ class Trainer:
     """One rank's model, optimiser and feeds, and what moves them one step on."""
 
     def __init__(self, job: TrainJob, ranks: Ranks) -> None:
+        self.catalogue: Catalogue = load_catalogue(job.inputs, job.trains_text, ranks.device)
+        job = replace(job, train=settled(job.encoder, job.train, len(self.catalogue)))
         self.job, self.ranks, self.progress = job, ranks, Progress()
         self.identity = f"{job.fingerprint}/{ranks.world}"  # another number of ranks reads other rows in a step
-        self.catalogue: Catalogue = load_catalogue(job.inputs, job.trains_text, ranks.device)
         check_negatives(job.encoder, job.train, len(self.catalogue))
         check_losses(job.encoder, job.train)
         self.batches = Batches(job, self.catalogue, ranks.rank, ranks.world)
@@ -303,6 +304,7 @@ def _result(trainer: Trainer, state: Progress) -> dict[str, Any]:
         "seconds": state.seconds,
         "examples_per_second": rows / max(state.seconds, 1e-9),
         "feed_wait_share": state.wait_seconds / max(state.seconds, 1e-9),
+        "negatives": trainer.job.train.negatives,
         "ranks": trainer.ranks.world,
         "device": str(trainer.ranks.device),
         **({"loss_weights": trainer.model.task_weights.weights()} if trainer.model.task_weights else {}),

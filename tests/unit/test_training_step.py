@@ -16,7 +16,7 @@ from recsys_spark.errors import ConfigError, TrainingError
 from recsys_spark.training.batch import Batch
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.distributed import Ranks
-from recsys_spark.training.job import check_negatives
+from recsys_spark.training.job import check_negatives, settled
 from recsys_spark.training.step import TrainStep
 
 ALONE = Ranks(0, 1, torch.device("cpu"), None, None)
@@ -110,10 +110,31 @@ def test_positions_are_looked_up_and_unknown_items_named() -> None:
 def test_trained_text_against_a_large_catalogue_is_refused() -> None:
     trained, frozen = EncoderSettings(text_training="full"), EncoderSettings()
     with pytest.raises(ConfigError, match="set negatives = 'in_batch'"):
-        check_negatives(trained, TrainSettings(), 5_001)
-    check_negatives(trained, TrainSettings(), 5_000)
+        check_negatives(trained, TrainSettings(negatives="catalogue"), 5_001)
+    check_negatives(trained, TrainSettings(negatives="catalogue"), 5_000)
     check_negatives(trained, TrainSettings(negatives="in_batch"), 5_001)
-    check_negatives(frozen, TrainSettings(), 5_001)
+    check_negatives(frozen, TrainSettings(negatives="catalogue"), 5_001)
+
+
+@pytest.mark.parametrize(
+    ("text_training", "num_items", "loss", "expected"),
+    [
+        ("frozen", 20_000, "softmax", ("catalogue", "softmax")),
+        ("frozen", 20_001, "softmax", ("popularity", "sampled_softmax")),
+        ("frozen", 20_001, "bpr", ("popularity", "bpr")),
+        ("full", 5_000, "softmax", ("catalogue", "softmax")),
+        ("lora", 5_001, "softmax", ("in_batch", "softmax")),
+    ],
+)
+def test_negatives_follow_from_the_size_of_the_catalogue(
+    text_training: str, num_items: int, loss: str, expected: tuple[str, str]
+) -> None:
+    encoder = EncoderSettings.model_validate({"text_training": text_training})
+    found = settled(encoder, TrainSettings.model_validate({"loss": loss}), num_items)
+    assert (found.negatives, found.loss) == expected
+    check_negatives(encoder, found, num_items)
+    asked = TrainSettings(negatives="uniform", num_negatives=7)
+    assert settled(encoder, asked, num_items) == asked
 
 
 @pytest.mark.parametrize("negatives", ["in_batch", "catalogue"])
