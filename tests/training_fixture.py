@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pyarrow.parquet as pq
 
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.training.catalogue import save_catalogue
+from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.job import TrainJob
+from recsys_spark.training.loop import StepFigures, Trainer
 
 NUM_ITEMS = 30
 LENGTH = 7  # items of a sequence: 6 of history and the target
@@ -127,3 +130,23 @@ def run_ranks(job: TrainJob, ranks: int) -> tuple[int, str]:
     with torchrun(job, ranks) as process:
         output, _ = process.communicate(timeout=240)
     return process.returncode, output
+
+
+def steps(trainer: Trainer, number: int) -> list[StepFigures]:
+    """The figures of the trainer's next steps."""
+    stream = trainer.batches.from_step(trainer.progress.step)
+    try:
+        return [trainer.step(batch, rows) for batch, rows in islice(stream, number)]
+    finally:
+        stream.close()
+
+
+def stopped_and_resumed(job: TrainJob, ranks: Ranks, before: int, after: int) -> tuple[list[StepFigures], Trainer]:
+    """The figures of a run that is stopped after ``before`` steps and goes on from its checkpoint, and its second trainer."""
+    first = Trainer(job, ranks)
+    found = steps(first, before)
+    first.save()
+    again = Trainer(job, ranks)
+    again.resume()
+    assert again.progress.step == before
+    return found + steps(again, after), again

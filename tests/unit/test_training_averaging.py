@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from recsys_spark.training import checkpoint
 from recsys_spark.training.averaging import WeightAverage
 from recsys_spark.training.distributed import process_group
 from recsys_spark.training.loop import Trainer
-from tests.training_fixture import write_job
+from tests.training_fixture import steps, stopped_and_resumed, write_job
 
 
 @given(decay=st.floats(0.01, 0.999), values=st.lists(st.floats(-5, 5), min_size=1, max_size=30))
@@ -39,20 +38,11 @@ def _weights(trainer: Trainer) -> dict[str, np.ndarray]:
     return {name: value.detach().numpy().copy() for name, value in trainer.model.named_parameters()}
 
 
-def _run(trainer: Trainer, number: int) -> None:
-    stream = trainer.batches.from_step(trainer.progress.step)
-    try:
-        for batch, rows in islice(stream, number):
-            trainer.step(batch, rows)
-    finally:
-        stream.close()
-
-
 def test_the_best_epoch_is_kept_as_it_was_validated(tmp_path: Path) -> None:
     order = write_job(tmp_path, weight_average=0.9)
     with process_group(30) as ranks:
         trainer = Trainer(order, ranks)
-        _run(trainer, 6)
+        steps(trainer, 6)
         last, found = _weights(trainer), trainer.end_epoch(0)
         assert trainer.average is not None
         with trainer.average.in_place():
@@ -69,13 +59,8 @@ def test_a_resumed_run_has_the_same_mean(tmp_path: Path) -> None:
     order = write_job(tmp_path, weight_average=0.9)
     with process_group(30) as ranks:
         whole = Trainer(order, ranks)
-        _run(whole, 8)
-        first = Trainer(order, ranks)
-        _run(first, 5)
-        first.save()
-        again = Trainer(order, ranks)
-        again.resume()
-        _run(again, 3)
+        steps(whole, 8)
+        _, again = stopped_and_resumed(order, ranks, 5, 3)
         assert whole.average is not None
         assert again.average is not None
         for one, other in zip(whole.average.state(), again.average.state(), strict=True):

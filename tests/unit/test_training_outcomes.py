@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,10 @@ from recsys_spark.training.batch import Batch, Outcomes
 from recsys_spark.training.catalogue import load_catalogue
 from recsys_spark.training.distributed import process_group
 from recsys_spark.training.job import TrainJob
-from recsys_spark.training.loop import StepFigures, Trainer, train
+from recsys_spark.training.loop import Trainer, train
 from recsys_spark.training.metrics import read_metrics
 from recsys_spark.training.step import TrainStep
-from tests.training_fixture import NUM_ITEMS, walks, write_files, write_job
+from tests.training_fixture import NUM_ITEMS, steps, stopped_and_resumed, walks, write_files, write_job
 from tests.unit.test_training_step import ALONE, BATCH, TEMPERATURE, catalogue, make_step
 
 HISTORIES = torch.tensor([[-1, 0, 1], [3, 1, 3], [-1, -1, -1]])
@@ -149,14 +148,6 @@ def make_job(folder: Path, num: int = 400, moments: bool = False, **train: Any) 
     return TrainJob.load(Path(job.folder) / "job.json")
 
 
-def steps(trainer: Trainer, number: int) -> list[StepFigures]:
-    stream = trainer.batches.from_step(trainer.progress.step)
-    try:
-        return [trainer.step(batch, rows) for batch, rows in islice(stream, number)]
-    finally:
-        stream.close()
-
-
 def test_a_planted_outcome_is_learned_calibrated_and_exported(tmp_path: Path) -> None:
     job = make_job(tmp_path, num=3_000, epochs=60)
     with process_group(30) as ranks:
@@ -196,13 +187,7 @@ def test_resumed_equals_undisturbed(tmp_path: Path, loss_weights: str) -> None:
     assert len(job.outcome_files) == 2
     with process_group(30) as ranks:
         expected = steps(Trainer(job, ranks), 9)
-        first = Trainer(job, ranks)
-        found = steps(first, 5)
-        first.save()
-        again = Trainer(job, ranks)
-        again.resume()
-        assert again.progress.step == 5
-        found += steps(again, 4)
+        found, again = stopped_and_resumed(job, ranks, 5, 4)
     np.testing.assert_allclose([f.outcome for f in found], [f.outcome for f in expected], atol=1e-6)
     np.testing.assert_allclose([f.loss for f in found], [f.loss for f in expected], atol=1e-6)
     assert min(f.outcome for f in found) > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import get_args
 
@@ -14,8 +13,8 @@ from recsys_spark.config.losses import LossName
 from recsys_spark.errors import TrainingError
 from recsys_spark.training.distributed import process_group
 from recsys_spark.training.job import TrainJob
-from recsys_spark.training.loop import StepFigures, Trainer
-from tests.training_fixture import walks, write_files, write_job
+from recsys_spark.training.loop import Trainer
+from tests.training_fixture import steps, stopped_and_resumed, walks, write_files, write_job
 
 OPTIONS = {
     "queue of pairs": {"negatives": "popularity", "loss": "sampled_softmax", "num_negatives": 20, "queue_size": 12},
@@ -37,26 +36,12 @@ def job(folder: Path, **train: object) -> TrainJob:
     return replace(made, explicit_files=explicit_files(folder))
 
 
-def steps(trainer: Trainer, number: int) -> list[StepFigures]:
-    stream = trainer.batches.from_step(trainer.progress.step)
-    try:
-        return [trainer.step(batch, rows) for batch, rows in islice(stream, number)]
-    finally:
-        stream.close()
-
-
 @pytest.mark.parametrize("name", list(OPTIONS))
 def test_resumed_equals_undisturbed(tmp_path: Path, name: str) -> None:
     order = job(tmp_path, **OPTIONS[name])
     with process_group(30) as ranks:
         expected = steps(Trainer(order, ranks), 9)
-        first = Trainer(order, ranks)
-        found = steps(first, 5)
-        first.save()
-        again = Trainer(order, ranks)
-        again.resume()
-        assert again.progress.step == 5
-        found += steps(again, 4)
+        found, _ = stopped_and_resumed(order, ranks, 5, 4)
     assert [figures.masked for figures in found] == [figures.masked for figures in expected]
     np.testing.assert_allclose([f[:4] for f in found], [f[:4] for f in expected], atol=1e-6)
     assert min(figures.explicit for figures in found) > 0
