@@ -16,10 +16,10 @@ from recsys_spark.training.validate import hits_at_k, recall
 
 
 class LastItem:
-    """An encoder whose user is the last item of the history."""
+    """An encoder whose state is the item it stands at."""
 
-    def user_vectors(self, history: Tensor, is_item: Tensor, moments: Tensor | None) -> Tensor:
-        return history[:, -1]
+    def user_states(self, history: Tensor, is_item: Tensor, moments: Tensor | None) -> Tensor:
+        return history * is_item[..., None]
 
 
 VECTORS = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.8, 0.2], [0.0, 1.0], [0.8, 0.2]])
