@@ -12,7 +12,7 @@ import torch
 
 from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.model import Encoder
-from recsys_spark.encoder.package import load_model, model_identity, save_model
+from recsys_spark.encoder.package import FORMAT, load_model, model_identity, save_model
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.errors import RegistryError
 from recsys_spark.registry import ModelVersion, Registry
@@ -131,4 +131,4 @@ def test_the_logged_model_names_exact_requirements_and_no_index(registry: Regist
     assert {line.split("==")[0] for line in lines} >= {"mlflow", "torch", "transformers"}
     assert not [line for line in lines if "==" not in line or "://" in line or "+" in line]
     assert not list(root.rglob("*.pkl"))
-    assert json.loads((root / "artifacts" / "model-1" / "encoder.json").read_text())["format"] == 2
+    assert json.loads((root / "artifacts" / "model-1" / "encoder.json").read_text())["format"] == FORMAT
