@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,9 @@ from scipy import sparse
 
 from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.cooccurrence.baskets import basket_rows
-from recsys_spark.cooccurrence.count import cooccurrences
+from recsys_spark.cooccurrence.count import NO_DECAY, cooccurrences
 
 _EVERY_PAIR = 2**31 - 1
-_NO_DECAY = datetime(2000, 1, 1, tzinfo=UTC)  # any instant: the pairs of a Gram matrix do not decay
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def gram_of(events: DataFrame, max_history: int, seed: int) -> Gram:
         basket="history", measures=["count"], rank_by="count", top_n=_EVERY_PAIR, max_basket_items=max_history
     )
     rows = basket_rows(events, settings)
-    with cooccurrences(rows, settings, _NO_DECAY, seed) as counted:
+    with cooccurrences(rows, settings, NO_DECAY, seed) as counted:
         half = counted.frame.where("item_a < item_b").select("item_a", "item_b", F.col("num_baskets").cast("int").alias("both"))
         pairs = half.toArrow()
     per_item = rows.groupBy("item_idx").agg(F.count_distinct("basket").alias("users")).orderBy("item_idx").toArrow()

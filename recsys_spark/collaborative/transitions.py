@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from recsys_spark.config.signals import CooccurrenceSettings, TransitionSettings
-from recsys_spark.cooccurrence.count import cooccurrences
+from recsys_spark.cooccurrence.count import NO_DECAY, cooccurrences
 from recsys_spark.cooccurrence.plan import Hashes
 from recsys_spark.histories import DISLIKE
-
-_NO_DECAY = datetime(2000, 1, 1, tzinfo=UTC)  # any instant: places count here, not times
 
 
 @contextmanager
@@ -46,7 +43,7 @@ def item_transitions(
         top_n=settings.top_n,
         max_basket_items=settings.max_history,
     )
-    with cooccurrences(_places(events), counting, _NO_DECAY, seed, hashes) as counted:
+    with cooccurrences(_places(events), counting, NO_DECAY, seed, hashes) as counted:
         product = F.col("num_baskets_a").cast("double") * F.col("num_baskets_b")
         both = F.coalesce("decayed_count", F.col("num_baskets").cast("double"))
         weighed = counted.frame.select("item_a", "item_b", (both / F.sqrt(product)).cast("float").alias("weight"))

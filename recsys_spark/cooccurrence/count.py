@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from recsys_spark.tables.dealing import partition_keys
 from recsys_spark.tables.local import local_frame
 
 log = get_logger(__name__)
+NO_DECAY = datetime(2000, 1, 1, tzinfo=UTC)  # a reference for counts that do not decay by time: any instant would do
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from pyspark.sql import DataFrame
 
 from recsys_spark.collaborative.stage import FACTORS, TRANSITIONS, WEIGHTS
@@ -20,6 +23,8 @@ from recsys_spark.recommend.gather import (
 from recsys_spark.recommend.partners import Partners, TextItems
 from recsys_spark.recommend.rules import Rules, SegmentLists
 from recsys_spark.recommend.worker import Side
+
+T = TypeVar("T")
 
 
 def item_side(config: Config, context: Context, vectors: DataFrame | None, upstream: str, rules: Rules | None = None) -> Side:
@@ -49,18 +54,12 @@ def item_side(config: Config, context: Context, vectors: DataFrame | None, upstr
         name = f"{measure} of {upstream} {context.store.content('cooccurrence', upstream)}"
         cooccurrence = context.once(name, lambda: related_items(rows, catalogue, measure))
     collaborative = config.collaborative
-    if "ease" in wanted and collaborative.ease.enabled != "off" and context.store.exists(WEIGHTS, upstream):
-        weights = context.store.read(WEIGHTS, upstream)
-        name = f"{WEIGHTS} of {upstream} {context.store.content(WEIGHTS, upstream)}"
-        ease = context.once(name, lambda: weighted_items(weights, catalogue))
-    if "transitions" in wanted and collaborative.transitions.enabled and context.store.exists(TRANSITIONS, upstream):
-        following = context.store.read(TRANSITIONS, upstream)
-        name = f"{TRANSITIONS} of {upstream} {context.store.content(TRANSITIONS, upstream)}"
-        transitions = context.once(name, lambda: weighted_items(following, catalogue))
-    if "als" in wanted and collaborative.als.enabled and context.store.exists(FACTORS, upstream):
-        factors = context.store.read(FACTORS, upstream)
-        name = f"{FACTORS} of {upstream} {context.store.content(FACTORS, upstream)}"
-        als = context.once(name, lambda: factor_items(factors, catalogue, collaborative.als))
+    if "ease" in wanted and collaborative.ease.enabled != "off":
+        ease = _fitted(context, WEIGHTS, upstream, lambda rows: weighted_items(rows, catalogue))
+    if "transitions" in wanted and collaborative.transitions.enabled:
+        transitions = _fitted(context, TRANSITIONS, upstream, lambda rows: weighted_items(rows, catalogue))
+    if "als" in wanted and collaborative.als.enabled:
+        als = _fitted(context, FACTORS, upstream, lambda rows: factor_items(rows, catalogue, collaborative.als))
     if "text" in wanted:
         text = context.once("words", lambda: TextItems.of([item.text for item in ordered]))
     return Side(
@@ -68,6 +67,14 @@ def item_side(config: Config, context: Context, vectors: DataFrame | None, upstr
         Partners(popularity, encoder, cooccurrence, text, ease, als, transitions),
         SegmentLists.of(rules, catalogue.item_ids),
     )
+
+
+def _fitted(context: Context, table: str, upstream: str, make: Callable[[DataFrame], T | None]) -> T | None:
+    """What ``make`` makes of a partner's table, once for each content of it; None where there is no such table."""
+    if not context.store.exists(table, upstream):
+        return None
+    name = f"{table} of {upstream} {context.store.content(table, upstream)}"
+    return context.once(name, lambda: make(context.store.read(table, upstream)))
 
 
 def _ordered(config: Config, context: Context) -> list[Item]:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recsys_spark.encoder.model import Encoder
+from recsys_spark.training.augment import History
 from recsys_spark.training.catalogue import PAD
 
 SHORTEST = 4  # columns; shorter ones are not worth a group of their own
@@ -48,3 +50,14 @@ def in_groups(states: Callable[[Tensor], Tensor], rows_BKL: Tensor) -> Tensor:
     found = [F.pad(states(rows_BKL[rows, :, size - width :]), (0, 0, size - width, 0)) for rows, width in groups]
     order = torch.cat([rows for rows, _ in groups])
     return torch.cat(found)[torch.argsort(order)]
+
+
+def last_states(encoder: Encoder, vectors: Tensor, histories: History) -> Tensor:
+    """User vectors [B, D] out of histories [B, L] of positions in the vectors [N, D]; zero where there is no item."""
+    parts = [part for part in (histories.items, histories.moments) if part is not None]
+
+    def states(group: Tensor) -> Tensor:  # [B, 1 or 2, L]
+        items, moments = group[:, 0], group[:, 1] if group.shape[1] > 1 else None
+        return encoder.user_states(vectors[items.clamp(min=0)], items != PAD, moments)
+
+    return in_groups(states, torch.stack(parts, 1))[:, -1]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.errors import TrainingError
 from recsys_spark.training.batch import Outcomes
-from recsys_spark.training.catalogue import PAD
+from recsys_spark.training.lengths import last_states
 
 _ROWS_AT_ONCE = 1_024
 
@@ -30,9 +30,7 @@ def outcome_logits(encoder: Encoder, vectors_ND: Tensor, rows: Outcomes) -> Tens
     found = []
     parts = zip(rows.history.split(_ROWS_AT_ONCE), torch.split(rows.items, _ROWS_AT_ONCE), strict=True)
     for history, items_O in parts:
-        seen_OLD = vectors_ND[history.items.clamp(min=0)]
-        states_OD = encoder.user_vectors(seen_OLD, history.items != PAD, history.moments)
-        found.append(_logits(encoder, states_OD, vectors_ND[items_O]))
+        found.append(_logits(encoder, last_states(encoder, vectors_ND, history), vectors_ND[items_O]))
     return torch.cat(found)
 
 

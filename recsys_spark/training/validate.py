@@ -9,7 +9,7 @@ from recsys_spark.encoder.model import Encoder
 from recsys_spark.training.augment import History
 from recsys_spark.training.catalogue import PAD, Catalogue
 from recsys_spark.training.distributed import Ranks
-from recsys_spark.training.lengths import in_groups
+from recsys_spark.training.lengths import last_states
 from recsys_spark.training.step import TrainStep
 
 _MAX_SCORES = 1 << 24  # scores held at once
@@ -43,13 +43,8 @@ def masked_scores(encoder: Encoder, vectors: Tensor, rows: History) -> tuple[Ten
     item outside of the history, bool [B]."""
     history, target = rows.items[:, :-1], rows.items[:, -1]
     is_item = history != PAD
-    parts = [history] if rows.moments is None else [history, rows.moments[:, :-1]]
-
-    def states(group: Tensor) -> Tensor:  # [B, 1 or 2, L]
-        items, moments = group[:, 0], group[:, 1] if group.shape[1] > 1 else None
-        return encoder.user_states(vectors[items.clamp(min=0)], items != PAD, moments)
-
-    scores = in_groups(states, torch.stack(parts, 1))[:, -1] @ vectors.T
+    moments = None if rows.moments is None else rows.moments[:, :-1]
+    scores = last_states(encoder, vectors, History(history, moments)) @ vectors.T
     own = torch.zeros_like(scores, dtype=torch.bool)
     own[is_item.nonzero()[:, 0], history[is_item]] = True
     wanted = target.clamp(min=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -46,18 +47,24 @@ def cross_entropy(anchor: Tensor, target: Tensor, others: list[Tensor]) -> float
     return -math.log(math.exp(scores[0]) / sum(math.exp(s) for s in scores))
 
 
-def plain_user_item(step: TrainStep, candidates: list[int], mask_own: bool) -> float:
-    vectors = step.encode(torch.arange(8))
-    total = weight = 0.0
+def plain_places(step: TrainStep, vectors: Tensor) -> Iterator[tuple[list[int], int, int, Tensor, float]]:
+    """Of each place that has a target: sequence, place, target, state and weight."""
     for sequence, row_weight in zip(SEQUENCES.tolist(), WEIGHTS.tolist(), strict=True):
         history = torch.tensor([sequence[:-1]])
         states = step.encoder.user_states(vectors[history.clamp(min=0)], history >= 0)[0]
         for place, (item, target) in enumerate(pairwise(sequence)):
             if item < 0 or target < 0:
                 continue
-            others = [c for c in candidates if c != target and not (mask_own and c in sequence)]
-            total += row_weight * cross_entropy(states[place], vectors[target], [vectors[c] for c in others])
-            weight += row_weight
+            yield sequence, place, target, states[place], row_weight
+
+
+def plain_user_item(step: TrainStep, candidates: list[int], mask_own: bool) -> float:
+    vectors = step.encode(torch.arange(8))
+    total = weight = 0.0
+    for sequence, _, target, state, row_weight in plain_places(step, vectors):
+        others = [c for c in candidates if c != target and not (mask_own and c in sequence)]
+        total += row_weight * cross_entropy(state, vectors[target], [vectors[c] for c in others])
+        weight += row_weight
     return total / weight
 
 

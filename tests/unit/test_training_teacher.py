@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from recsys_spark.training.loop import Trainer
 from recsys_spark.training.step import TrainStep
 from recsys_spark.training.teacher import EaseOpinion, Seen, load_weights, save_weights, weights_between
 from tests.training_fixture import NUM_ITEMS, write_job
-from tests.unit.test_training_step import BATCH, SEQUENCES, TEMPERATURE, WEIGHTS, make_step
+from tests.unit.test_training_step import BATCH, TEMPERATURE, WEIGHTS, make_step, plain_places
 
 SHARE, SOFTNESS = 0.4, 0.8
 TAUGHT = {"loss": "distillation", "teacher": "ease", "teacher_share": SHARE, "teacher_temperature": SOFTNESS}
@@ -51,19 +50,14 @@ def plain_teacher(seen: list[int], candidates: list[int]) -> Tensor:
 def plain_loss(step: TrainStep, candidates: list[int], mask_own: bool) -> Tensor:
     vectors = step.encode(torch.arange(8))
     total, weight = torch.zeros((), dtype=torch.float64), 0.0
-    for sequence, row_weight in zip(SEQUENCES.tolist(), WEIGHTS.tolist(), strict=True):
-        history = torch.tensor([sequence[:-1]])
-        states = step.encoder.user_states(vectors[history.clamp(min=0)], history >= 0)[0]
-        for place, (item, target) in enumerate(pairwise(sequence)):
-            if item < 0 or target < 0:
-                continue
-            teacher = plain_teacher([i for i in sequence[: place + 1] if i >= 0], candidates) / SOFTNESS
-            kept = [n for n, c in enumerate(candidates) if c == target or not (mask_own and c in sequence)]
-            log_student = (vectors[candidates] @ states[place] / TEMPERATURE)[kept].log_softmax(0)
-            soft = -(teacher[kept].softmax(0) * log_student).sum()
-            hard = -log_student[kept.index(candidates.index(target))]
-            total = total + row_weight * ((1 - SHARE) * hard + SHARE * soft)
-            weight += row_weight
+    for sequence, place, target, state, row_weight in plain_places(step, vectors):
+        teacher = plain_teacher([i for i in sequence[: place + 1] if i >= 0], candidates) / SOFTNESS
+        kept = [n for n, c in enumerate(candidates) if c == target or not (mask_own and c in sequence)]
+        log_student = (vectors[candidates] @ state / TEMPERATURE)[kept].log_softmax(0)
+        soft = -(teacher[kept].softmax(0) * log_student).sum()
+        hard = -log_student[kept.index(candidates.index(target))]
+        total = total + row_weight * ((1 - SHARE) * hard + SHARE * soft)
+        weight += row_weight
     return total / weight
 
 
