@@ -32,9 +32,15 @@ _DEFAULTS = {
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.parquet.enableVectorizedReader": "true",
     "spark.python.sql.dataFrameDebugging.enabled": "false",  # else every column expression costs four round trips to the JVM
+    # nothing here is bucketed, and while this is on, each frame that is kept costs a copy of the whole session
+    "spark.sql.sources.bucketing.autoBucketedScan.enabled": "false",
 }
+# what the functions of PySpark name in the JVM at every call, and functions of these that we call by the thousand
+_JVM_NAMES = ("functions", "PythonUtils", "PythonSQLUtils", "org.apache.spark.sql.functions")
+_JVM_MEMBERS = ("col", "lit", "sum", "expr", "coalesce", "when", "count", "max")
 _LOCAL = {
     "spark.databricks.delta.snapshotPartitions": "2",  # the default of 50 costs every read of a small table 50 tasks
+    "spark.python.daemon.module": "recsys_spark.worker_daemon",  # elsewhere conf/spark.conf says so, if executors have us
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.ui.enabled": "false",
@@ -69,9 +75,23 @@ def build_session(settings: SparkSettings, app_name: str = "recsys-spark") -> Sp
     spark: SparkSession = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     _check_delta(spark)
+    _remember_names(spark)
     if settings.shuffle_partitions is None and str(spark.sparkContext.master).startswith("local"):
         spark.conf.set("spark.sql.shuffle.partitions", str(2 * spark.sparkContext.defaultParallelism))
     return spark
+
+
+def _remember_names(spark: SparkSession) -> None:
+    """Look often used names of the JVM up once: py4j keeps none, and each time the JVM searches every jar for each package.
+
+    Only attributes that py4j would answer with an equal object are set, so a later version of it merely gains nothing.
+    """
+    jvm: Any = spark._jvm
+    for name in _JVM_NAMES:
+        vars(jvm)[name] = getattr(jvm, name)
+    functions = getattr(jvm, _JVM_NAMES[-1])
+    for name in _JVM_MEMBERS:
+        vars(functions)[name] = getattr(functions, name)
 
 
 def _delta(master: str | None, asked: Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 from recsys_spark.log import Meter, line_progress
 
 _EVERY_SECONDS = 2.0
+_CALL_SITE = ("callSite.short", "callSite.long")
 
 
 @contextmanager
@@ -27,10 +28,24 @@ def tasks_shown(spark: SparkSession, label: str, every_seconds: float = _EVERY_S
     thread = Thread(target=follow, name=f"progress of {label}", daemon=True)
     thread.start()
     try:
-        yield
+        with _named(spark, label):
+            yield
     finally:
         ended.set()
         thread.join()
+
+
+@contextmanager
+def _named(spark: SparkSession, label: str) -> Iterator[None]:
+    """Jobs of this thread bear the label in Spark's pages, which else name a line of py4j after walking the stack for it."""
+    context = spark.sparkContext
+    for key in _CALL_SITE:
+        context.setLocalProperty(key, label)
+    try:
+        yield
+    finally:
+        for key in _CALL_SITE:
+            context.setLocalProperty(key, None)  # type: ignore[arg-type]  # None takes it away
 
 
 class _Watch:

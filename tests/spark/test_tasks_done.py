@@ -34,3 +34,21 @@ def test_tasks_are_counted_once_and_told_with_their_rate(
     assert done[-1] <= NUM_TASKS
     assert all(d + still == NUM_TASKS for d, still in zip(done, left, strict=True))
     assert all("tasks/s" in line for line in told)
+
+
+def test_jobs_bear_the_name_of_the_stage_while_it_runs_and_not_after(spark: SparkSession) -> None:
+    context: Any = spark.sparkContext
+    tracker = context.statusTracker()
+    with tasks_shown(spark, "pairs in eval"):
+        context.setJobGroup("named", "")
+        spark.range(3).count()
+    spark.range(3).count()
+    context.setLocalProperty("spark.jobGroup.id", None)
+    infos = {
+        tracker.getStageInfo(stage).name
+        for job in tracker.getJobIdsForGroup("named")
+        for stage in tracker.getJobInfo(job).stageIds
+    }
+    assert "pairs in eval" in infos
+    assert len(infos) == 2  # the count after it has Spark's own name
+    assert context.getLocalProperty("callSite.short") is None
