@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -17,6 +18,7 @@ AS_OF = datetime(2100, 1, 1, tzinfo=UTC)  # after every event: the holdout does 
 _SAMPLED_TEXTS = 2_000
 _TOKENS_PER_WORD = 1.5
 _NO_TEXT = {"item_id"}
+_MOST_SECONDS = 10**11  # the year 5138
 
 
 def settings_for(data: Path, warehouse: Path, seed: int, overrides: dict[str, Any]) -> Config:
@@ -36,7 +38,7 @@ def settings_for(data: Path, warehouse: Path, seed: int, overrides: dict[str, An
             "path": str(events),
             "format": "parquet",
             "columns": _event_columns(events),
-            "time_format": "epoch_seconds",
+            "time_format": _time_format(events),
         },
         "robots": {"max_events_per_minute": None, "max_z_score": None},
     }
@@ -72,6 +74,19 @@ def _event_columns(events: Path) -> dict[str, str]:
         raise InputError(str(events), f"columns {sorted(names)}", "user_id, item_id, and pos or ts")
     order = {"ts": "ts"} if "ts" in names else {"event_pos": "pos"}
     return {"user_id": "user_id", "item_id": "item_id"} | order | ({"value": "rating"} if "rating" in names else {})
+
+
+def _time_format(events: Path) -> str:
+    """How ``ts`` is written: text is ISO 8601; numbers too large for seconds are milliseconds."""
+    schema = pq.read_schema(events)
+    if "ts" not in schema.names:
+        return "epoch_seconds"
+    if str(schema.field("ts").type) in ("string", "large_string"):
+        return "iso"
+    if not pa.types.is_integer(schema.field("ts").type) and not pa.types.is_floating(schema.field("ts").type):
+        return "epoch_seconds"  # a timestamp or a date, which says itself what it is
+    largest = pc.max(pq.read_table(events, columns=["ts"]).column("ts")).as_py()
+    return "epoch_millis" if largest is not None and largest > _MOST_SECONDS else "epoch_seconds"
 
 
 def _text_columns(items: Path) -> list[str]:

@@ -46,6 +46,21 @@ def test_a_joined_text_stands_for_all_and_order_alone_is_enough(tmp_path: Path) 
     assert settings_for(_folder(tmp_path, None, pos=[0, 1, 0]), tmp_path / "w", 0, {}).train.batch_size == 64
 
 
+@pytest.mark.parametrize(
+    ("ts", "expected"),
+    [
+        ([1, 2, 1_700_000_000], "epoch_seconds"),
+        ([1.5, 2.0, 1.7e9], "epoch_seconds"),
+        ([1_600_000_000_000, 2, 1_700_000_000_000], "epoch_millis"),
+        (["2023-01-01", "2023-01-02T03:04:05Z", None], "iso"),
+        (pd.to_datetime(["2023-01-01", "2023-01-02", "2023-01-03"]), "epoch_seconds"),  # its type says what it is
+        ([None, None, None], "epoch_seconds"),
+    ],
+)
+def test_how_time_is_written_is_found_out(tmp_path: Path, ts: Any, expected: str) -> None:
+    assert settings_for(_folder(tmp_path, None, ts=ts), tmp_path / "w", 0, {}).ingest.events.time_format == expected
+
+
 def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no events\.parquet"):
         settings_for(tmp_path, tmp_path, 0, {})
