@@ -14,13 +14,16 @@ from recsys_spark.code_version import code_version
 from recsys_spark.context import Context
 from recsys_spark.evaluate.gate import GateDecision
 from recsys_spark.histories import histories
-from recsys_spark.report.data import Fates, Listed, Metric, Reason, ReportData, Sample, StageRow
+from recsys_spark.report.data import Fates, Listed, Metric, ProbabilityRow, Reason, ReportData, Sample, StageRow
 from recsys_spark.tables.instants import instant
 from recsys_spark.tables.runs import find_run, run_rows
 from recsys_spark.tables.store import Store
 
 LIVE = "live"
 NESTED = ("cooccurrence", "popularity", "champion")
+# facts of train with figures of probabilities, what they are about, and where they say of how many held-out rows
+_PROBABILITIES = (("calibration", "next item", "users"), ("outcome", "outcome of an event", "events"))
+_WHEN = {"_base": "base rate for all", "_before": "as learned", "": "calibrated"}
 SAMPLES, LIST_LENGTH, HISTORY_LENGTH, POPULARITY_GROUPS = 3, 10, 12, 50
 
 
@@ -52,6 +55,7 @@ def collect(live: Context, eval_namespace: str, gate: GateDecision | None = None
         quarantine=_quarantine(store),
         training={k: v for k, v in training.items() if not isinstance(v, dict | list)},
         **curves,
+        probabilities=_probabilities(training),
         metrics=_metrics(store, eval_namespace),
         item_events=events,
         item_places=places,
@@ -65,6 +69,18 @@ def collect(live: Context, eval_namespace: str, gate: GateDecision | None = None
         versions=dict(published.get("versions") or {}),
         published_at=_moment(published["published_at"]) if published else "",
     )
+
+
+def _probabilities(training: dict[str, Any]) -> list[ProbabilityRow]:
+    """Of the facts of train: the next item's, and the outcome's where there is a head for it."""
+    found = []
+    for fact, name, rows in _PROBABILITIES:
+        figures = training.get(fact) or {}
+        for suffix, when in _WHEN.items():
+            if f"log_loss{suffix}" in figures:
+                values = figures[f"log_loss{suffix}"], figures[f"ece{suffix}"], int(figures[rows])
+                found.append(ProbabilityRow(name, when, *values))
+    return found
 
 
 def _moment(value: datetime) -> str:

@@ -86,6 +86,17 @@ class StageRow:
 
 
 @dataclass(frozen=True)
+class ProbabilityRow:
+    """How true one kind of probability is on held-out rows: log loss in nats, expected calibration error."""
+
+    name: str
+    when: str  # which probabilities: as learned, calibrated, of the base rate
+    log_loss: float
+    ece: float
+    rows: int
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything on the page. What a night does not have stays empty, and its section says so."""
 
@@ -109,6 +120,7 @@ class ReportData:
     training: dict[str, Any] = field(default_factory=dict)  # facts of train but its curves
     loss_curve: Curve = field(default_factory=list)
     recall_curve: Curve = field(default_factory=list)
+    probabilities: list[ProbabilityRow] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
     item_events: list[float] = field(default_factory=list)  # per group of items, most popular first: events of the group
     item_places: list[float] = field(default_factory=list)  # and how often its items are recommended

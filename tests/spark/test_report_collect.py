@@ -65,6 +65,16 @@ def fill(store: Store, commit: Commit) -> None:
     metric = {"system": "fused", "name": "ndcg", "k": 10, "segment": "all", "value": 0.5, "num_users": 3}
     put(store, "metrics", "eval/r1", commit, metric)
     facts = {"best_epoch": 2, "loss_curve": [[1, 3.0], [2, 2.0]], "recall_curve": [[1, 0.1], [2, 0.2]], "steps": 2}
+    facts["calibration"] = {
+        "temperature": 0.1,
+        "log_loss": 6.1,
+        "log_loss_before": 6.5,
+        "ece": 0.01,
+        "ece_before": 0.04,
+        "users": 30,
+    }
+    three = {"log_loss": 0.3, "log_loss_before": 0.4, "log_loss_base": 0.5, "ece": 0.02, "ece_before": 0.1, "ece_base": 0.0}
+    facts["outcome"] = {"slope": 0.5, "offset": 0.1, "events": 80, "wanted": 9, **three}
     run = {"run_id": "r1", "status": "done", "as_of": AS_OF, "finished_at": ENDED, "seconds": 2.5}
     put(store, "runs", "eval/r1", commit, {**run, "stage": "train", "fingerprint": "f1", "facts": json.dumps(facts)})
     places = {"every": 10, "floor": 2.75, "loss": 0.004, "share_of_lists": 0.21}
@@ -103,6 +113,13 @@ def test_collect_and_write(spark: SparkSession, store: Store, commit: Commit, mo
     assert data.training == {"best_epoch": 2, "steps": 2}
     assert data.loss_curve == [[1, 3.0], [2, 2.0]]
     assert data.recall_curve == [[1, 0.1], [2, 0.2]]
+    assert [(r.name, r.when, r.log_loss, r.ece, r.rows) for r in data.probabilities] == [
+        ("next item", "as learned", 6.5, 0.04, 30),
+        ("next item", "calibrated", 6.1, 0.01, 30),
+        ("outcome of an event", "base rate for all", 0.5, 0.0, 80),
+        ("outcome of an event", "as learned", 0.4, 0.1, 80),
+        ("outcome of an event", "calibrated", 0.3, 0.02, 80),
+    ]
     assert data.weights == {"encoder": 1.0, "text": 0.3}
     assert data.new_items == {"every": 10, "floor": 2.75, "loss": 0.004, "share_of_lists": 0.21}
     assert [(m.system, m.name, m.value) for m in data.metrics] == [("fused", "ndcg", 0.5)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys_spark.report.data import Fates, Listed, Metric, Reason, ReportData, Sample, StageRow
+from recsys_spark.report.data import Fates, Listed, Metric, ProbabilityRow, Reason, ReportData, Sample, StageRow
 from recsys_spark.report.html import count, difference_rows, duration, metric_table, render, signed, systems_of
 from recsys_spark.report.stage import write_page
 
@@ -125,6 +125,10 @@ def full_data() -> ReportData:
         },
         loss_curve=loss,
         recall_curve=[[float(e), 0.2013 - 0.0012 * (e - 9) ** 2] for e in range(1, 13)],
+        probabilities=[
+            ProbabilityRow("outcome of an event", "base rate for all", 0.5312, 0.0, 4_321),
+            ProbabilityRow("outcome of an event", "calibrated", 0.4107, 0.0123, 4_321),
+        ],
         metrics=_metrics(),
         item_events=events,
         item_places=[900 / (1 + n) ** 0.6 for n in range(50)],
@@ -215,6 +219,12 @@ def test_figures_are_those_given(page: str) -> None:
     assert "with Return of the Jedi (1983) (46%)" in text
     assert "1 h 2 min" in page
     assert "0f1e2d3c4b5a6978" in page
+
+
+def test_probabilities_are_judged_beside_the_base_rate(page: str) -> None:
+    text = " ".join(" ".join(_parsed(page).text).split())
+    assert "outcome of an event base rate for all 0.5312 0.0000 4 321 outcome of an event calibrated 0.4107 0.0123 4 321" in text
+    assert "Probabilities" not in render(EMPTY)
 
 
 def test_an_empty_night_renders_every_section() -> None:
