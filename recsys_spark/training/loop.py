@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -33,23 +33,11 @@ from recsys_spark.training.job import TrainJob, check_losses, check_negatives, s
 from recsys_spark.training.metrics import MetricLog, StepMetrics
 from recsys_spark.training.optim import build_optimiser, build_scheduler
 from recsys_spark.training.plan import Schedule, derived_seed, schedule
+from recsys_spark.training.state import Progress
 from recsys_spark.training.step import TrainStep
 from recsys_spark.training.validate import all_item_vectors, recall
 
 log = get_logger(__name__)
-
-
-@dataclass
-class Progress:
-    """Where a training stands; goes into every checkpoint."""
-
-    step: int = 0  # steps done
-    best_epoch: int | None = None  # from 0
-    best_recall: float | None = None
-    epochs_without_better: int = 0
-    seconds: float = 0.0  # of training, over all attempts
-    wait_seconds: float = 0.0  # of these, waiting for the feed
-    finished: bool = False
 
 
 class StepFigures(NamedTuple):
@@ -228,15 +216,17 @@ class Trainer:
 
     def _end_epoch(self, epoch: int) -> float | None:
         found, state = self.validate(), self.progress
-        if found is not None and (state.best_recall is None or found > state.best_recall):
-            state.best_recall, state.best_epoch, state.epochs_without_better = found, epoch, 0
-            if self.ranks.rank == 0:
-                best = {"model": self.model.state_dict(), "epoch": epoch, "recall": found}
-                checkpoint.save_best(self.job.checkpoints, self.identity, best)
-        elif found is not None:
-            state.epochs_without_better += 1
-        state.finished = state.step >= self.schedule.total_steps or state.epochs_without_better >= self.job.train.patience
+        if state.epoch_done(epoch, found) and self.ranks.rank == 0:
+            best = {"model": self.model.state_dict(), "epoch": epoch, "recall": found}
+            checkpoint.save_best(self.job.checkpoints, self.identity, best)
+        train = self.job.train
+        state.stop(self.schedule.total_steps, train.patience, self._seconds(), train.max_minutes)
         return found
+
+    def _seconds(self) -> float:
+        """Those of the first rank, on every rank: all must stop at the same epoch."""
+        own = self.progress.seconds if self.ranks.rank == 0 else 0.0
+        return float(self.ranks.sum(torch.tensor([own], dtype=torch.float64, device=self.ranks.device)))
 
 
 def train(job: TrainJob, ranks: Ranks) -> None:
@@ -298,6 +288,7 @@ def _result(trainer: Trainer, state: Progress) -> dict[str, Any]:
     return {
         "best_epoch": None if state.best_epoch is None else state.best_epoch + 1,
         "epochs": trainer.schedule.epoch(state.step - 1) + 1,
+        "stopped": state.stopped,
         "validation_recall": state.best_recall,
         "steps": state.step,
         "steps_per_epoch": trainer.schedule.steps_per_epoch,

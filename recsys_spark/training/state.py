@@ -1,0 +1,51 @@
+"""Where a training stands, and when it has done enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STEPS, PATIENCE, TIME = "all epochs done", "no better epoch", "out of time"
+
+
+@dataclass
+class Progress:
+    """Where a training stands; goes into every checkpoint."""
+
+    step: int = 0  # steps done
+    epochs: int = 0  # whole ones done
+    best_epoch: int | None = None  # from 0
+    best_recall: float | None = None
+    epochs_without_better: int = 0
+    seconds: float = 0.0  # of training, over all attempts
+    wait_seconds: float = 0.0  # of these, waiting for the feed
+    finished: bool = False
+    stopped: str = ""  # why it finished: STEPS, PATIENCE or TIME
+
+    def stop(self, total_steps: int, patience: int, seconds: float, max_minutes: float | None) -> None:
+        """At the end of an epoch: whether it was the last, and why.
+
+        Args:
+            seconds: of training so far, the same number on every rank.
+            max_minutes: no epoch starts that would, at the mean pace of those before, end later; None: no limit.
+        """
+        if self.step >= total_steps:
+            self.stopped = STEPS
+        elif self.epochs_without_better >= patience:
+            self.stopped = PATIENCE
+        elif max_minutes is not None and seconds * (1 + self._share_of_one_epoch()) > 60 * max_minutes:
+            self.stopped = TIME
+        self.finished = bool(self.stopped)
+
+    def epoch_done(self, epoch: int, recall: float | None) -> bool:
+        """Note the validation recall of an epoch (from 0); whether it is the best so far."""
+        self.epochs = epoch + 1
+        if recall is None:
+            return False
+        if self.best_recall is None or recall > self.best_recall:
+            self.best_recall, self.best_epoch, self.epochs_without_better = recall, epoch, 0
+            return True
+        self.epochs_without_better += 1
+        return False
+
+    def _share_of_one_epoch(self) -> float:
+        return 1 / self.epochs if self.epochs else 0.0
