@@ -79,6 +79,9 @@ class TrainSettings(LossSettings):
     user_item_share: float = Field(1.0, ge=0)
     outcome_share: float = Field(0.0, ge=0)  # weight of the loss of the outcome head ([pairs.outcomes]); 0: there is none
     outcome_batch_size: int = Field(256, ge=1)  # events per rank and step
+    profile_share: float = Field(0.0, ge=0)  # weight of the loss of the profile tower (users with only a text); 0: there is none
+    profile_batch_size: int = Field(128, ge=2)  # users with a profile text per rank and step
+    max_profiles: int = Field(100_000, ge=2)  # so many of them are learned from, by a hash
     loss_weights: Literal["fixed", "learned"] = "fixed"  # learned: shares are multiplied by weights of their own (uncertainty)
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     patience: int = Field(6, ge=1)  # epochs without a better validation recall; a small validation set is noisy

@@ -80,6 +80,14 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _profiles_can_be_learned(self) -> Config:
+        if self.train.profile_share > 0 and (self.ingest.users is None or self.encoder.text_training != "frozen"):
+            raise ValueError("train.profile_share above 0 needs [ingest.users] and encoder.text_training = 'frozen'")
+        if self.train.profile_share > 0 and not self.embed.profile_users:
+            raise ValueError("train.profile_share above 0 needs embed.profile_users = true: else nobody gets such a vector")
+        return self
+
+    @model_validator(mode="after")
     def _outcomes_can_be_known(self) -> Config:
         asked, events = self.pairs.outcomes, self.ingest.events
         if self.train.outcome_share > 0 and asked.about == "off":

@@ -30,6 +30,7 @@ from recsys_spark.tables.local import local_frame
 USERS_AT_ONCE = 512
 PAD = -1
 _ITEM_SCHEMA = "item_idx int, item_id string, vector array<float>, input_sha string"
+_PROFILE_SCHEMA = "user_idx int, vector array<float>"
 _USER_SCHEMA = "user_id string, user_idx int, vector array<float>, history_sha string, num_events int"
 
 
@@ -118,21 +119,20 @@ def profile_rows(users: DataFrame, model_dir: str | Path) -> DataFrame:
 
 
 def encode_profiles(context: Context, model_dir: str | Path, rows: DataFrame) -> DataFrame:
-    """``(user_idx, vector)`` of rows of ``profile_rows``: that of an unknown item with this text.
-
-    Item pairs are trained to find each other from both sides, so an item's vector is a query as well.
+    """``(user_idx, vector)`` of rows of ``profile_rows``, by the model's profile tower; without one, of an unknown item with
+    this text: item pairs are trained to find each other from both sides, so an item's vector is a query as well.
     """
-    absent = [F.lit(None).cast("string").alias(name) for name in ("item_id", "category", "text_sha")]
-    attributes = F.lit(None).cast("map<string,string>").alias("attributes")
-    as_items = rows.select(
-        F.col("user_idx").alias("item_idx"),
-        "text",
-        F.lit(True).alias("has_text"),
-        *absent,
-        attributes,
-        F.col("history_sha").alias("input_sha"),
-    )
-    return encode_items(context, model_dir, as_items).select(F.col("item_idx").alias("user_idx"), "vector")
+    model = read_description(model_dir)
+    encode = functools.partial(_encode_profiles, ship(context.spark, model_dir), _dtype(model), context.config.embed.batch_size)
+    return rows.select("user_idx", "text").mapInArrow(encode, _PROFILE_SCHEMA)
+
+
+def _encode_profiles(place: Place, dtype: Dtype, batch_size: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        if batch.num_rows:
+            vectors = worker_model(place, dtype).encode_profiles(batch.column("text").to_pylist(), batch_size)
+            columns = [batch.column("user_idx"), vector_column(vectors)]
+            yield pa.RecordBatch.from_arrays(columns, names=["user_idx", "vector"])
 
 
 def _value_rows(model: PackagedModel, batch: pa.RecordBatch) -> NDArray[np.int64] | None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from recsys_spark.config.learning import EncoderSettings
-from recsys_spark.encoder.item_tower import ItemTower
+from recsys_spark.encoder.item_tower import UNKNOWN, ItemTower
 from recsys_spark.encoder.outcome_head import OutcomeHead
+from recsys_spark.encoder.profile_tower import ProfileTower
 from recsys_spark.encoder.user_tower import UserTower
 from recsys_spark.errors import ConfigError
 
@@ -55,6 +56,13 @@ class Encoder(nn.Module):
         )
         self.outcome = OutcomeHead(settings.dimension) if outcome_head else None
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)), requires_grad=learn_temperature)
+        self.profile: ProfileTower | None = None
+
+    def with_profile_tower(self, wanted: bool = True) -> Encoder:
+        """This encoder, with a profile tower if that is wanted: its weights are drawn after all others, which so start the
+        same with and without it."""
+        self.profile = ProfileTower(self.text_dim, self.settings.dimension) if wanted else None
+        return self
 
     @property
     def temperature(self) -> Tensor:
@@ -65,6 +73,14 @@ class Encoder(nn.Module):
         """Item vectors [N, D] of unit length from text vectors [N, T], id rows int64 [N] (-1: unknown) and, where the
         settings name attributes, rows of their values int64 [N, A], padded with -1."""
         vectors: Tensor = self.item_tower(text_vectors, id_rows, value_rows)
+        return vectors
+
+    def profile_vectors(self, text_vectors: Tensor) -> Tensor:
+        """Vectors [B, D] of users by the vectors [B, T] of their profile texts: those of unknown items with these texts,
+        corrected by the profile tower where there is one."""
+        unknown = torch.full((len(text_vectors),), UNKNOWN, device=text_vectors.device)
+        as_items = self.item_vectors(text_vectors, unknown)
+        vectors: Tensor = as_items if self.profile is None else self.profile(text_vectors, as_items)
         return vectors
 
     def user_states(self, history_vectors: Tensor, is_item: Tensor, moments: Tensor | None = None) -> Tensor:

@@ -63,6 +63,7 @@ def save_model(
         "temperature": float(temperature),
         "calibrated_temperature": calibrated_temperature,
         "outcome_head": encoder.outcome is not None,
+        "profile_tower": encoder.profile is not None,
         "tokenizer_sha": text_encoder.tokenizer_sha,
     }
     _write_json(partial / ENCODER_JSON, description)
@@ -93,6 +94,7 @@ class Description:
     attribute_values: tuple[str, ...] = ()
     calibrated_temperature: float | None = None
     outcome_head: bool = False
+    profile_tower: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,12 @@ class PackagedModel:
         """Item vectors float32 [n, D] from text vectors [n, T], id rows [n] and rows of attribute values [n, A]."""
         values = None if value_rows is None else torch.tensor(value_rows)
         vectors = self.encoder.item_vectors(torch.tensor(text_vectors, dtype=torch.float32), torch.tensor(id_rows), values)
+        return np.asarray(vectors.numpy(), dtype=np.float32)
+
+    @torch.inference_mode()
+    def encode_profiles(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
+        """Vectors float32 [n, D] of users of whom only a text is known; zeros for an empty one."""
+        vectors = self.encoder.profile_vectors(torch.tensor(self.text.encode(texts, batch_size), dtype=torch.float32))
         return np.asarray(vectors.numpy(), dtype=np.float32)
 
     @torch.inference_mode()
@@ -208,6 +216,7 @@ def load_model(folder: str | Path, dtype: Dtype | None = None) -> PackagedModel:
     values = {value: row for row, value in enumerate(description.attribute_values)}
     shape = description.text_dim, len(description.known_items)
     encoder = Encoder(settings, *shape, num_values=len(values), outcome_head=description.outcome_head)
+    encoder.with_profile_tower(description.profile_tower)
     _load_weights(encoder, root)
     fusion = _read_json(root / FUSION_JSON)["segments"] if (root / FUSION_JSON).exists() else {}
     recipe = _read_json(root / RECIPE_JSON) if (root / RECIPE_JSON).exists() else {}
@@ -238,8 +247,8 @@ def read_description(folder: str | Path) -> Description:
     values = tuple(str(value) for value in _read_json(root / ATTRIBUTES))
     calibrated = document.get("calibrated_temperature")
     dimensions = settings, int(document["text_dim"]), known
-    has_head = bool(document.get("outcome_head", False))  # folders of before it say nothing of one
-    return Description(*dimensions, float(document["temperature"]), values, calibrated, has_head)
+    parts = (bool(document.get(name, False)) for name in ("outcome_head", "profile_tower"))  # folders of before say nothing
+    return Description(*dimensions, float(document["temperature"]), values, calibrated, *parts)
 
 
 def model_identity(folder: str | Path) -> str:

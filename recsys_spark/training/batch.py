@@ -30,6 +30,15 @@ class Outcomes:
     weights: Tensor
 
 
+class ProfileRows(NamedTuple):
+    """Users of whom a text is known: its vectors float [F, T], positions of items they met [F, M], padded with -1, and which
+    of these is to be found, [F]."""
+
+    text_vectors: Tensor
+    items: Tensor
+    target: Tensor
+
+
 @dataclass(frozen=True)
 class Batch:
     """One rank's rows, as positions in the catalogue (int64, -1 = padding). All ranks have the same B, P and E.
@@ -45,6 +54,7 @@ class Batch:
         shared_seed: the same on every rank, another one in every step; negatives are drawn by it.
         history: what the user tower sees in place of ``sequences[:, :-1]``, where that was changed or comes with times.
         outcomes: events for the outcome head; None: it learns nothing in this step.
+        profiles: users for the profile tower; None: there is none.
         views: two changed histories of each row, for the self-supervised loss.
     """
 
@@ -59,6 +69,7 @@ class Batch:
     history: History | None = None
     views: Views | None = None
     outcomes: Outcomes | None = None
+    profiles: ProfileRows | None = None
 
     @property
     def seen(self) -> History:
@@ -75,3 +86,4 @@ class StepOutput(NamedTuple):
     explicit: Tensor
     masked: Tensor
     outcome: Tensor
+    profile: Tensor

@@ -19,6 +19,7 @@ from recsys_spark.training.batch import Batch, Outcomes
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.feed import Columns, Feed, read_all, row_groups
 from recsys_spark.training.job import TrainJob
+from recsys_spark.training.profiles import load_profiles
 
 SEQUENCES, PAIRS, VALIDATION = "training_sequences", "training_pairs", "validation_sequences"
 EXPLICIT = "training_negatives"
@@ -52,6 +53,7 @@ class Batches:
             for table, files, share, batch in wanted
             if share > 0 and any(row_groups(files))
         }
+        self._profiles = load_profiles(job.inputs, catalogue) if job.train.profile_share > 0 else None
         if not self.feeds:
             raise TrainingError("training tables", "no rows for any loss whose share is above 0", do="check pairs and the shares")
         if job.train.outcome_share > 0 and OUTCOMES not in self.feeds:
@@ -73,10 +75,10 @@ class Batches:
             streams = {t: stack.enter_context(contextlib.closing(feed.batches(step))) for t, feed in self.feeds.items()}
             while True:
                 rows = {table: next(stream) for table, stream in streams.items()}
-                yield self._changed(self._batch(rows), rows.get(SEQUENCES), step), lambda rows=rows: describe(rows)  # type: ignore[misc]
+                yield self._changed(self._batch(rows, step), rows.get(SEQUENCES), step), lambda rows=rows: describe(rows)  # type: ignore[misc]
                 step += 1
 
-    def _batch(self, rows: dict[str, Columns]) -> Batch:
+    def _batch(self, rows: dict[str, Columns], step: int) -> Batch:
         sequences, pairs = rows.get(SEQUENCES), rows.get(PAIRS)
         located = [
             torch.zeros((0, 2), dtype=torch.int64, device=self._catalogue.device)
@@ -87,6 +89,9 @@ class Batches:
         batch = Batch(located[0], self._weights(sequences), located[1], self._weights(pairs))
         if OUTCOMES in rows:
             batch = replace(batch, outcomes=located_outcomes(rows[OUTCOMES], self._catalogue, OUTCOMES))
+        if self._profiles is not None:
+            seed = self._job.seed, "profiles", self._rank, step
+            batch = replace(batch, profiles=self._profiles.drawn(self._job.train.profile_batch_size, seed))
         explicit = rows.get(EXPLICIT)
         if explicit is None:
             return batch

@@ -16,6 +16,7 @@ from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.job import TrainJob
 from recsys_spark.training.outcomes import outcome_logits
+from recsys_spark.training.profiles import load_profiles, profile_figures
 from recsys_spark.training.step import TrainStep
 from recsys_spark.training.validate import all_item_vectors, masked_scores
 
@@ -25,12 +26,17 @@ _MAX_SCORES = 1 << 24  # of users that are looked at; more of them are thinned o
 
 def calibrations(model: TrainStep, job: TrainJob, catalogue: Catalogue) -> dict[str, Any]:
     """Figures of the training's result: ``calibration`` of the next item and, with an outcome head, ``outcome``; each is
-    absent where validation does not tell. The head is calibrated in place."""
+    absent where validation does not tell. The head is calibrated in place. With a profile tower, ``profile`` tells what it
+    finds for held-out users."""
     alone = Ranks(0, 1, catalogue.device, None, None)
     model.eval()
     vectors = functools.cache(lambda: all_item_vectors(model, catalogue, alone))  # where any row asks for them
     found = {"calibration": _next_item(model, job, catalogue, vectors), "outcome": _outcome(model, job, catalogue, vectors)}
-    return {name: figures.document() for name, figures in found.items() if figures is not None}
+    figures = {name: figures.document() for name, figures in found.items() if figures is not None}
+    if job.train.profile_share > 0:
+        profiles = load_profiles(job.inputs, catalogue)
+        figures["profile"] = profile_figures(model.encoder, vectors(), profiles, catalogue, job.train.validation_k)
+    return figures
 
 
 def _next_item(model: TrainStep, job: TrainJob, catalogue: Catalogue, vectors: Callable[[], Tensor]) -> Calibration | None:

@@ -49,6 +49,7 @@ class StepFigures(NamedTuple):
     explicit: float
     masked: tuple[int, ...]
     outcome: float
+    profile: float
 
 
 class Trainer:
@@ -91,6 +92,7 @@ class Trainer:
         items = self.catalogue
         how = (train.temperature, train.learn_temperature, items.events_of_ids(), len(items.attribute_values))
         encoder = Encoder(self.job.encoder, text_dim, len(items.item_ids), *how, outcome_head=train.outcome_share > 0)
+        encoder.with_profile_tower(train.profile_share > 0)
         return encoder.to(self.ranks.device)
 
     def _bfloat16(self) -> bool:
@@ -172,12 +174,12 @@ class Trainer:
         return figures
 
     def _figures(self, out: StepOutput) -> StepFigures:
-        shares = [out.loss, out.user_item, out.item_item, out.explicit, out.outcome]
+        shares = [out.loss, out.user_item, out.item_item, out.explicit, out.outcome, out.profile]
         losses = torch.stack(shares).detach().double() / self.ranks.world
         summed = self.ranks.sum(torch.cat([losses, out.masked.double()])).tolist()
-        loss, user_item, item_item, explicit, outcome = summed[: len(shares)]
+        loss, user_item, item_item, explicit, outcome, profile = summed[: len(shares)]
         masked = tuple(int(count) for count in summed[len(shares) :])
-        return StepFigures(loss, user_item, item_item, explicit, masked, outcome)
+        return StepFigures(loss, user_item, item_item, explicit, masked, outcome, profile)
 
     def _adversarial(self, batch: Batch) -> None:
         """Add the gradients of the loss with every id part moved against it, where that is asked for."""
@@ -276,7 +278,7 @@ def _steps(trainer: Trainer) -> Iterator[StepMetrics]:
             state.seconds, state.wait_seconds = state.seconds + seconds, state.wait_seconds + waited
             losses = done.loss, done.user_item, done.item_item
             rates = rate, rows / seconds, waited / seconds
-            yield StepMetrics(state.step, epoch, *losses, *rates, found, done.explicit, done.outcome, *done.masked)
+            yield StepMetrics(state.step, epoch, *losses, *rates, found, done.explicit, done.outcome, done.profile, *done.masked)
             if meter is not None:
                 meter.advance(1, loss=done.loss, **({"recall": found} if found is not None else {}))
             if ends or state.step % job.train.checkpoint_every_steps == 0:

@@ -30,6 +30,7 @@ class StepMetrics:
     recall: float | None = None
     explicit_loss: float = 0.0
     outcome_loss: float = 0.0
+    profile_loss: float = 0.0
     masked_own: int = 0
     masked_known_pair: int = 0
     masked_guide: int = 0

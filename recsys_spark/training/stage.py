@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -26,13 +24,13 @@ from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written
 from recsys_spark.training.catalogue import Attributes, save_catalogue
+from recsys_spark.training.inputs import TextVectors, collect_vectors, collect_weights, write_profiles
 from recsys_spark.training.job import TrainJob, check_losses, check_negatives
 from recsys_spark.training.launcher import launch
 from recsys_spark.training.metrics import loss_curve, masked_per_epoch, read_metrics, recall_curve
-from recsys_spark.training.teacher import save_weights, weights_between
+from recsys_spark.training.teacher import save_weights
 
 log = get_logger(__name__)
-TextVectors = Callable[[Context, DataFrame], DataFrame]  # items -> (item_idx, vector array<float>)
 _TABLES = ("training_pairs", "training_sequences", "validation_sequences")
 _EXPLICIT = "training_negatives"  # where train.explicit_share is above 0
 _EASE = "item_weights"  # where train.teacher asks for it
@@ -65,6 +63,8 @@ def run(config: Config, context: Context, text_vectors: TextVectors) -> StageRep
     tables = (*_tables(config), _EASE) if config.train.ease_teaches else _tables(config)
     inputs = {table: context.content(table) for table in tables} | {"items": context.items_content()}
     inputs["known_items"] = content_hash(_fitted(context))
+    if config.train.profile_share > 0:
+        inputs["users"] = context.users_content()
     plan = StagePlan("train", settings, inputs, (), _stands)
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
@@ -154,6 +154,8 @@ def _write_inputs(config: Config, context: Context, job: TrainJob, text_vectors:
         return
     vectors = collect_vectors(text_vectors(context, context.items()), item_idx)
     save_catalogue(job.inputs, item_idx, id_rows, item_ids, text_vectors=vectors, **also)
+    if config.train.profile_share > 0:
+        write_profiles(config, context, job.inputs, text_vectors)
 
 
 def _attributes(settings: EncoderSettings, items: pd.DataFrame) -> Attributes:
@@ -165,33 +167,6 @@ def _attributes(settings: EncoderSettings, items: pd.DataFrame) -> Attributes:
     width = settings.max_attribute_values if known else 0
     rows = attribute_rows(values or [[]] * len(items), {value: row for row, value in enumerate(known)}, width)
     return known, rows
-
-
-def collect_vectors(frame: DataFrame, item_idx: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Text vectors float32 [N, T] in the order of ``item_idx``; an item that has none gets zeros.
-
-    Raises:
-        InputError: there is no vector at all.
-    """
-    table = frame.select("item_idx", "vector").toArrow()
-    if table.num_rows == 0:
-        raise InputError("text vectors", "none for any item", do="run embed's text encoding again")
-    values = table.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    vectors = values.astype(np.float32, copy=False).reshape(table.num_rows, -1)
-    found = table.column("item_idx").to_numpy()
-    wanted = np.isin(found, item_idx)
-    rows = np.zeros((len(item_idx), vectors.shape[1]), dtype=np.float32)
-    rows[np.searchsorted(item_idx, found[wanted])] = vectors[wanted]
-    return rows
-
-
-def collect_weights(frame: DataFrame, item_idx: NDArray[np.int32]) -> Any:
-    """Table item_weights as CSR [N, N] between the rows of ``item_idx``."""
-    table = frame.select("item_a", "item_b", "weight").toArrow()
-    others, weights = (table.column(name).combine_chunks() for name in ("item_b", "weight"))
-    lengths = others.value_lengths().to_numpy(zero_copy_only=False)
-    ends = (part.flatten().to_numpy(zero_copy_only=False) for part in (others, weights))
-    return weights_between(item_idx, table.column("item_a").to_numpy(), lengths, *ends)
 
 
 def _facts(job: TrainJob) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from recsys_spark.config.augment import AugmentSettings
 from recsys_spark.config.learning import TrainSettings
 from recsys_spark.encoder.losses import Comparison, weighted_mean
 from recsys_spark.encoder.losses.bpr import bpr
+from recsys_spark.encoder.losses.softmax import softmax
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.negatives import KnownPairs, Queue
 from recsys_spark.encoder.task_weights import TaskWeights
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.training.augment import History, Views
-from recsys_spark.training.batch import Batch, Outcomes, StepOutput
+from recsys_spark.training.batch import Batch, Outcomes, ProfileRows, StepOutput
 from recsys_spark.training.candidates import Candidates, CandidateSource
 from recsys_spark.training.catalogue import PAD, Catalogue
 from recsys_spark.training.distributed import Ranks
@@ -34,8 +35,9 @@ from recsys_spark.training.texts import text_vectors
 from recsys_spark.training.views import view_loss
 
 _MAX_SCORES = 1 << 24  # scores held at once by the user-item loss
-TASKS = ("user_item", "item_item", "explicit", "views")
-OUTCOME = "outcome"  # a task of encoders with an outcome head
+USER_ITEM, ITEM_ITEM, EXPLICIT, VIEWS = TASKS = ("user_item", "item_item", "explicit", "views")
+OUTCOME, PROFILE = "outcome", "profile"  # tasks of encoders with an outcome head, and with a profile tower
+TOLD = (USER_ITEM, ITEM_ITEM, EXPLICIT, OUTCOME, PROFILE)  # whose losses go into the figures of a step
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,18 @@ class TrainStep(nn.Module):
         self.encoder, self.text_encoder = encoder, text_encoder
         self._catalogue, self._settings, self._ranks, self._bfloat16 = catalogue, settings, ranks, bfloat16
         self._shares, self._augment = Shares(settings, catalogue, ranks, known_pairs), augment or AugmentSettings()
+        self._task_shares = {
+            USER_ITEM: settings.user_item_share,
+            ITEM_ITEM: settings.item_item_share,
+            EXPLICIT: settings.explicit_share,
+            VIEWS: self._augment.view_share,
+            OUTCOME: settings.outcome_share,
+            PROFILE: settings.profile_share,
+        }
         self._in_batch = settings.negatives == "in_batch"
         self._source = CandidateSource(settings, catalogue)
-        tasks = TASKS if encoder.outcome is None else (*TASKS, OUTCOME)
+        parts = ((OUTCOME, encoder.outcome), (PROFILE, encoder.profile))
+        tasks = (*TASKS, *(name for name, part in parts if part is not None))
         self.task_weights = TaskWeights(tasks) if settings.loss_weights == "learned" else None
         self.queue = Queue(settings.queue_size, encoder.settings.dimension).to(catalogue.device) if settings.queue_size else None
 
@@ -91,39 +102,32 @@ class TrainStep(nn.Module):
         # keeps the graph the same on every rank, whatever its rows are, and with every loss: some use no temperature
         nothing = known.vectors_GD.sum() * 0.0 + self.encoder.temperature * 0.0
         masked = torch.zeros(len(KINDS), dtype=torch.int64, device=known.needed_G.device)
-        user_item = item_item = explicit = outcome = nothing
+        losses: dict[str, Tensor] = {}  # of the tasks that have rows
         if len(batch.sequences):
-            user_item, masked = self._user_item(batch, known)
+            losses[USER_ITEM], masked = self._user_item(batch, known)
         if len(batch.pairs):
-            item_item, more = self._item_item(batch, known)
+            losses[ITEM_ITEM], more = self._item_item(batch, known)
             masked = masked + more
         if len(batch.explicit_sequences):
-            explicit = self._explicit(batch, known)
-        views = None if batch.views is None else self._views(batch, batch.views, known)
+            losses[EXPLICIT] = self._explicit(batch, known)
+        if batch.views is not None:
+            losses[VIEWS] = self._views(batch, batch.views, known)
         if batch.outcomes is not None:
-            outcome = self._outcome(batch.outcomes, known)
-        loss = self._total(batch, user_item, item_item, explicit, views, outcome)
+            losses[OUTCOME] = self._outcome(batch.outcomes, known)
+        if batch.profiles is not None:
+            losses[PROFILE] = self._profile(batch.profiles, known)
         if self.queue is not None and self.training:
             self.queue.add(known.batch_items, known.vectors(known.batch_items), batch.shared_seed)
-        return StepOutput(loss + nothing, user_item, item_item, explicit, masked, outcome)
+        told = {name: losses.get(name, nothing) for name in TOLD}
+        return StepOutput(self._total(losses) + nothing, masked=masked, **told)
 
-    def _total(
-        self, batch: Batch, user_item: Tensor, item_item: Tensor, explicit: Tensor, views: Tensor | None, outcome: Tensor
-    ) -> Tensor:
+    def _total(self, losses: dict[str, Tensor]) -> Tensor:
         """The tasks by their shares, and by learned weights where these are asked for."""
-        settings = self._settings
-        tasks = {"user_item": settings.user_item_share * user_item, "item_item": settings.item_item_share * item_item}
-        if len(batch.explicit_sequences):
-            tasks["explicit"] = settings.explicit_share * explicit
-        if views is not None:
-            tasks["views"] = self._augment.view_share * views
-        if batch.outcomes is not None:
-            tasks[OUTCOME] = settings.outcome_share * outcome
+        tasks = {name: self._task_shares[name] * loss for name, loss in losses.items()}
         if self.task_weights is None:
             first, *others = tasks.values()
             return sum(others, first)
-        absent = {name for name, rows in (("user_item", batch.sequences), ("item_item", batch.pairs)) if not len(rows)}
-        total: Tensor = self.task_weights({name: loss for name, loss in tasks.items() if name not in absent})
+        total: Tensor = self.task_weights(tasks)
         return total
 
     # -- items and their vectors ------------------------------------------------------------------------------
@@ -146,6 +150,8 @@ class TrainStep(nn.Module):
         if batch.outcomes is not None:  # needed, but no candidates: they are there to be judged, not to be negatives
             asked = [self._ranks.gather_constant(rows) for rows in (batch.outcomes.history.items, batch.outcomes.items)]
             needed = distinct(torch.cat([needed, *(rows.flatten() for rows in asked)]))
+        if batch.profiles is not None:  # negatives of each other, and of nobody else
+            needed = distinct(torch.cat([needed, self._ranks.gather_constant(batch.profiles.target)]))
         return _Global(sequences, pairs, batch_items, targets, candidates, needed, self._item_vectors(needed))
 
     def _item_vectors(self, needed_G: Tensor) -> Tensor:
@@ -284,6 +290,18 @@ class TrainStep(nn.Module):
         losses = outcome_losses(self.encoder, states, known.vectors(rows.items), rows.happened)
         share = self._ranks.world * weighted_mean(losses, rows.weights, self._ranks.sum(rows.weights.sum()))
         return share + states.sum() * 0.0
+
+    def _profile(self, rows: ProfileRows, known: _Global) -> Tensor:
+        """InfoNCE of users by their texts among the items that all users of the step are asked for; what else they met is
+        no negative."""
+        positions = torch.unique(self._ranks.gather_constant(rows.target))
+        with self._autocast():
+            users = self.encoder.profile_vectors(rows.text_vectors.to(known.vectors_GD.dtype))
+        target, similarity = locate(positions, rows.target), self._settings.similarity
+        met = among(rows.items, positions)  # the target too, which is never masked
+        losses = softmax(Comparison(users, known.vectors(positions), target, self.encoder.temperature, similarity, mask=met))
+        weights = torch.ones_like(losses)
+        return self._ranks.world * weighted_mean(losses, weights, self._ranks.sum(weights.sum()))
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
