@@ -19,7 +19,7 @@ from recsys_spark.tables.runs import StageReport
 from recsys_spark.tables.store import Commit
 from recsys_spark.tables.visible import HoldoutCutoff
 
-ENCODER, NO_PLACES = "encoder", "fused, no places for new items"
+ENCODER, NO_PLACES = "encoder", "fused-without-places"  # these go into namespaces
 STAGES = ("cooccurrence", "pairs", "train", "embed", "recommend", "evaluate")
 
 

@@ -1,0 +1,25 @@
+"""What a benchmark measures beside the fused lists can have tables of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys_spark.benchmark.night import NO_PLACES, BenchmarkNight
+from recsys_spark.config import parse_config
+from recsys_spark.tables.store import Store
+from tests.debug_data import debug_config
+
+NO_SESSION: Any = None
+
+
+@pytest.mark.parametrize("places", [False, True])
+def test_every_system_has_a_folder_of_its_own(tmp_path: Path, places: bool) -> None:
+    settings: dict[str, Any] = debug_config(tmp_path, tmp_path / "warehouse")
+    night = BenchmarkNight(parse_config(settings), NO_SESSION, "benchmark/x", lambda frame: frame, places=places)
+    systems = [*night.baselines, *night.further_systems]
+    assert (NO_PLACES in systems) is places
+    folders = {Store(NO_SESSION, str(tmp_path)).path("recommendations", f"benchmark/x/systems/{name}") for name in systems}
+    assert len(folders) == len(systems)
