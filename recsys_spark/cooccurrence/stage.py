@@ -81,8 +81,13 @@ def _reference(context: Context) -> datetime:
 def id_hashes(context: Context, seed: int) -> Hashes:
     """``hashes[item_idx]``: seeded hash of the item id, equal however and whenever items were numbered.
 
-    Unsigned, in the order of SQL's ``xxhash64(seed, item_id)``.
+    Unsigned, in the order of SQL's ``xxhash64(seed, item_id)``. Brought to the driver once for all that a night counts.
     """
+    hashes: Hashes = context.once(f"id hashes {seed}", lambda: _id_hashes(context, seed))
+    return hashes
+
+
+def _id_hashes(context: Context, seed: int) -> Hashes:
     hashed = context.read("items").select("item_idx", F.xxhash64(F.lit(seed), "item_id").alias("hash")).toArrow()
     items = hashed.column("item_idx").to_numpy()
     hashes = np.zeros(int(items.max()) + 1 if len(items) else 0, dtype=np.uint64)
