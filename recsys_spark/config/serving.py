@@ -37,8 +37,8 @@ class RecommendSettings(Settings):
     neighbours_k: int = Field(20, ge=1)
     user_neighbours: int = Field(0, ge=0)  # nearest users of every user, by their vectors; 0: no such lists
     max_reasons: int = Field(3, ge=1)
-    new_item_every: int = Field(10, ge=0)  # every n-th place of a list is kept for a new item that is alike enough; 0: none
-    max_new_item_loss: float = Field(0.01, ge=0, le=1)  # share of validation NDCG@10 that these places may cost, at most
+    new_item_every: int = Field(5, ge=0)  # every n-th place of a list is kept for a new item that is alike enough; 0: none
+    max_new_item_loss: float = Field(0.03, ge=0, le=1)  # share of validation NDCG@10 that these places may cost, at most
     context_key: str | None = None  # key of the event context that fallback lists are made per
     user_block: int = Field(512, ge=1)
     item_tile: int = Field(4_096, ge=1)

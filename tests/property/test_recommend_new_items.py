@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_spark.recommend.new_items import NewItems, with_new_items
-from recsys_spark.recommend.new_items_fit import LEAST_FLOOR, choose_floor, list_ndcg
+from recsys_spark.recommend.new_items_fit import LEAST_FLOOR, choose_floor, filled_one_by_one, list_ndcg
 from recsys_spark.recommend.topk import Best
 
 
@@ -56,7 +56,8 @@ def test_the_floor_is_the_lowest_that_can_be_borne(seed: int, max_loss: float) -
     score = np.round(rng.normal(3, 1, users), 1)
     before = rng.random(users) * (rng.random(users) < 0.5)
     after = np.where(rng.random(users) < 0.5, before, before * 0.7)
-    floor, loss = choose_floor(score, before, after, max_loss)
+    total = float(before.sum())
+    floor, loss = choose_floor(score, before - after, total, max_loss)
 
     def cost(level: float) -> float:
         return float((before - after)[score >= level].sum())
@@ -68,6 +69,26 @@ def test_the_floor_is_the_lowest_that_can_be_borne(seed: int, max_loss: float) -
     else:
         assert floor > score.max()
         assert loss == 0.0
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10_000), every=st.integers(2, 6), floor=st.sampled_from([-9.0, 0.0, 2.0, 3.0, 9.0]))
+def test_what_a_floor_costs_is_the_sum_over_the_places_that_reach_it(seed: int, every: int, floor: float) -> None:
+    rng = np.random.default_rng(seed)
+    users, num_items, k = 6, 40, 10
+    order = [rng.permutation(num_items) for _ in range(users)]
+    main = _lists(rng, [own[:k] for own in order], "behaviour")
+    new = _lists(rng, [rng.permutation(own[own % 3 == 0])[: rng.integers(0, 9)] for own in order], "text")
+    targets = rng.integers(0, num_items, users)
+
+    def ndcg(lists: Best) -> np.ndarray[Any, Any]:
+        return list_ndcg(lists, np.arange(users), targets, np.ones(users, np.int64), num_items)
+
+    steps = list(filled_one_by_one(main, new, NewItems(every, 7.0), k, ndcg))
+    assert [place for place, *_ in steps] == list(range(1, k // every + 1))
+    lost = sum(float((before - after)[score >= floor].sum()) for _, score, before, after in steps)
+    merged, _ = with_new_items(main, new, NewItems(every, floor), k)
+    assert np.isclose(lost, float((ndcg(main) - ndcg(merged)).sum()))
 
 
 def test_ndcg_of_lists_by_hand() -> None:
