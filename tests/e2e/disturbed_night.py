@@ -55,7 +55,7 @@ def _die_at_new_file(folder: Path, before: set[Path]) -> None:
 
 
 def _python_workers(parent: int) -> list[int]:
-    """Process ids of Spark's Python workers below ``parent``: children of the pyspark daemon."""
+    """Process ids of Spark's Python workers below ``parent``: children of the daemon that forks them."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -73,7 +73,7 @@ def _python_workers(parent: int) -> list[int]:
 
 def _is_worker(pid: int) -> bool:
     try:
-        return b"pyspark.daemon" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"recsys_spark.worker_daemon" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 
