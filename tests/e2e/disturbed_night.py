@@ -73,7 +73,8 @@ def _python_workers(parent: int) -> list[int]:
 
 def _is_worker(pid: int) -> bool:
     try:
-        return b"recsys_spark.worker_daemon" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        # as a module that is run: the JVM's command line names it too, in a setting
+        return b"-m\0recsys_spark.worker_daemon\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 
