@@ -82,9 +82,10 @@ def _time_format(events: Path) -> str:
     schema = pq.read_schema(events)
     if "ts" not in schema.names:
         return "epoch_seconds"
-    if str(schema.field("ts").type) in ("string", "large_string"):
+    kind = schema.field("ts").type
+    if _is_text(kind):
         return "iso"
-    if not pa.types.is_integer(schema.field("ts").type) and not pa.types.is_floating(schema.field("ts").type):
+    if not pa.types.is_integer(kind) and not pa.types.is_floating(kind):
         return "epoch_seconds"  # a timestamp or a date, which says itself what it is
     largest = pc.max(pq.read_table(events, columns=["ts"]).column("ts")).as_py()
     return "epoch_millis" if largest is not None and largest > _MOST_SECONDS else "epoch_seconds"
@@ -93,8 +94,12 @@ def _time_format(events: Path) -> str:
 def _text_columns(items: Path) -> list[str]:
     """Text columns in the file's order; one that only joins the others (called text) stands for all."""
     schema = pq.read_schema(items)
-    names = [f.name for f in schema if str(f.type) in ("string", "large_string") and f.name not in _NO_TEXT]
+    names = [f.name for f in schema if _is_text(f.type) and f.name not in _NO_TEXT]
     return ["text"] if "text" in names else names
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return str(kind) in ("string", "large_string")
 
 
 def _template(texts: list[str]) -> str:

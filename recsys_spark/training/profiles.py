@@ -27,7 +27,7 @@ _AT_ONCE = 512
 @dataclass(frozen=True)
 class Profiles:
     """U users in the order of a hash: ``vectors`` of their texts, float [U, T], and positions of items they met, int64
-    [U, M], padded with -1. The last tenth is not learned from."""
+    [U, M], padded with -1 on the left. The last tenth is not learned from."""
 
     vectors: NDArray[np.float32]
     items: Tensor
@@ -42,8 +42,9 @@ class Profiles:
         draw = generator_of(seed)
         rows = torch.randint(self.num_fit, (number,), generator=draw)
         items = self.items[rows.to(self.items.device)]
-        place = (torch.rand(number, generator=draw).to(items.device) * (items != PAD).sum(1)).long()
-        return ProfileRows(self._text(rows), items, _real_first(items).gather(1, place[:, None])[:, 0])
+        padding = (items == PAD).sum(1)
+        place = padding + (torch.rand(number, generator=draw).to(items.device) * (items.shape[1] - padding)).long()
+        return ProfileRows(self._text(rows), items, items.gather(1, place[:, None])[:, 0])
 
     def held(self) -> tuple[Tensor, Tensor]:
         """Text vectors and items of the users not learned from."""
@@ -52,12 +53,6 @@ class Profiles:
 
     def _text(self, rows: Tensor) -> Tensor:
         return torch.tensor(self.vectors[rows.numpy()], device=self.items.device)
-
-
-def _real_first(items: Tensor) -> Tensor:
-    """The rows with their padding at the end."""
-    order = (items == PAD).to(torch.int8).sort(dim=1, stable=True).indices
-    return items.gather(1, order)
 
 
 def save_profiles(folder: Path, vectors: NDArray[np.float32], items: NDArray[np.int32]) -> None:

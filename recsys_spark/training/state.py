@@ -18,11 +18,14 @@ class Progress:
     epochs_without_better: int = 0
     seconds: float = 0.0  # of training, over all attempts
     wait_seconds: float = 0.0  # of these, waiting for the feed
-    finished: bool = False
-    stopped: str = ""  # why it finished: STEPS, PATIENCE or TIME
+    stopped: str = ""  # why it is finished: STEPS, PATIENCE or TIME; empty: it is not
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.stopped)
 
     def stop(self, total_steps: int, patience: int, seconds: float, max_minutes: float | None) -> None:
-        """At the end of an epoch: whether it was the last, and why.
+        """After ``epoch_done``: whether that epoch was the last, and why.
 
         Args:
             seconds: of training so far, the same number on every rank.
@@ -32,9 +35,8 @@ class Progress:
             self.stopped = STEPS
         elif self.epochs_without_better >= patience:
             self.stopped = PATIENCE
-        elif max_minutes is not None and seconds * (1 + self._share_of_one_epoch()) > 60 * max_minutes:
+        elif max_minutes is not None and seconds * (1 + 1 / self.epochs) > 60 * max_minutes:
             self.stopped = TIME
-        self.finished = bool(self.stopped)
 
     def epoch_done(self, epoch: int, recall: float | None) -> bool:
         """Note the validation recall of an epoch (from 0); whether it is the best so far."""
@@ -46,6 +48,3 @@ class Progress:
             return True
         self.epochs_without_better += 1
         return False
-
-    def _share_of_one_epoch(self) -> float:
-        return 1 / self.epochs if self.epochs else 0.0
