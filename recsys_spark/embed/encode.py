@@ -30,7 +30,6 @@ from recsys_spark.tables.local import local_frame
 USERS_AT_ONCE = 512
 PAD = -1
 _ITEM_SCHEMA = "item_idx int, item_id string, vector array<float>, input_sha string"
-_PROFILE_SCHEMA = "user_idx int, vector array<float>"
 _USER_SCHEMA = "user_id string, user_idx int, vector array<float>, history_sha string, num_events int"
 
 
@@ -56,7 +55,7 @@ def with_input_sha(context: Context, model_dir: str | Path, items: DataFrame) ->
     model = read_description(model_dir)
     known = local_frame(context.spark, [(i,) for i in model.known_items], "item_id string").withColumn("known", F.lit(True))
     category = ["category"] if CATEGORY in model.settings.attributes else []  # attributes are in the table's input_sha
-    parts = F.concat_ws("|", "input_sha", F.coalesce("known", F.lit(False)).cast("string"), F.lit(_dtype(model)), *category)
+    parts = F.concat_ws("|", "input_sha", F.coalesce("known", F.lit(False)).cast("string"), F.lit(dtype_of(model)), *category)
     joined = items.join(known, "item_id", "left")
     columns = ["item_idx", "item_id", "text", "has_text", "category", "attributes"]
     return joined.select(*columns, F.col("input_sha").alias("text_sha"), F.sha2(parts, 256).alias("input_sha"))
@@ -65,17 +64,21 @@ def with_input_sha(context: Context, model_dir: str | Path, items: DataFrame) ->
 def encode_items(context: Context, model_dir: str | Path, rows: DataFrame) -> DataFrame:
     """Vectors of rows of ``with_input_sha``."""
     model = read_description(model_dir)
-    place, dtype = ship(context.spark, model_dir), _dtype(model)
-    key = frozen_key(model)
-    if key is None:
-        ready = rows.withColumn("text_vector", F.lit(None).cast("array<float>"))
-    else:
-        cached = cached_vectors(context, key).select(F.col("input_sha").alias("text_sha"), F.col("vector").alias("text_vector"))
-        ready = rows.join(cached, "text_sha", "left")
+    place, dtype = ship(context.spark, model_dir), dtype_of(model)
     text = F.when(F.col("has_text") & F.col("text_vector").isNull(), F.col("text"))
     described = ["category", "attributes"] if model.settings.attributes else []
+    ready = with_known_text_vectors(context, model, rows)
     needed = ready.select("item_idx", "item_id", text.alias("text"), "text_vector", "input_sha", *described)
     return needed.mapInArrow(functools.partial(_encode_items, place, dtype, context.config.embed.batch_size), _ITEM_SCHEMA)
+
+
+def with_known_text_vectors(context: Context, model: Description, rows: DataFrame) -> DataFrame:
+    """``rows`` with ``text_vector``: that of their ``text_sha`` in the shared table, null where it has none."""
+    key = frozen_key(model)
+    if key is None:
+        return rows.withColumn("text_vector", F.lit(None).cast("array<float>"))
+    known = cached_vectors(context, key).select(F.col("input_sha").alias("text_sha"), F.col("vector").alias("text_vector"))
+    return rows.join(known, "text_sha", "left")
 
 
 def frozen_key(model: Description) -> str | None:
@@ -88,7 +91,8 @@ def frozen_key(model: Description) -> str | None:
         return None
 
 
-def _dtype(model: Description) -> Dtype:
+def dtype_of(model: Description) -> Dtype:
+    """What the model's text encoder computes in on this machine."""
     return resolve_dtype(model.settings.dtype)
 
 
@@ -97,42 +101,22 @@ def _encode_items(place: Place, dtype: Dtype, batch_size: int, batches: Iterator
         if batch.num_rows == 0:
             continue
         model = worker_model(place, dtype)
-        text_vectors = np.zeros((batch.num_rows, model.encoder.text_dim), dtype=np.float32)
-        cached = np.flatnonzero(batch.column("text_vector").is_valid().to_numpy(zero_copy_only=False))
-        if len(cached):
-            text_vectors[cached] = vectors_of(batch.column("text_vector").take(pa.array(cached)), model.encoder.text_dim)
-        fresh = np.flatnonzero(batch.column("text").is_valid().to_numpy(zero_copy_only=False))
-        if len(fresh):
-            text_vectors[fresh] = model.text.encode(batch.column("text").take(pa.array(fresh)).to_pylist(), batch_size)
         id_rows = model.id_rows(batch.column("item_id").to_pylist())
-        vectors = model.encode_text_vectors(text_vectors, id_rows, _value_rows(model, batch))
+        vectors = model.encode_text_vectors(text_vectors_of(model, batch, batch_size), id_rows, _value_rows(model, batch))
         columns = [batch.column("item_idx"), batch.column("item_id"), vector_column(vectors), batch.column("input_sha")]
         yield pa.RecordBatch.from_arrays(columns, names=["item_idx", "item_id", "vector", "input_sha"])
 
 
-def profile_rows(users: DataFrame, model_dir: str | Path) -> DataFrame:
-    """``(user_id, user_idx, text, num_events, history_sha)`` of users with a profile text; ``history_sha`` names the text."""
-    described = users.where(F.length(F.trim("profile_text")) > 0)
-    sha = F.sha2(F.concat_ws("|", F.lit("profile"), F.lit(_dtype(read_description(model_dir))), "profile_text"), 256)
-    text = F.col("profile_text").alias("text")
-    return described.select("user_id", "user_idx", text, F.lit(0).alias("num_events"), sha.alias("history_sha"))
-
-
-def encode_profiles(context: Context, model_dir: str | Path, rows: DataFrame) -> DataFrame:
-    """``(user_idx, vector)`` of rows of ``profile_rows``, by the model's profile tower; without one, of an unknown item with
-    this text: item pairs are trained to find each other from both sides, so an item's vector is a query as well.
-    """
-    model = read_description(model_dir)
-    encode = functools.partial(_encode_profiles, ship(context.spark, model_dir), _dtype(model), context.config.embed.batch_size)
-    return rows.select("user_idx", "text").mapInArrow(encode, _PROFILE_SCHEMA)
-
-
-def _encode_profiles(place: Place, dtype: Dtype, batch_size: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        if batch.num_rows:
-            vectors = worker_model(place, dtype).encode_profiles(batch.column("text").to_pylist(), batch_size)
-            columns = [batch.column("user_idx"), vector_column(vectors)]
-            yield pa.RecordBatch.from_arrays(columns, names=["user_idx", "vector"])
+def text_vectors_of(model: PackagedModel, batch: pa.RecordBatch, batch_size: int) -> NDArray[np.float32]:
+    """Text vectors [n, T] of rows with ``text_vector`` or, where that is null, ``text``; zeros for a row with neither."""
+    vectors = np.zeros((batch.num_rows, model.encoder.text_dim), dtype=np.float32)
+    known = np.flatnonzero(batch.column("text_vector").is_valid().to_numpy(zero_copy_only=False))
+    if len(known):
+        vectors[known] = vectors_of(batch.column("text_vector").take(pa.array(known)), model.encoder.text_dim)
+    fresh = np.flatnonzero(batch.column("text").is_valid().to_numpy(zero_copy_only=False))
+    if len(fresh):
+        vectors[fresh] = model.text.encode(batch.column("text").take(pa.array(fresh)).to_pylist(), batch_size)
+    return vectors
 
 
 def _value_rows(model: PackagedModel, batch: pa.RecordBatch) -> NDArray[np.int64] | None:

@@ -15,14 +15,13 @@ from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.context import Context
 from recsys_spark.embed.encode import (
     encode_items,
-    encode_profiles,
     encode_users,
     frozen_key,
     item_block,
-    profile_rows,
     with_history_sha,
     with_input_sha,
 )
+from recsys_spark.embed.profiles import encode_profiles, profile_rows
 from recsys_spark.embed.text_vectors import ensure_text_vectors
 from recsys_spark.encoder.package import model_identity, read_description
 from recsys_spark.encoder.text_source import resolve_dtype

@@ -145,10 +145,14 @@ class PackagedModel:
         vectors = self.encoder.item_vectors(torch.tensor(text_vectors, dtype=torch.float32), torch.tensor(id_rows), values)
         return np.asarray(vectors.numpy(), dtype=np.float32)
 
-    @torch.inference_mode()
     def encode_profiles(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
         """Vectors float32 [n, D] of users of whom only a text is known; zeros for an empty one."""
-        vectors = self.encoder.profile_vectors(torch.tensor(self.text.encode(texts, batch_size), dtype=torch.float32))
+        return self.encode_profile_vectors(self.text.encode(texts, batch_size))
+
+    @torch.inference_mode()
+    def encode_profile_vectors(self, text_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """User vectors float32 [n, D] from vectors [n, T] of their profile texts."""
+        vectors = self.encoder.profile_vectors(torch.tensor(text_vectors, dtype=torch.float32))
         return np.asarray(vectors.numpy(), dtype=np.float32)
 
     @torch.inference_mode()

@@ -31,9 +31,8 @@ def user_rows(
         _newest(segment_key).alias("last_segment"),
     )
     likes = histories(history_events, history_items).select("user_idx", "items")
-    profile = F.when(F.length(F.trim("profile_text")) > 0, F.col("profile_text"))
     own = [_value("attributes", context_key).alias("own_context"), _value("attributes", segment_key).alias("own_segment")]
-    table = users.select("user_id", "user_idx", profile.alias("profile_text"), *own)
+    table = users.select("user_id", "user_idx", "profile_text", *own)
     empty = F.array().cast("array<int>")
     joined = met.join(likes, "user_idx", "left").join(table.drop("user_id"), "user_idx", "left")
     described = table.where("profile_text is not null").join(met.select("user_idx"), "user_idx", "left_anti")

@@ -23,7 +23,7 @@ TextVectors = Callable[[Context, DataFrame], DataFrame]  # items -> (item_idx, v
 def write_profiles(config: Config, context: Context, folder: Path, text_vectors: TextVectors) -> None:
     """Users with a profile text and a training sequence: vectors of the texts, encoded once ever as those of items are, and
     the items of one sequence each. Of more than ``train.max_profiles`` those with the lowest hashes."""
-    described = context.users().where(F.length(F.trim("profile_text")) > 0).select("user_idx", "profile_text")
+    described = context.users().where("profile_text IS NOT NULL").select("user_idx", "profile_text")
     order = F.xxhash64("user_idx", F.lit(config.seed))
     met = context.read("training_sequences").groupBy("user_idx").agg(F.max_by("items", "num_items").alias("items"))
     users = described.join(met, "user_idx").orderBy(order, "user_idx").limit(config.train.max_profiles).persist()

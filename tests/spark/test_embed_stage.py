@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from recsys_spark.embed.text_vectors import ensure_text_vectors, text_vectors
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.package import load_model, save_model
 from recsys_spark.encoder.text_encoder import TextEncoder
+from recsys_spark.encoder.text_source import text_model_key
 from recsys_spark.registry import ModelVersion
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.store import Commit, Store
@@ -173,15 +175,21 @@ def test_frames_without_any_table_of_text_vectors(context: Context, spark: Spark
 def test_users_with_a_profile_alone_get_the_vector_of_an_item_with_its_text(
     context: Context, store: Store, model_dir: Path
 ) -> None:
-    users = [(f"u{i}", i, "garden", None) for i in range(4)] + [("new", 8, "kitchen knife", None), ("blank", 9, " ", None)]
-    _overwrite(store, "users", users)
+    users = [(f"u{i}", i, "garden", None) for i in range(4)] + [("new", 8, "kitchen knife", None), ("blank", 9, None, None)]
+    trained_on = "a planted vector tells that this text is not encoded again"
+    _overwrite(store, "users", [*users, ("known", 10, trained_on, None)])
+    key, planted = text_model_key("tiny", 12, "float32"), np.linspace(-1, 1, 32, dtype=np.float32)
+    _overwrite(store, "item_text_vectors", [(hashlib.sha256(trained_on.encode()).hexdigest(), key, planted.tolist())])
     config = context.config.model_copy(update={"embed": context.config.embed.model_copy(update={"profile_users": True})})
     report = stage.run(config, replace(context, config=config), VERSION, model_dir)
-    assert report.facts["users_encoded"] == 5
+    assert report.facts["users_encoded"] == 6
     rows = {r["user_id"]: r for r in context.read("user_embeddings").collect()}
-    assert set(rows) == {"u0", "u1", "u2", "u3", "new"}
+    assert set(rows) == {"u0", "u1", "u2", "u3", "new", "known"}
     assert (rows["new"]["num_events"], rows["new"]["user_idx"]) == (0, 8)
-    np.testing.assert_allclose(rows["new"]["vector"], load_model(model_dir).encode_items(["kitchen knife"])[0], atol=1e-6)
+    model = load_model(model_dir)
+    np.testing.assert_allclose(rows["new"]["vector"], model.encode_items(["kitchen knife"])[0], atol=1e-6)
+    expected = model.encode_text_vectors(planted[None], np.array([-1]))[0]
+    np.testing.assert_allclose(rows["known"]["vector"], expected, atol=1e-6)
     assert rows["u0"]["num_events"] == 2, "who has a history is known by it"
 
 

@@ -20,7 +20,7 @@ from recsys_spark.tables.visible import InstantCutoff
 from recsys_spark.training.inputs import write_profiles
 from tests.debug_data import debug_config
 
-PROFILES = {0: "a nurse", 1: None, 2: "  ", 3: "a baker who never came", 4: "a nurse", 5: "a pilot", 6: "a clerk"}
+PROFILES = {0: "a nurse", 1: None, 2: None, 3: "a baker who never came", 4: "a nurse", 5: "a pilot", 6: "a clerk"}
 SEQUENCES = {0: [[-1, 7, 8]], 1: [[1, 2, 3]], 2: [[4, 5, 6]], 4: [[-1, 1, 2], [3, 4, 5]], 5: [[9, 8, 7]], 6: [[-1, 5, 6]]}
 
 

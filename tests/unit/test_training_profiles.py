@@ -169,17 +169,16 @@ def test_profiles_that_are_not_there_are_one_clear_error(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({}, r"needs \[ingest.users\]"),
-        ({"text_training": "last_layers"}, "text_training = 'frozen'"),
-    ],
+    ("users", "training", "message"),
+    [(None, "frozen", r"needs \[ingest.users\]"), ("users.csv", "last_layers", "text_training = 'frozen'")],
 )
-def test_settings_that_cannot_be(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_settings_that_cannot_be(tmp_path: Path, users: str | None, training: str, message: str) -> None:
     from recsys_spark.config import parse_config
 
     settings: dict[str, Any] = debug_config(tmp_path, tmp_path / "w")
+    if users is not None:
+        settings["ingest"]["users"] = {"path": users, "columns": {"user_id": "user"}}
     settings["train"] = {**settings["train"], "profile_share": 0.1}
-    settings["encoder"] = {**settings["encoder"], **change}
+    settings["encoder"] = {**settings["encoder"], "text_training": training}
     with pytest.raises(ConfigError, match=message):
         parse_config(settings)
