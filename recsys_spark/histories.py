@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config.moments import GAP, HOUR, KEY_SIZE, WEEKDAY, Part
+from recsys_spark.config.moments import GAP, HOUR, WEEKDAY, Part
 
 DISLIKE = -1
 
@@ -17,7 +17,7 @@ def histories(events: DataFrame, max_items: int, parts: Sequence[Part] = ()) -> 
 
     Ties in time keep the log's order (``event_pos``). Returns one row per user with at least one such event:
     ``user_id string, user_idx int, items array<int>, num_events int`` (num_events counts all, not just the kept), and
-    ``moments array<int>`` where parts of them are asked for: when and where each event was (see ``moments_of``).
+    ``moments array<bigint>`` where parts of them are asked for: when and where each event was (see ``moments_of``).
     """
     entry = F.struct("ts", "event_pos", "event_id", "item_idx", *([_where(parts).alias("_where")] if parts else []))
     ordered = F.array_sort(F.collect_list(entry))
@@ -39,7 +39,8 @@ def histories(events: DataFrame, max_items: int, parts: Sequence[Part] = ()) -> 
 
 
 def moments_of(ordered: Column, parts: Sequence[Part]) -> Column:
-    """The moment of each event (``recsys_spark.config.moments``), array<int>, of an array of structs with ``ts`` and ``_where``.
+    """The moment of each event (``recsys_spark.config.moments``), array<bigint>, of an array of structs with ``ts`` and
+    ``_where``.
 
     A gap is the number of binary digits of the seconds plus one, so each is twice as long as the one before; 0 at the first.
     """
@@ -57,17 +58,18 @@ def moments_of(ordered: Column, parts: Sequence[Part]) -> Column:
 
 def _where(parts: Sequence[Part]) -> Column:
     """The parts of a moment that an event tells by itself."""
-    total = F.lit(0)
+    total = F.lit(0).cast("bigint")
     for part in parts:
         if part.name != GAP:
-            total = total + _alone(part) * part.unit
-    return total.cast("int")
+            total = total + value_of(part) * F.lit(part.unit)
+    return total
 
 
-def _alone(part: Part) -> Column:
+def value_of(part: Part) -> Column:
+    """What an event says of a part other than the gap, from 1; 0 where it does not."""
     if part.name == HOUR:
         return F.hour("ts") + 1
     if part.name == WEEKDAY:
         return F.dayofweek("ts")
     said = F.element_at("context", F.lit(part.name))
-    return F.coalesce(F.crc32(said.cast("binary")) % (KEY_SIZE - 1) + 1, F.lit(0))
+    return F.coalesce(F.crc32(said.cast("binary")) % (part.size - 1) + 1, F.lit(0))

@@ -41,11 +41,13 @@ class EncoderSettings(Settings):
     dropout: float = Field(0.3, ge=0, lt=1)
     time_gaps: bool = False  # the user tower is told the time since the item before, in steps of powers of two
     context: list[str] = []  # and of each event its hour or weekday (UTC), or what it says under a key of its context
+    query_key: str | None = None  # and what was searched for: the text under this key, by its vector of the text model
+    max_queries: int = Field(20_000, ge=1)  # the most frequent ones in training; any other is as if none was made
 
     @property
     def moments(self) -> tuple[Part, ...]:
         """What the user tower is told of each item of a history; empty: only which it is."""
-        return moment_parts(self.time_gaps, self.context)
+        return moment_parts(self.time_gaps, self.context, self.query_key)
 
     @model_validator(mode="after")
     def _context_fits_an_integer(self) -> EncoderSettings:
@@ -54,6 +56,10 @@ class EncoderSettings(Settings):
             raise ValueError(f"context names each thing once, and at most {MOST_KEYS} keys beside hour and weekday")
         if GAP in keys:
             raise ValueError("context cannot hold a key 'gap': that is time_gaps")
+        if self.query_key in (GAP, HOUR, WEEKDAY, *keys):
+            raise ValueError(f"query_key '{self.query_key}' is in context too, or is a name that means a time: give it another")
+        if self.query_key is not None and self.text_training != "frozen":
+            raise ValueError("query_key needs text_training = 'frozen': the vectors of queries are made once, before training")
         return self
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 GAP, HOUR, WEEKDAY = "gap", "hour", "weekday"
 KEY_SIZE = 512  # 0: the event does not say; 1 + crc32 mod 511 of what it says under a key of its context
-MOST_KEYS = 2  # so that the integer stays below 2^31
+QUERY_SIZE = 2**32  # 0: the event does not say; 1 + crc32 mod 2^32 - 1 of the text: text vectors are found by it
+MOST_KEYS = 2  # so that the integer stays below 2^63
 _SIZES = {
     GAP: 32,  # 0: no event before, or not known; b: [2^(b-1) - 1, 2^b - 1) seconds since; the last: all that is longer
     HOUR: 25,  # 0: not known; 1 + hour of the day, UTC
@@ -24,12 +25,19 @@ class Part:
     unit: int
     size: int
 
+    @property
+    def is_query(self) -> bool:
+        """Whether it stands for a text with a vector of the text model."""
+        return self.size == QUERY_SIZE
 
-def moment_parts(time_gaps: bool, context: Sequence[str]) -> tuple[Part, ...]:
-    """The parts of a moment, the gap first."""
+
+def moment_parts(time_gaps: bool, context: Sequence[str], query_key: str | None = None) -> tuple[Part, ...]:
+    """The parts of a moment, the gap first, the query last."""
+    sizes = [(GAP, _SIZES[GAP])] if time_gaps else []
+    sizes += [(name, _SIZES.get(name, KEY_SIZE)) for name in context]
+    sizes += [] if query_key is None else [(query_key, QUERY_SIZE)]
     found, unit = [], 1
-    for name in [*([GAP] if time_gaps else []), *context]:
-        size = _SIZES.get(name, KEY_SIZE)
+    for name, size in sizes:
         found.append(Part(name, unit, size))
         unit *= size
     return tuple(found)
@@ -45,7 +53,7 @@ def _value(part: Part, row: Mapping[str, object]) -> int:
     if part.name not in _SIZES:
         context = row.get("context")
         value = context.get(part.name) if isinstance(context, Mapping) else None
-        return 0 if value is None else 1 + zlib.crc32(str(value).encode("utf-8")) % (KEY_SIZE - 1)
+        return 0 if value is None else 1 + zlib.crc32(str(value).encode("utf-8")) % (part.size - 1)
     value = row.get("gap_seconds" if part.name == GAP else part.name)
     if not isinstance(value, int | float) or value != value:  # NaN: absent in a data frame
         return 0

@@ -185,7 +185,7 @@ def with_history_sha(model_dir: str | Path, histories: DataFrame, block: Broadca
     """``(user_id, user_idx, items, num_events, history_sha)`` of users with at least one item that has a vector, with
     ``moments`` before the last where the model reads them."""
     settings = read_description(model_dir).settings
-    moments = ", moments array<int>" if settings.moments else ""
+    moments = ", moments array<bigint>" if settings.moments else ""
     schema = f"user_id string, user_idx int, items array<int>, num_events int{moments}, history_sha string"
     hashing = functools.partial(_hash_histories, settings.max_history, block)
     return histories.select(*_history_columns(settings)).mapInArrow(hashing, schema)

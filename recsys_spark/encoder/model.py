@@ -12,6 +12,7 @@ from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.item_tower import UNKNOWN, ItemTower
 from recsys_spark.encoder.outcome_head import OutcomeHead
 from recsys_spark.encoder.profile_tower import ProfileTower
+from recsys_spark.encoder.query_table import QueryTable
 from recsys_spark.encoder.user_tower import UserTower
 from recsys_spark.errors import ConfigError
 
@@ -62,6 +63,11 @@ class Encoder(nn.Module):
         """This encoder, with a profile tower if that is wanted: its weights are drawn after all others, which so start the
         same with and without it."""
         self.profile = ProfileTower(self.text_dim, self.settings.dimension) if wanted else None
+        return self
+
+    def with_queries(self, known: tuple[Tensor, Tensor] | None) -> Encoder:
+        """This encoder, told of what was searched for: hashes int64 [Q] of known queries, their text vectors [Q, T]."""
+        self.user_tower.queries = None if known is None else QueryTable(*known, self.settings.dimension)
         return self
 
     @property

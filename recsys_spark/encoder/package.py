@@ -21,6 +21,7 @@ from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.attributes import attribute_rows
 from recsys_spark.encoder.item_tower import UNKNOWN
 from recsys_spark.encoder.model import Encoder
+from recsys_spark.encoder.query_table import QUERIES, load_queries, save_queries
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.encoder.text_source import Dtype
 from recsys_spark.errors import InputError, RegistryError
@@ -72,6 +73,8 @@ def save_model(
     _write_json(partial / RECIPE_JSON, recipe)
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in encoder.state_dict().items()}
     save_file(weights, partial / WEIGHTS)
+    if (queries := encoder.user_tower.queries) is not None:
+        save_queries(partial, queries.hashes, queries.vectors)
     text_encoder.save(partial / TEXT_MODEL)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
@@ -220,7 +223,7 @@ def load_model(folder: str | Path, dtype: Dtype | None = None) -> PackagedModel:
     values = {value: row for row, value in enumerate(description.attribute_values)}
     shape = description.text_dim, len(description.known_items)
     encoder = Encoder(settings, *shape, num_values=len(values), outcome_head=description.outcome_head)
-    encoder.with_profile_tower(description.profile_tower)
+    encoder.with_profile_tower(description.profile_tower).with_queries(load_queries(root))
     _load_weights(encoder, root)
     fusion = _read_json(root / FUSION_JSON)["segments"] if (root / FUSION_JSON).exists() else {}
     recipe = _read_json(root / RECIPE_JSON) if (root / RECIPE_JSON).exists() else {}
@@ -264,6 +267,7 @@ def model_identity(folder: str | Path) -> str:
         root / KNOWN_ITEMS,
         root / ATTRIBUTES,
         root / WEIGHTS,
+        root / QUERIES,
         *sorted((root / TEXT_MODEL).glob("*.safetensors")),
     ]
     for path in parts:

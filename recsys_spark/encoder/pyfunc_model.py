@@ -26,7 +26,8 @@ class EncoderModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     attribute joined by "|"), or a list of strings or of such rows as dicts.
     user: a DataFrame with ``history``, or a list of histories; a history is a list of item texts or of such rows, oldest
     first. A history of no item gives the zero vector. A row of a history may also say what the model is told of moments:
-    ``gap_seconds`` (since the item before), ``hour`` (0-23), ``weekday`` (1 = Sunday), ``context`` (a dict).
+    ``gap_seconds`` (since the item before), ``hour`` (0-23), ``weekday`` (1 = Sunday), ``context`` (a dict, that also holds what
+    was searched for).
 
     ``params={"tower": "outcome"}`` gives a list of one number for each row: the probability that an event of that user with
     that item turns out to be of the kind the model was trained for (``pairs.outcomes``). A row has ``history`` and the columns

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recsys_spark.config.moments import Part
+from recsys_spark.encoder.query_table import QueryTable
 
 
 class Block(nn.Module):
@@ -45,7 +46,7 @@ class UserTower(nn.Module):
     item is always at position 0, so padding on the left, or a shorter array, changes nothing. Items further back than
     ``max_history`` share the last position. Each part of a moment (``recsys_spark.config.moments``: the time since the item
     before, hour, weekday, device) adds a vector of its own; for times after TiSASRec (Li et al. 2020), which learns one for
-    every pair of items.
+    every pair of items. What was searched for adds one made of its text (``queries``).
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class UserTower(nn.Module):
         self.blocks = nn.ModuleList(Block(dimension, heads, dropout) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(dimension)
-        self._parts = tuple(parts)
-        tables = [nn.Embedding(part.size, dimension) for part in parts]
+        self._parts = tuple(part for part in parts if not part.is_query)
+        self._query = next((part for part in parts if part.is_query), None)
+        self.queries: QueryTable | None = None
+        tables = [nn.Embedding(part.size, dimension) for part in self._parts]
         for table in tables:
             nn.init.normal_(table.weight, std=0.02)
         self.moments = nn.ModuleList(tables)
@@ -73,10 +76,11 @@ class UserTower(nn.Module):
         from_end_L = torch.arange(length - 1, -1, -1, device=history_BLD.device).clamp(max=self.positions.num_embeddings - 1)
         items_BLD = history_BLD.masked_fill(~is_item_BL[..., None], 0.0)
         x_BLD = items_BLD * self.scale + self.positions(from_end_L)
-        if self._parts:
-            known_BL = torch.zeros_like(is_item_BL, dtype=torch.int64) if moments_BL is None else moments_BL
-            for part, table in zip(self._parts, self.moments, strict=True):
-                x_BLD = x_BLD + table(known_BL // part.unit % part.size)
+        known_BL = torch.zeros_like(is_item_BL, dtype=torch.int64) if moments_BL is None else moments_BL
+        for part, table in zip(self._parts, self.moments, strict=True):
+            x_BLD = x_BLD + table(known_BL // part.unit % part.size)
+        if self._query is not None and self.queries is not None:
+            x_BLD = x_BLD + self.queries(known_BL // self._query.unit % self._query.size)
         x_BLD = self.dropout(x_BLD)
         allowed_B1LL = _allowed(is_item_BL)
         for block in self.blocks:

@@ -51,7 +51,7 @@ def outcomes(asked: DataFrame, events: DataFrame, per_user: int, max_history: in
 
     Returns:
         ``user_idx int, items array<int> [max_history]`` (oldest first, padded on the left with -1; nothing but padding for
-        a user's first event), ``item_idx int, outcome int, weight float, moments array<int>``. The weight is 1: weights of
+        a user's first event), ``item_idx int, outcome int, weight float, moments array<bigint>``. The weight is 1: weights of
         event types say what counts as more of a positive, and would bend a probability.
     """
     past = histories(events, _ALL, parts).drop("user_id", "num_events")
@@ -59,7 +59,7 @@ def outcomes(asked: DataFrame, events: DataFrame, per_user: int, max_history: in
     names = ("items", "moments") if parts else ("items",)
     cut = {name: _before(F.col(name), max_history) for name in names}
     padded = {name: _padded(cut[name], max_history, PADDING if name == "items" else 0) for name in names}
-    moments = padded.get("moments", F.lit(None).cast("array<int>"))
+    moments = padded.get("moments", F.lit(None).cast("array<bigint>"))
     weight = F.lit(1.0).cast("float").alias("weight")
     return rows.select("user_idx", padded["items"].alias("items"), "item_idx", "outcome", weight, moments.alias("moments"))
 

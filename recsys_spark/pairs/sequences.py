@@ -26,7 +26,7 @@ def training_sequences(events: DataFrame, max_history: int, parts: Sequence[Part
         parts: of ``moments``, when and where each item of the whole history was met, padded with 0; none: they are null.
 
     Returns:
-        ``user_idx int, items array<int> [max_history + 1], num_items int (real ones), weight float (1), moments array<int>``;
+        ``user_idx int, items array<int> [max_history + 1], num_items int (real ones), weight float (1), moments array<bigint>``;
         users with fewer than two items have no row.
     """
     whole = histories(events, _ALL, parts).where(F.size("items") >= 2)
@@ -62,7 +62,7 @@ def _chunks(items: Column, max_history: int) -> Column:
 
 def _padded(chunks: DataFrame, length: int) -> DataFrame:
     missing = F.lit(length) - F.size("items")
-    no_moments = F.lit(None).cast("array<int>")
+    no_moments = F.lit(None).cast("array<bigint>")
     return chunks.select(
         "user_idx",
         F.concat(F.array_repeat(F.lit(PADDING), missing), "items").alias("items"),

@@ -45,8 +45,8 @@ class Contract:
 
 
 _REASONS = "reasons array<struct<kind:string,ref_id:string,text:string,contribution:double>>!"
-_SEQUENCE = "user_idx int!, items array<int>!, num_items int!, weight float!, moments array<int>"  # null unless asked for
-_OUTCOME = "user_idx int!, items array<int>!, item_idx int!, outcome int!, weight float!, moments array<int>"
+_SEQUENCE = "user_idx int!, items array<int>!, num_items int!, weight float!, moments array<bigint>"  # null unless asked for
+_OUTCOME = "user_idx int!, items array<int>!, item_idx int!, outcome int!, weight float!, moments array<bigint>"
 
 TABLES: dict[str, Contract] = {
     c.name: c

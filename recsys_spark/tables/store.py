@@ -158,7 +158,9 @@ class Store:
         after = present - part + new
         options = {"userMetadata": _metadata(commit, spec, after)}
         if where is not None and last is not None:
-            options["replaceWhere"] = where
+            options |= {"replaceWhere": where, "mergeSchema": "true"}  # a later version of us may know more columns
+        else:
+            options["overwriteSchema"] = "true"  # or other types
         if num_files is None:
             self._overwrite(rows, spec, namespace, options)
         else:
@@ -168,9 +170,8 @@ class Store:
         return Written(spec.name, self.version(spec.name, namespace), new.rows, after.digest, True)
 
     def _overwrite(self, rows: DataFrame, spec: Contract, namespace: str, options: dict[str, str]) -> None:
-        options = {"mergeSchema": "true", **options}  # a later version of us may know more columns
         if spec.change_feed:
-            options["delta.enableChangeDataFeed"] = "true"  # of the table, from its first commit on
+            options = {**options, "delta.enableChangeDataFeed": "true"}  # of the table, from its first commit on
         writer = rows.write.format("delta").mode("overwrite").options(**options)
         writer.partitionBy(*spec.partition).save(self.path(spec.name, namespace))
 

@@ -1,4 +1,4 @@
-"""What the ranks read beside the training tables, brought to the driver as arrays: text vectors, weights of EASE, profiles."""
+"""What the ranks read beside the training tables, brought to the driver as arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
 from recsys_spark.context import Context
+from recsys_spark.encoder.query_table import save_queries
 from recsys_spark.errors import InputError
+from recsys_spark.histories import value_of
 from recsys_spark.training.profiles import save_profiles
 from recsys_spark.training.teacher import weights_between
 
@@ -45,7 +47,32 @@ def write_profiles(config: Config, context: Context, folder: Path, text_vectors:
     save_profiles(folder, vectors, np.stack(found["items"].tolist()).astype(np.int32))
 
 
-def collect_vectors(frame: DataFrame, item_idx: NDArray[np.int32]) -> NDArray[np.float32]:
+def write_queries(config: Config, context: Context, folder: Path, text_vectors: TextVectors) -> None:
+    """The ``encoder.max_queries`` most frequent texts that fitted events hold under ``encoder.query_key``, with the vectors of
+    the texts. Of two with one hash the more frequent stays.
+
+    Raises:
+        InputError: there is none.
+    """
+    key = config.encoder.query_key
+    part = next(part for part in config.encoder.moments if part.is_query)
+    said = context.events("fit").select(value_of(part).alias("item_idx"), F.element_at("context", F.lit(key)).alias("text"))
+    counted = said.where("item_idx > 0").groupBy("item_idx", "text").agg(F.count(F.lit(1)).alias("num_events"))
+    often = counted.groupBy("item_idx").agg(F.max(F.struct("num_events", "text")).alias("best"))
+    most = often.orderBy(F.desc("best"), "item_idx").limit(config.encoder.max_queries).select("item_idx", "best.text").persist()
+    try:
+        sha, has_text = F.sha2("text", 256).alias("input_sha"), (F.length(F.trim("text")) > 0).alias("has_text")
+        hashes = np.sort(most.select("item_idx").toPandas()["item_idx"].to_numpy(np.int64))
+        if len(hashes) == 0:
+            do = "list the column in ingest.events.context, or leave encoder.query_key out"
+            raise InputError("events", f"no event with '{key}' in its context", "some", do)
+        vectors = collect_vectors(text_vectors(context, most.select("item_idx", sha, "text", has_text)), hashes)
+    finally:
+        most.unpersist()
+    save_queries(folder, hashes, vectors)
+
+
+def collect_vectors(frame: DataFrame, item_idx: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
     """Text vectors float32 [N, T] in the order of ``item_idx``; an item that has none gets zeros.
 
     Raises:

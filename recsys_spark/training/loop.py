@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from recsys_spark.encoder.model import Encoder
+from recsys_spark.encoder.query_table import load_queries
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.encoder.text_source import resolve_dtype
 from recsys_spark.errors import TrainingError
@@ -92,7 +93,7 @@ class Trainer:
         items = self.catalogue
         how = (train.temperature, train.learn_temperature, items.events_of_ids(), len(items.attribute_values))
         encoder = Encoder(self.job.encoder, text_dim, len(items.item_ids), *how, outcome_head=train.outcome_share > 0)
-        encoder.with_profile_tower(train.profile_share > 0)
+        encoder.with_profile_tower(train.profile_share > 0).with_queries(load_queries(self.job.inputs, self.ranks.device))
         return encoder.to(self.ranks.device)
 
     def _bfloat16(self) -> bool:

@@ -24,7 +24,7 @@ from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written
 from recsys_spark.training.catalogue import Attributes, save_catalogue
-from recsys_spark.training.inputs import TextVectors, collect_vectors, collect_weights, write_profiles
+from recsys_spark.training.inputs import TextVectors, collect_vectors, collect_weights, write_profiles, write_queries
 from recsys_spark.training.job import TrainJob, check_losses, check_negatives
 from recsys_spark.training.launcher import launch
 from recsys_spark.training.metrics import loss_curve, masked_per_epoch, read_metrics, recall_curve
@@ -156,6 +156,8 @@ def _write_inputs(config: Config, context: Context, job: TrainJob, text_vectors:
     save_catalogue(job.inputs, item_idx, id_rows, item_ids, text_vectors=vectors, **also)
     if config.train.profile_share > 0:
         write_profiles(config, context, job.inputs, text_vectors)
+    if config.encoder.query_key is not None:
+        write_queries(config, context, job.inputs, text_vectors)
 
 
 def _attributes(settings: EncoderSettings, items: pd.DataFrame) -> Attributes:

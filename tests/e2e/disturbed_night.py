@@ -1,7 +1,7 @@
-"""A night that is killed on request: ``python -m tests.e2e.disturbed_night SETTINGS.json KILL`` (a helper of the kill tests).
+"""A night that is killed on request: ``python -m tests.e2e.disturbed_night SETTINGS.json KILL...`` (a helper of the kill tests).
 
-KILL is ``none``, ``after:STAGE:NAMESPACE`` (the driver dies between two stages), ``write:TABLE`` (the driver dies in a
-Delta write: data files exist, the commit does not) or ``worker:STAGE`` (a Python worker dies while the stage runs).
+KILL is ``after:STAGE:NAMESPACE`` (the driver dies between two stages), ``write:TABLE`` (the driver dies in a Delta write: data
+files exist, the commit does not) or ``worker:STAGE`` (a Python worker dies while the stage runs, and the night goes on).
 """
 
 from __future__ import annotations
@@ -106,16 +106,15 @@ def _hunt(left: Path) -> None:
 
 
 def main() -> None:
-    settings, kill = Path(sys.argv[1]), sys.argv[2].split(":")
+    settings, kills = Path(sys.argv[1]), dict(kill.split(":", 1) for kill in sys.argv[2:])
     process.start()
     config = parse_config(json.loads(settings.read_text()))
-    after = _after(kill[1], kill[2]) if kill[0] == "after" else None
-    if kill[0] == "write":
-        _during_write(kill[1])
-    if kill[0] == "worker":
-        _kill_workers_in(kill[1], settings.with_suffix(".killed"))
+    if "write" in kills:
+        _during_write(kills["write"])
+    if "worker" in kills:
+        _kill_workers_in(kills["worker"], settings.with_suffix(".killed"))
     spark = build_session(config.spark)
-    run_night(config, spark, after)
+    run_night(config, spark, _after(*kills["after"].split(":")) if "after" in kills else None)
 
 
 if __name__ == "__main__":

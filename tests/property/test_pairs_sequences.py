@@ -17,7 +17,7 @@ SCHEMA = (
     "event_id string, user_id string, user_idx int, item_idx int, label tinyint, ts timestamp, event_pos bigint, "
     "context map<string,string>"
 )
-PARTS = moment_parts(True, ["hour", "device", "weekday"])
+PARTS = moment_parts(True, ["hour", "device", "weekday"], "search")
 Histories = list[list[tuple[int, int]]]  # per user: (item, label)
 
 
@@ -36,7 +36,7 @@ def liked(history: list[tuple[int, int]]) -> list[int]:
 
 
 def said(n: int) -> dict[str, str] | None:
-    return None if n % 4 == 3 else {"device": f"phone {n % 3} é", "other": "x"} if n % 4 else {"other": "y"}
+    return None if n % 4 == 3 else {"device": f"phone {n % 3} é", "search": f"réd {n} 😀"} if n % 4 else {"other": "y"}
 
 
 def moments(history: list[tuple[int, int]]) -> list[int]:

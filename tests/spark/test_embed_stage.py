@@ -193,10 +193,14 @@ def test_users_with_a_profile_alone_get_the_vector_of_an_item_with_its_text(
     assert rows["u0"]["num_events"] == 2, "who has a history is known by it"
 
 
-def test_frames_of_a_model_with_a_gate_attributes_and_time_gaps(context: Context, spark: SparkSession, tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"item_gate": "learned", "attributes": ["category", "brand"], "time_gaps": True})
+def test_frames_of_a_model_with_a_gate_attributes_time_gaps_and_queries(
+    context: Context, spark: SparkSession, tmp_path: Path
+) -> None:
+    told = {"item_gate": "learned", "attributes": ["category", "brand"], "time_gaps": True, "query_key": "search"}
+    settings = SETTINGS.model_copy(update=told)
     torch.manual_seed(0)
-    encoder = Encoder(settings, 32, 2, counts=[3.0, 9.0], num_values=2)
+    asked, unit = 2**32 - 1, settings.moments[-1].unit
+    encoder = Encoder(settings, 32, 2, counts=[3.0, 9.0], num_values=2).with_queries((torch.tensor([asked]), torch.randn(1, 32)))
     with torch.no_grad():
         for weight in (encoder.item_tower.ids.weight, encoder.item_tower.values.weight, encoder.user_tower.moments[0].weight):
             weight.normal_()
@@ -215,12 +219,20 @@ def test_frames_of_a_model_with_a_gate_attributes_and_time_gaps(context: Context
     ]
     assert {name for name in TEXTS if shas[0][name] != shas[1][name]} == {"a"}, "another category, another vector"
 
-    rows = [("x", 0, [0, 99, 1], [0, 4, 9], 3), ("y", 1, [0, 1], [0, 2], 2), ("z", 2, [2], [0], 1)]
-    histories = spark.createDataFrame(rows, "user_id string, user_idx int, items array<int>, moments array<int>, num_events int")
+    with_query = 9 + asked * unit
+    rows = [
+        ("x", 0, [0, 99, 1], [0, 4, 9], 3),
+        ("y", 1, [0, 1], [0, 2], 2),
+        ("z", 2, [2], [0], 1),
+        ("q", 3, [0, 1], [0, with_query], 2),
+    ]
+    schema = "user_id string, user_idx int, items array<int>, moments array<bigint>, num_events int"
+    histories = spark.createDataFrame(rows, schema)
     frame = user_vectors(context, folder, histories, items).localCheckpoint()
     found = vectors(frame, "user_id")
     history, mask = expected[[0, 1]][None], np.ones((1, 2), bool)
-    for user, moments in (("x", [[0, 9]]), ("y", [[0, 2]])):  # item 99 goes with its gap
+    for user, moments in (("x", [[0, 9]]), ("y", [[0, 2]]), ("q", [[0, with_query]])):  # item 99 goes with its gap
         np.testing.assert_allclose(found[user], model.encode_users(history, mask, np.array(moments))[0], atol=1e-6)
     assert not np.allclose(found["x"], found["y"], atol=1e-3)
-    assert frame.select("history_sha").distinct().count() == 3
+    assert not np.allclose(found["x"], found["q"], atol=1e-3)
+    assert frame.select("history_sha").distinct().count() == 4

@@ -70,6 +70,19 @@ def test_contract_violations_write_nothing(spark: SparkSession, store: Store, co
     assert not store.exists("pairs", NS)
 
 
+def test_a_table_written_with_another_type_is_replaced_by_the_contract_s(
+    spark: SparkSession, store: Store, commit: Commit
+) -> None:
+    rows = [(1, [5, 6], 2, 1.0, [3, 4])]
+    names = "user_idx int, items array<int>, num_items int, weight float, moments array<int>"
+    old = spark.createDataFrame(rows, names)
+    old.write.format("delta").option("userMetadata", commit.metadata(rows=1, digest=0)).save(store.path("training_sequences", NS))
+    longer = [(1, [5, 6], 2, 1.0, [3, 2**40])]
+    store.replace("training_sequences", NS, spark.createDataFrame(longer, contract("training_sequences").schema), commit)
+    (row,) = store.read("training_sequences", NS).collect()
+    assert row["moments"] == [3, 2**40]
+
+
 def test_slice_replace_leaves_other_slices(spark: SparkSession, store: Store, commit: Commit) -> None:
     def rows(run: str, k: int) -> DataFrame:
         data = [("", r, f"i{r}", 1.0, run, None) for r in range(1, k + 1)]

@@ -1,4 +1,4 @@
-"""What the profile tower learns by is brought out of the tables in one order."""
+"""What the profile tower and the table of queries are made of is brought out of the tables."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import parse_config
+from recsys_spark.config.moments import moment_of
 from recsys_spark.context import Context
+from recsys_spark.encoder.query_table import load_queries
 from recsys_spark.errors import InputError
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.store import Commit, Store
 from recsys_spark.tables.visible import InstantCutoff
-from recsys_spark.training.inputs import write_profiles
+from recsys_spark.training.inputs import write_profiles, write_queries
 from tests.debug_data import debug_config
 
 PROFILES = {0: "a nurse", 1: None, 2: None, 3: "a baker who never came", 4: "a nurse", 5: "a pilot", 6: "a clerk"}
@@ -63,3 +65,28 @@ def test_users_with_text_and_events_with_the_longest_of_their_sequences(store: S
     nobody = Context(store.spark, store, context.config, "live", context.cutoff, "r2")
     with pytest.raises(InputError, match="nobody with a profile text"):
         write_profiles(context.config, nobody, tmp_path, by_length)
+
+
+def test_the_most_frequent_queries_with_their_vectors(store: Store, commit: Commit, tmp_path: Path) -> None:
+    context = _context(store, commit, tmp_path)
+    encoder = context.config.encoder.model_copy(update={"query_key": "search", "max_queries": 3})
+    config = context.config.model_copy(update={"encoder": encoder})
+    with pytest.raises(InputError, match="no event with 'search'"):
+        write_queries(config, context, tmp_path, by_length)
+    asked = ["red shoes"] * 3 + ["tent"] * 2 + ["rake"] * 2 + ["once"] + [None] * 4
+    day = config.as_of.date()
+    rows = [
+        (f"e{n}", "u", 0, "i", 0, "view", None, 1.0, 1, config.as_of, n, "s", None if said is None else {"search": said}, day)
+        for n, said in enumerate(asked)
+    ]
+    frame = local_frame(store.spark, rows, contract("events").schema)
+    store.replace("events", "live", frame.withColumn("ts", F.col("ts") - F.expr("INTERVAL 1 DAY")), commit)
+    context = Context(store.spark, store, config, "live", context.cutoff, "r3")
+    write_queries(config, context, tmp_path, by_length)
+    known = load_queries(tmp_path)
+    assert known is not None
+    part = config.encoder.moments[-1]
+    expected = {
+        moment_of([part], {"context": {"search": said}}) // part.unit: len(said) for said in ("red shoes", "tent", "rake")
+    }
+    assert dict(zip(known[0].tolist(), known[1][:, 1].tolist(), strict=True)) == expected

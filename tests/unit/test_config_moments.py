@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -34,6 +35,29 @@ def test_each_part_can_be_read_again_and_0_is_not_known() -> None:
     assert moment_of(moment_parts(True, context), {"gap_seconds": float("nan"), "context": None}) == 0
     largest = moment_of(moment_parts(True, context), {"gap_seconds": 1e12, "hour": 99, "weekday": 99})
     assert largest + 511 * 32 * 25 + 511 * 32 * 25 * 512 * 8 < 2**31
+
+
+def test_a_query_is_the_last_part_and_all_parts_together_stay_below_63_bits() -> None:
+    parts = moment_parts(True, ["hour", "device", "weekday", "shop"], "search")
+    assert [part.is_query for part in parts] == [False] * 5 + [True]
+    moment = moment_of(parts, {"gap_seconds": 5, "context": {"search": "red shoes é"}})
+    assert moment // parts[-1].unit == 1 + zlib.crc32("red shoes é".encode()) % (2**32 - 1)
+    assert moment % parts[-1].unit == 3
+    assert sum(part.unit * (part.size - 1) for part in parts) < 2**63
+    assert moment_of(parts, {"context": {"device": "phone"}}) // parts[-1].unit == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"query_key": "device", "context": ["device"]}, "'device' is in context too"),
+        ({"query_key": "hour"}, "means a time"),
+        ({"query_key": "search", "text_training": "full"}, "needs text_training = 'frozen'"),
+    ],
+)
+def test_what_cannot_be_a_query_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        EncoderSettings(**changes)
 
 
 @pytest.mark.parametrize(
