@@ -10,12 +10,8 @@ from recsys_spark.config import load_config
 
 def main(stage: str) -> None:
     """Run one stage (or ``night``: all) under spark-submit: ``jobs/<stage>.py --config FILE [--namespace live|eval]``."""
-    process.start()
-    process.die_with_parent()
-    example = f"example: spark-submit --properties-file conf/spark.conf jobs/{stage}.py --config conf/demo.toml"
     what = "recsys-spark: all stages of a night" if stage == "night" else f"recsys-spark stage '{stage}'"
-    parser = argparse.ArgumentParser(description=what, epilog=example)
-    parser.add_argument("--config", required=True, help="TOML configuration")
+    parser = _doorway(stage, what)
     if stage != "night":
         parser.add_argument("--namespace", choices=["live", "eval"], help="default: the first namespace of this stage in a night")
     parser.add_argument("--as-of", help="overrides the file's as_of, e.g. 2026-11-22T00:00:00Z")
@@ -34,3 +30,32 @@ def main(stage: str) -> None:
                 run_step(config, spark, stage, arguments.namespace)
         finally:
             spark.stop()
+
+
+def prune() -> None:
+    """Remove what older nights left: ``jobs/prune.py --config FILE --keep-nights N [--dry-run]``."""
+    parser = _doorway("prune", "recsys-spark: remove what nights before the newest N left", " --keep-nights 14")
+    parser.add_argument("--keep-nights", type=int, required=True, help="published nights that can still be returned to")
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
+    arguments = parser.parse_args()
+    if arguments.keep_nights < 1:
+        parser.error(f"--keep-nights {arguments.keep_nights}: at least 1 night stays")
+    with process.errors_as_lines():
+        config = load_config(arguments.config)
+        from recsys_spark.publish.prune import keep_newest
+        from recsys_spark.session import build_session
+
+        spark = build_session(config.spark, "recsys-spark prune")
+        try:
+            keep_newest(config, spark, arguments.keep_nights, arguments.dry_run, free_files=True)
+        finally:
+            spark.stop()
+
+
+def _doorway(job: str, what: str, arguments: str = "") -> argparse.ArgumentParser:
+    process.start()
+    process.die_with_parent()
+    example = f"example: spark-submit --properties-file conf/spark.conf jobs/{job}.py --config conf/demo.toml{arguments}"
+    parser = argparse.ArgumentParser(description=what, epilog=example)
+    parser.add_argument("--config", required=True, help="TOML configuration")
+    return parser

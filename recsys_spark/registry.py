@@ -120,6 +120,20 @@ class Registry:
         """Set one tag of a version."""
         self._client.set_model_version_tag(model.model_name, str(model.version), name, value)
 
+    def delete(self, model: ModelVersion) -> None:
+        """Remove a version and its artifacts; the figures of its training stay in the experiment.
+
+        Raises:
+            RegistryError: an alias points at it.
+        """
+        if model.aliases:
+            where, found = f"model '{model.model_name}' version {model.version}", ", ".join(model.aliases)
+            raise RegistryError(where, f"is the {found}", "a version without an alias", "give the alias to another one first")
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        self._client.delete_model_version(model.model_name, str(model.version))
+        get_artifact_repository(model.source, self._tracking_uri).delete_artifacts()
+
     def promote(self, model: ModelVersion, alias: str = CHAMPION) -> None:
         """Give ``alias`` to a version and remember on it which one it replaces, for ``rollback``."""
         before = self.holder(model.model_name, alias)

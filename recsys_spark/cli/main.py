@@ -155,6 +155,23 @@ def rollback(config: ConfigOption, to: Annotated[str, typer.Option("--to", help=
 
 
 @app.command()
+def prune(
+    config: ConfigOption,
+    keep_nights: Annotated[int, typer.Option(min=1, help="published nights that can still be returned to")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, remove nothing")] = False,
+    vacuum: Annotated[bool, typer.Option(help="free the files that Delta no longer needs, too")] = True,
+) -> None:
+    """Remove what older nights left: their lists, evaluations, trainings, and model versions that nobody needs.
+
+    Example: recsys-spark prune --keep-nights 14 --config conf/mine.toml
+    """
+    settings = load_config(config)
+    from recsys_spark.cli.work import prune as work
+
+    work(settings, keep_nights, dry_run, vacuum)
+
+
+@app.command()
 def doctor() -> None:
     """Check this machine: Java, Python, packages, memory, disk.
 

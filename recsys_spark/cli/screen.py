@@ -15,6 +15,7 @@ from rich.table import Table
 
 from recsys_spark.errors import InputError
 from recsys_spark.night import Night
+from recsys_spark.publish.prune import Leftovers
 from recsys_spark.publish.stage import LIVE, current
 from recsys_spark.tables.store import Store
 
@@ -59,6 +60,23 @@ def demo(night: Night, report: Path) -> None:
     user_list(night.store, user_id, 10)
     item_list(night.store, item_id, 10)
     places(night, report)
+
+
+def leftovers(found: Leftovers, dry_run: bool) -> None:
+    """What a prune keeps and removes."""
+    kept = ", ".join(f"{as_of:%Y-%m-%d %H:%M}Z" for as_of, _ in found.kept)
+    console.print(f"can still be returned to: {kept}")
+    if found.nothing:
+        console.print("nothing older is left")
+        return
+    table = Table("where", "what", title="would go" if dry_run else "gone")
+    for name, nights in found.slices.items():
+        table.add_row(f"live/{name}", f"lists of {len(nights)} nights")
+    for namespace in found.namespaces:
+        table.add_row(namespace, "evaluation and training (its metrics and runs stay)")
+    for model in found.models:
+        table.add_row(f"model {model.model_name}", f"version {model.version}, its vectors and artifacts")
+    console.print(table)
 
 
 def _figure(row: Any) -> str:

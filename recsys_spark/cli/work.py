@@ -20,6 +20,7 @@ from recsys_spark.demo_data import ml100k_folder
 from recsys_spark.night import Night, closing_night
 from recsys_spark.order import run_night, run_step
 from recsys_spark.publish import stage as publish
+from recsys_spark.publish.prune import keep_newest
 from recsys_spark.recommend.sql import current_sql, lists_for_everyone_sql
 from recsys_spark.registry import CHAMPION, Registry
 from recsys_spark.session import build_session
@@ -84,6 +85,12 @@ def rollback(config: Config) -> None:
     with _session(config) as spark:
         night = return_to(config, Store(spark, config.warehouse))
         print(f"readers see the night of {config.as_of.isoformat()}, run {night['run_id']}")
+
+
+def prune(config: Config, keep_nights: int, dry_run: bool, free_files: bool) -> None:
+    """Remove what old nights left, or only find it, and say what it is."""
+    with _session(config) as spark:
+        screen.leftovers(keep_newest(config, spark, keep_nights, dry_run, free_files), dry_run)
 
 
 def return_to(config: Config, store: Store) -> dict[str, Any]:

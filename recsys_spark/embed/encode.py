@@ -22,7 +22,8 @@ from recsys_spark.embed.arrow import padded_lists, vector_column, vectors_of
 from recsys_spark.embed.shipping import Place, ship, worker_model
 from recsys_spark.embed.text_vectors import cached_vectors
 from recsys_spark.encoder.attributes import CATEGORY, values_of
-from recsys_spark.encoder.package import Description, PackagedModel, read_description
+from recsys_spark.encoder.package import Description, read_description
+from recsys_spark.encoder.packaged_model import PackagedModel
 from recsys_spark.encoder.text_source import Dtype, resolve_dtype, text_model_key
 from recsys_spark.errors import ConfigError
 from recsys_spark.tables.local import local_frame

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
-from recsys_spark.encoder.package import PackagedModel, load_model
+from recsys_spark.encoder.packaged_model import PackagedModel, load_model
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.encoder.text_source import Dtype
 from recsys_spark.threads import one_thread

@@ -12,7 +12,7 @@ import pandas as pd
 
 from recsys_spark.config.moments import Part, moment_of
 from recsys_spark.encoder.attributes import values_of
-from recsys_spark.encoder.package import PackagedModel, load_model
+from recsys_spark.encoder.packaged_model import PackagedModel, load_model
 from recsys_spark.errors import InputError
 
 BATCH = 512

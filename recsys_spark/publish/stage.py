@@ -38,7 +38,7 @@ def run(config: Config, context: Context, model_version: int | None, reason: str
     if now is not None and (now["run_id"], now["versions"], now["model_version"]) == (context.run_id, versions, model_version):
         log.info("publish: nothing to do", run_id=context.run_id)
         return None
-    return _point(store, context.as_of, context.run_id, model_version, versions, "publish", reason)
+    return point(store, context.as_of, context.run_id, model_version, versions, "publish", reason)
 
 
 def rollback(store: Store, to: datetime) -> dict[str, Any]:
@@ -54,14 +54,15 @@ def rollback(store: Store, to: datetime) -> dict[str, Any]:
         raise MissingTableError(f"rollback to {to.isoformat()}", "no such night was published", f"one of: {known}")
     reason = f"rolled back to the night of {to.isoformat()}"
     versions = dict(chosen["versions"])
-    _point(store, to, chosen["run_id"], chosen["model_version"], versions, "rollback", reason)
+    point(store, to, chosen["run_id"], chosen["model_version"], versions, "rollback", reason)
     found: dict[str, Any] = chosen.asDict()
     return found
 
 
-def _point(
+def point(
     store: Store, as_of: datetime, run_id: str, model_version: int | None, versions: dict[str, int], action: str, reason: str
 ) -> int:
+    """Add a row to ``published``; the newest is where readers look. Returns its commit's version."""
     now = current(store)
     sequence = 0 if now is None else int(now["sequence"]) + 1
     row = (sequence, as_of, run_id, model_version, versions, action, reason, datetime.now(UTC))

@@ -133,6 +133,23 @@ def _record(store: Store, namespace: str, as_of: datetime, plan: StagePlan, comm
         store.runs_seen[namespace] = (version, [*before, dict(zip(schema.names, _as_read(row), strict=True))])
 
 
+def restate(store: Store, namespace: str, before: Mapping[str, str]) -> None:
+    """After rows that nobody needs were removed: the newest run of each stage whose outputs stood ``before`` (table -> content)
+    is recorded with what they hold now, so that a rerun finds it done."""
+    rows = run_rows(store, namespace)
+    for stage in sorted({row["stage"] for row in rows}):
+        row = find_run(store, namespace, stage) or {}
+        outputs = row.get("outputs") or {}
+        if not set(outputs) & set(before) or any(outputs[name] != before[name] for name in set(outputs) & set(before)):
+            continue
+        held = {name: store.content(name, namespace) for name in outputs}
+        if held != outputs:
+            again = {**row, "outputs": held, "finished_at": datetime.now(UTC)}
+            schema, commit = contract("runs").schema, Commit(row["run_id"], "prune", row["fingerprint"])
+            values = tuple(again[name] for name in schema.names)
+            store.append("runs", namespace, local_frame(store.spark, [values], schema), commit)
+
+
 def _as_read(row: tuple[Any, ...]) -> list[Any]:
     """Values as Spark gives them back: instants without a zone, in UTC."""
     return [v.astimezone(UTC).replace(tzinfo=None) if isinstance(v, datetime) else v for v in row]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys_spark.encoder.package import load_model
+from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.errors import TrainingError
 from recsys_spark.training.job import TrainJob
 from recsys_spark.training.launcher import collect_errors, launch

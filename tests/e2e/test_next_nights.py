@@ -13,6 +13,7 @@ from recsys_spark.config import parse_config
 from recsys_spark.night import Night
 from recsys_spark.order import run_night
 from recsys_spark.publish import stage as publish
+from recsys_spark.publish.prune import keep_newest
 from recsys_spark.registry import CHAMPION, Registry
 from recsys_spark.tables.runs import run_rows
 from recsys_spark.tables.store import Store
@@ -64,3 +65,9 @@ def test_later_events_change_nothing_and_the_next_night_meets_a_champion(spark: 
     holder = registry.holder(config.model_name, CHAMPION)
     assert holder is not None
     assert holder.version == back["model_version"]
+
+    publish.rollback(store, config.as_of)
+    found = keep_newest(config, spark, 1, dry_run=False, free_files=False)
+    assert (found.kept[0][1], found.namespaces, found.models) == (night.run_id, (done.night.eval_namespace,), ())
+    assert {r["run_id"] for r in store.read("recommendations", "live").select("run_id").distinct().collect()} == {night.run_id}
+    assert {table for table, n in versions(store) if n.startswith(done.night.eval_namespace)} == {"metrics", "runs"}

@@ -21,7 +21,8 @@ from recsys_spark.embed import stage
 from recsys_spark.embed.encode import item_vectors, user_vectors
 from recsys_spark.embed.text_vectors import ensure_text_vectors, text_vectors
 from recsys_spark.encoder.model import Encoder
-from recsys_spark.encoder.package import load_model, save_model
+from recsys_spark.encoder.package import save_model
+from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.encoder.text_source import text_model_key
 from recsys_spark.registry import ModelVersion

@@ -13,7 +13,8 @@ from recsys_spark.config import Config, parse_config
 from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.context import Context
 from recsys_spark.encoder.model import Encoder
-from recsys_spark.encoder.package import load_model, save_model
+from recsys_spark.encoder.package import save_model
+from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.errors import MissingTableError
 from recsys_spark.mine import stage

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
-from recsys_spark.encoder.package import load_model
+from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.errors import MissingTableError
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.store import Commit, Store

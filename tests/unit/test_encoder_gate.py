@@ -13,7 +13,8 @@ from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.attributes import attribute_rows, dictionary, values_of
 from recsys_spark.encoder.item_tower import ItemTower
 from recsys_spark.encoder.model import Encoder
-from recsys_spark.encoder.package import load_model, save_model
+from recsys_spark.encoder.package import save_model
+from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.encoder.pyfunc_model import EncoderModel
 from recsys_spark.encoder.text_encoder import TextEncoder
 

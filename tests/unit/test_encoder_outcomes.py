@@ -14,7 +14,8 @@ from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.outcome_calibration import calibrate_outcomes, fit_platt
 from recsys_spark.encoder.outcome_head import OutcomeHead
-from recsys_spark.encoder.package import load_model, save_model
+from recsys_spark.encoder.package import save_model
+from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.register.stage import _probabilities
 

@@ -11,7 +11,8 @@ import torch
 
 from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.model import Encoder
-from recsys_spark.encoder.package import load_model, model_identity, read_description, save_fusion, save_model
+from recsys_spark.encoder.package import model_identity, read_description, save_fusion, save_model
+from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.errors import RegistryError
 

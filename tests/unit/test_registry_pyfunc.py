@@ -17,7 +17,8 @@ from packaging.utils import canonicalize_name
 
 from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.model import Encoder
-from recsys_spark.encoder.package import load_model, save_model
+from recsys_spark.encoder.package import save_model
+from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.registry import Registry
 

@@ -12,7 +12,8 @@ import torch
 
 from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.model import Encoder
-from recsys_spark.encoder.package import FORMAT, load_model, model_identity, save_model
+from recsys_spark.encoder.package import FORMAT, model_identity, save_model
+from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.errors import RegistryError
 from recsys_spark.registry import ModelVersion, Registry

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from recsys_spark.config.augment import AugmentSettings
-from recsys_spark.encoder.package import load_model
+from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.training import loop
 from recsys_spark.training.catalogue import load_catalogue, save_catalogue
 from recsys_spark.training.distributed import process_group

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.encoder.model import Encoder
-from recsys_spark.encoder.package import load_model
+from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.errors import InputError, TrainingError
 from recsys_spark.training.augment import History
 from recsys_spark.training.batch import Batch, Outcomes

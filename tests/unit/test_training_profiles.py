@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.encoder.model import Encoder
-from recsys_spark.encoder.package import load_model, read_description
+from recsys_spark.encoder.package import read_description
+from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.errors import ConfigError, TrainingError
 from recsys_spark.training.batch import Batch, ProfileRows
 from recsys_spark.training.catalogue import PAD, Catalogue
