@@ -1,4 +1,4 @@
-"""Model versions in MLflow: logged once, resolved by alias or number, downloaded; nothing else here imports mlflow."""
+"""Model versions in MLflow: logged once, resolved by alias or number, downloaded, deleted."""
 
 from __future__ import annotations
 
@@ -9,22 +9,17 @@ import os
 import re
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from recsys_spark.encoder.pyfunc_folder import MODEL_ARTIFACT, save_pyfunc
 from recsys_spark.errors import RegistryError
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-PACKAGE = Path(__file__).resolve().parent
-SHIPPED = ("__init__.py", "errors.py", "config", "encoder")  # all that the model file imports of this project
-REQUIREMENTS = ("mlflow", "torch", "transformers", "numpy", "pydantic", "safetensors", "tokenizers")
-MODEL_ARTIFACT = "model"
 FINGERPRINT, REPLACED, CHAMPION = "fingerprint", "replaced", "champion"
 _MAX_PARAM_CHARS = 500
 _BATCH = 900  # MLflow takes at most 1,000 metrics a call
@@ -73,7 +68,7 @@ class Registry:
             return known.version
         run_id = self.log_training(f"{model_name} {tags.get('run_id', '')}".strip(), params, metrics, tags)
         with tempfile.TemporaryDirectory() as scratch:
-            saved = _save_pyfunc(model_dir, Path(scratch))
+            saved = save_pyfunc(model_dir, Path(scratch))
             self._client.log_artifacts(run_id, str(saved), MODEL_ARTIFACT)
         source = f"{self._client.get_run(run_id).info.artifact_uri}/{MODEL_ARTIFACT}"
         with contextlib.suppress(self._error):  # it is there from the second version on
@@ -282,39 +277,3 @@ def _first_start(tracking_uri: str) -> Iterator[None]:
     with file.with_name(f"{file.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _requirements() -> list[str]:
-    found = []
-    for name in REQUIREMENTS:
-        with contextlib.suppress(PackageNotFoundError):
-            found.append(f"{name}=={version(name).split('+')[0]}")
-    return found
-
-
-def _save_pyfunc(model_dir: Path, scratch: Path) -> Path:
-    """A pyfunc folder with the model, and with the few source files it needs: it loads where this project is absent."""
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ParamSchema, ParamSpec
-
-    code = scratch / "code" / PACKAGE.name
-    code.mkdir(parents=True)
-    for name in SHIPPED:
-        source = PACKAGE / name
-        if source.is_dir():
-            shutil.copytree(source, code / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(source, code / name)
-    saved = scratch / "saved"
-    with warnings.catch_warnings():  # it asks for type hints and an example, which two kinds of input cannot have
-        warnings.simplefilter("ignore")
-        mlflow.pyfunc.save_model(
-            str(saved),
-            python_model=str(PACKAGE / "encoder" / "pyfunc_model.py"),
-            artifacts={MODEL_ARTIFACT: str(model_dir)},
-            code_paths=[str(code)],
-            pip_requirements=_requirements(),
-            signature=ModelSignature(params=ParamSchema([ParamSpec("tower", "string", "item")])),
-        )
-    return saved
