@@ -56,6 +56,7 @@ def collect(live: Context, eval_namespace: str, gate: GateDecision | None = None
         training={k: v for k, v in training.items() if not isinstance(v, dict | list)},
         **curves,
         probabilities=_probabilities(training),
+        profile=training.get("profile") or {},
         metrics=_metrics(store, eval_namespace),
         item_events=events,
         item_places=places,

@@ -129,6 +129,7 @@ def full_data() -> ReportData:
             ProbabilityRow("outcome of an event", "base rate for all", 0.5312, 0.0, 4_321),
             ProbabilityRow("outcome of an event", "calibrated", 0.4107, 0.0123, 4_321),
         ],
+        profile={"users": 94, "k": 10, "recall": 0.1234, "recall_as_item": 0.0512, "recall_popular": 0.0987},
         metrics=_metrics(),
         item_events=events,
         item_places=[900 / (1 + n) ** 0.6 for n in range(50)],
@@ -225,6 +226,13 @@ def test_probabilities_are_judged_beside_the_base_rate(page: str) -> None:
     text = " ".join(" ".join(_parsed(page).text).split())
     assert "outcome of an event base rate for all 0.5312 0.0000 4 321 outcome of an event calibrated 0.4107 0.0123 4 321" in text
     assert "Probabilities" not in render(EMPTY)
+
+
+def test_the_profile_tower_is_judged_beside_no_tower_and_popularity(page: str) -> None:
+    text = " ".join(" ".join(_parsed(page).text).split())
+    assert "Of 94 users whose profile text was not learned from, the items they met are found with recall@10" in text
+    assert "0.1234 by the profile tower, 0.0512 by their text taken for an item's, 0.0987 by popularity." in text
+    assert "Users with only a text" not in render(EMPTY)
 
 
 def test_an_empty_night_renders_every_section() -> None:
