@@ -34,7 +34,7 @@ from recsys_spark.training.teacher import Seen
 from recsys_spark.training.texts import text_vectors
 from recsys_spark.training.views import view_loss
 
-_MAX_SCORES = 1 << 24  # scores held at once by the user-item loss
+_MAX_SCORES = 1 << 25  # scores held at once by the user-item loss; of more, all are made twice
 USER_ITEM, ITEM_ITEM, EXPLICIT, VIEWS = TASKS = ("user_item", "item_item", "explicit", "views")
 OUTCOME, PROFILE = "outcome", "profile"  # tasks of encoders with an outcome head, and with a profile tower
 TOLD = (USER_ITEM, ITEM_ITEM, EXPLICIT, OUTCOME, PROFILE)  # whose losses go into the figures of a step

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recsys_spark.encoder.losses import full_softmax, info_nce, known_positive_mask
+from recsys_spark.encoder.losses.comparison import Comparison
+from recsys_spark.encoder.losses.softmax import softmax
 
 
 def plain(anchors: Tensor, candidates: Tensor, target: Tensor, tau: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
@@ -89,3 +91,19 @@ def test_mask_excludes_duplicates_the_anchor_and_known_positives_but_never_the_t
         [False, True, False, False, False, False, False],  # known 6; its target 8 stays
     ]
     assert known_positive_mask(torch.tensor([-1]), candidates, torch.tensor([1])).sum() == 0
+
+
+def test_the_gradient_made_in_place_is_cross_entropys_and_going_back_twice_is_an_error() -> None:
+    torch.manual_seed(0)
+    anchors, candidates = torch.randn(7, 4, dtype=torch.float64, requires_grad=True), torch.randn(9, 4, dtype=torch.float64)
+    target, slope = torch.randint(9, (7,)), torch.rand(7, dtype=torch.float64)
+    mask = torch.rand(7, 9) < 0.3
+    losses = softmax(Comparison(anchors, candidates, target, 0.3, mask=mask))
+    excluded = mask.scatter(1, target[:, None], False)
+    plain = F.cross_entropy((anchors @ candidates.T / 0.3).masked_fill(excluded, float("-inf")), target, reduction="none")
+    torch.testing.assert_close(losses, plain)
+    (expected,) = torch.autograd.grad(plain, anchors, slope)
+    (found,) = torch.autograd.grad(losses, anchors, slope, retain_graph=True)
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(losses, anchors, slope)

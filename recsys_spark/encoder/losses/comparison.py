@@ -50,6 +50,8 @@ class Comparison:
 
     def logits(self) -> Tensor:
         """``similarity / tau``, [B, C]."""
+        if self.similarity == "dot":  # B x D divisions in place of B x C
+            return replace(self, anchors=self.anchors / self.temperature).similarities()
         return self.similarities() / self.temperature
 
     def of_target(self, scores_BC: Tensor) -> Tensor:
