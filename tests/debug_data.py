@@ -30,6 +30,7 @@ QUICK = {
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.databricks.delta.stats.collect": "false",  # per row and column, interpreted; and nothing here is worth skipping
     "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",  # else a vacuum has 10,000 tasks
     "spark.sql.lightweightPlanChangeValidation": "false",  # a check of Spark by itself, after each of its rules
 }
 
