@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,8 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.code_version import code_version
-from recsys_spark.collaborative import stage as collaborative
 from recsys_spark.config import Config
-from recsys_spark.config.augment import AugmentSettings
-from recsys_spark.config.base import Settings
-from recsys_spark.config.learning import EncoderSettings, TrainSettings
-from recsys_spark.config.signals import PairsSettings
 from recsys_spark.context import Context
-from recsys_spark.cooccurrence import stage as cooccurrence
 from recsys_spark.embed import stage as embed
 from recsys_spark.embed.text_vectors import text_vectors
 from recsys_spark.errors import MissingTableError
@@ -31,8 +24,6 @@ from recsys_spark.evaluate.gate import GateDecision
 from recsys_spark.evaluate.split import cutoff_for
 from recsys_spark.ingest import stage as ingest
 from recsys_spark.log import get_logger
-from recsys_spark.mine import stage as mine
-from recsys_spark.pairs import stage as pairs
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend import stage as recommend
 from recsys_spark.recommend.fusion import Fusion
@@ -41,6 +32,7 @@ from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.register import stage as register
 from recsys_spark.registry import CHAMPION, REPLACED, ModelVersion, Registry
 from recsys_spark.report import stage as report
+from recsys_spark.steps import counted, may_be_compared, paired, stand_in
 from recsys_spark.tables.runs import StageReport, find_run
 from recsys_spark.tables.store import Store
 from recsys_spark.tables.visible import InstantCutoff
@@ -135,21 +127,10 @@ class Night:
         return ingest.run(self.config, self._context("live", f"ingest-{self.config.as_of:%Y%m%dT%H%M%S}"))
 
     def cooccurrence(self, namespace: str) -> StageReport:
-        return _counted(self.config, self.context(namespace))
+        return counted(self.config, self.context(namespace))
 
     def pairs(self, namespace: str = "eval") -> StageReport:
-        return self._pairs(self.config, self.evaluation)
-
-    def _pairs(self, config: Config, context: Context) -> StageReport:
-        """Pairs and negatives. Mined ones need an encoder: one is trained before, without them, in a namespace of its own."""
-        negatives = config.pairs.negatives
-        if negatives.mined_last:
-            without = config.pairs.model_copy(update={"negatives": negatives.model_copy(update={"mined_last": 0})})
-            plain, scout = config.model_copy(update={"pairs": without}), replace(context, namespace=f"{context.namespace}/scout")
-            (_counted if config.train.ease_teaches else cooccurrence.run)(plain, scout)
-            pairs.run(plain, scout)
-            mine.run(config, context, Path(train.run(plain, scout, text_vectors).facts["model_dir"]))
-        return pairs.run(config, context)
+        return paired(self.config, self.evaluation)
 
     def train(self, namespace: str = "eval") -> StageReport:
         trained = train.run(self.config, self.evaluation, text_vectors)
@@ -278,39 +259,11 @@ class Night:
         """
         context, model_dir = self._nested(CHAMPION), self._model_dir(champion)
         fusion, new_items = self._fusion(champion)
-        _counted(self.config, context)
-        if not self._may_be_compared(champion):
-            champion, model_dir = self._stand_in(champion, context, model_dir)
+        counted(self.config, context)
+        if not may_be_compared(champion, self.evaluation):
+            champion, model_dir = stand_in(champion, model_dir, context)
         embed.run(context.config, context, champion, model_dir)
         recommend.run(self.config, context, _ref(champion), fusion, targets=targets, neighbours=False, new_items=new_items)
-
-    def _may_be_compared(self, champion: ModelVersion) -> bool:
-        seen_until = datetime.fromisoformat(champion.tags["trained_until"])
-        same_split = champion.tags.get("split") == self.config.evaluate.split
-        return same_split and seen_until <= register.trained_until(self.evaluation)
-
-    def _stand_in(self, champion: ModelVersion, context: Context, model_dir: Path) -> tuple[ModelVersion, Path]:
-        recipe = json.loads((model_dir / "recipe.json").read_text())["config"]
-        log.info("the champion has seen this holdout: its recipe is trained to the cutoff", version=champion.version)
-        parts: dict[str, type[Settings]] = {
-            "pairs": PairsSettings,
-            "encoder": EncoderSettings,
-            "train": TrainSettings,
-            "augment": AugmentSettings,
-        }
-        update = {name: kind.model_validate(recipe.get(name, {})) for name, kind in parts.items()}
-        config = self.config.model_copy(update=update)
-        self._pairs(config, context)
-        trained = train.run(config, context, text_vectors)
-        stand_in = replace(champion, model_name=f"{champion.model_name}-stand-in")
-        return stand_in, Path(trained.facts["model_dir"])
-
-
-def _counted(config: Config, context: Context) -> StageReport:
-    """Co-occurrence, and beside it the partners in closed form."""
-    done = cooccurrence.run(config, context)
-    collaborative.run(config, context)
-    return done
 
 
 def _ref(model: ModelVersion | None) -> ModelRef | None:
