@@ -39,7 +39,7 @@ def run(config: Config, context: Context) -> StageReport:
     """
     _check(config)
     settings = {"pairs": config.pairs.model_dump(mode="json"), "seed": config.seed}
-    settings["moments"] = [part.name for part in config.encoder.moments]
+    settings["moments"] = [[part.name, part.size] for part in config.encoder.moments]  # a key may be a query or a category
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
         written = [*_write_pairs(config, context, commit), *_write_sequences(config, context, commit)]
