@@ -84,7 +84,8 @@ def test_ease_teaches_users_only_and_only_where_it_is_asked_to() -> None:
     assert by_ease(BATCH).user_item.item() != pytest.approx(by_text(BATCH).user_item.item(), abs=1e-3)
     assert by_ease(BATCH).item_item.item() == by_text(BATCH).item_item.item() == plain(BATCH).item_item.item()
     pairs_too = {"pair_loss": "distillation"}
-    assert taught_step(**pairs_too)(BATCH).item_item.item() == make_step(**(pairs_too | TAUGHT))(replace_users()).item_item.item()
+    alone = make_step(**(pairs_too | TAUGHT))(replace_users()).item_item
+    torch.testing.assert_close(taught_step(**pairs_too)(BATCH).item_item, alone)
     assert TrainSettings().teacher == "text"
     assert not TrainSettings(teacher="ease").ease_teaches
     assert TrainSettings(**TAUGHT).ease_teaches
