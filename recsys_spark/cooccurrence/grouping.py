@@ -5,8 +5,9 @@ Legend: E entries (item occurrences), B baskets. All functions are pure and inde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ Floats = NDArray[np.float64]
 Sides = NDArray[np.int8]
 Signs = NDArray[np.int8]
 
+BUCKET_ROWS = 131_072  # of many rows so many are sorted at a time: they stay in a core's cache
 ANCHOR, TARGET = 1, 2  # of a pair (a, b) the anchor is a
 
 
@@ -128,6 +130,25 @@ def group_rows(rows: Rows, occurrences: bool) -> Baskets:
         rows: what the counts need of each event.
         occurrences: keep every distinct (item, time) of a basket, not just the latest time of each item.
     """
+    if len(rows.keys) < 2 * BUCKET_ROWS:
+        return _grouped(rows, occurrences)
+    return join_baskets([_grouped(part, occurrences) for part in _by_ranges_of_keys(rows)])
+
+
+def _by_ranges_of_keys(rows: Rows) -> Iterator[Rows]:
+    """Rows in ranges of keys, ascending, of some ``BUCKET_ROWS`` rows where keys are spread evenly, as hashes are."""
+    low, high = int(rows.keys.min()), int(rows.keys.max())
+    most = min(len(rows.keys) // BUCKET_ROWS, 1 << 14)
+    shift = max(0, (high - low).bit_length() - most.bit_length())
+    distance = rows.keys.astype(np.uint64) - np.uint64(low & (1 << 64) - 1)  # modulo 2^64: no difference overflows
+    bucket = (distance >> np.uint64(shift)).astype(np.int16)
+    order = np.argsort(bucket, kind="stable")  # of 16-bit numbers: a radix sort
+    ordered, bounds = rows.take(order), np.append(np.flatnonzero(changes(bucket[order])), len(order))
+    for first, last in pairwise(bounds.tolist()):
+        yield Rows(**{name: column[first:last] for name, column in ordered.columns().items()})
+
+
+def _grouped(rows: Rows, occurrences: bool) -> Baskets:
     order = np.argsort(rows.keys)
     ordered = rows.keys[order]
     is_new = changes(ordered)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys_spark.cooccurrence import grouping
 from recsys_spark.cooccurrence import occurrences as written
 from recsys_spark.cooccurrence.grouping import Baskets, Rows, cut_baskets, group_rows, mix, touching
 from recsys_spark.cooccurrence.kernels import best, pair_counts
@@ -35,6 +36,27 @@ def flat(found: list[PairCounts]) -> dict[tuple[int, int], int]:
     entries = [((int(a), int(b)), int(n)) for p in found for a, b, n in zip(p.item_a, p.item_b, p.both, strict=True)]
     assert len(entries) == len(dict(entries)), "a pair was counted in two places"
     return dict(entries)
+
+
+wide_keys = st.one_of(st.integers(-3, 3), st.integers(-(2**63), 2**63 - 1))
+
+
+@given(
+    st.lists(st.tuples(wide_keys, st.integers(0, 9), st.integers(0, 40)), min_size=1, max_size=60),
+    st.integers(1, 7),
+    st.booleans(),
+)
+def test_rows_sorted_in_buckets_give_the_baskets_of_all_rows(rows: list[Row], bucket_rows: int, occurrences: bool) -> None:
+    keys, items, times = (np.array([row[i] for row in rows], dtype=np.int64) for i in range(3))
+    columns = {"weights": times / 7, "sides": (times % 3 + 1).astype(np.int8), "owners": keys // 2}
+    for more in ({}, {"owners": keys // 2}, {"times": times, **columns}):
+        given_rows = Rows(keys, items.astype(np.int32), **more)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(grouping, "BUCKET_ROWS", bucket_rows)
+            found = group_rows(given_rows, occurrences)
+        expected = group_rows(given_rows, occurrences)
+        for name in ("starts", "items", "times", "weights", "sides", "keys", "owners"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
 
 
 @given(row_lists, st.integers(1, 4), st.integers(1, 3))
