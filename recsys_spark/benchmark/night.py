@@ -74,6 +74,10 @@ class BenchmarkNight(Night):
         fusion, new_items = super()._fusion(model)
         return self._given or fusion, new_items
 
+    def _opponent(self, challenger: ModelVersion | None) -> ModelVersion | None:
+        """None: each seed is judged by itself. The model of the seed before would be trained once more, as its stand-in."""
+        return None
+
     def _baselines(self, targets: DataFrame) -> None:
         """Each with the memory of the past that suits it best on validation: no rival is made weaker than it is."""
         decays = self._fusion(self._model("eval"))[0].decays

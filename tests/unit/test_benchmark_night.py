@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from recsys_spark.benchmark.night import NO_PLACES, BenchmarkNight
 from recsys_spark.config import parse_config
+from recsys_spark.registry import ModelVersion
 from recsys_spark.tables.store import Store
 from tests.debug_data import debug_config
 
 NO_SESSION: Any = None
+
+
+def test_no_seed_meets_the_model_of_the_seed_before(tmp_path: Path) -> None:
+    night = BenchmarkNight(parse_config(debug_config(tmp_path, tmp_path / "w")), NO_SESSION, "benchmark/x", lambda frame: frame)
+    champion = ModelVersion("debug", 1, {"trained_until": "2024-01-01T00:00:00+00:00"}, ("champion",))
+    night.registry = SimpleNamespace(holder=lambda name, alias: champion)  # type: ignore[misc, assignment]
+    assert night._opponent(ModelVersion("debug", 2)) is None
 
 
 @pytest.mark.parametrize("places", [False, True])
