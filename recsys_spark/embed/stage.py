@@ -14,6 +14,7 @@ from recsys_spark.config import Config
 from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.context import Context
 from recsys_spark.embed.encode import (
+    dtype_of,
     encode_items,
     encode_users,
     frozen_key,
@@ -24,7 +25,6 @@ from recsys_spark.embed.encode import (
 from recsys_spark.embed.profiles import encode_profiles, profile_rows
 from recsys_spark.embed.text_vectors import ensure_text_vectors
 from recsys_spark.encoder.package import model_identity, read_description
-from recsys_spark.encoder.text_source import resolve_dtype
 from recsys_spark.histories import histories
 from recsys_spark.registry import ModelVersion
 from recsys_spark.tables.runs import StagePlan, StageReport
@@ -46,7 +46,7 @@ def run(config: Config, context: Context, model: ModelVersion, model_dir: Path) 
         "model_name": model.model_name,
         "model_version": model.version,
         "model": model_identity(model_dir),
-        "dtype": resolve_dtype(description.settings.dtype),
+        "dtype": dtype_of(description),
         "profile_users": config.embed.profile_users,
     }
     inputs = {"items": context.items_content(), "history": context.events_content("history")}

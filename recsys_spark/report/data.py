@@ -121,9 +121,7 @@ class ReportData:
     loss_curve: Curve = field(default_factory=list)
     recall_curve: Curve = field(default_factory=list)
     probabilities: list[ProbabilityRow] = field(default_factory=list)
-    profile: dict[str, Any] = field(
-        default_factory=dict
-    )  # of the profile tower: recall, recall_as_item, recall_popular, k, users
+    profile: dict[str, Any] = field(default_factory=dict)  # of the profile tower: recall, recall_as_item, ..., k, users
     metrics: list[Metric] = field(default_factory=list)
     item_events: list[float] = field(default_factory=list)  # per group of items, most popular first: events of the group
     item_places: list[float] = field(default_factory=list)  # and how often its items are recommended

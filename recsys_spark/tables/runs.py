@@ -140,7 +140,8 @@ def restate(store: Store, namespace: str, before: Mapping[str, str]) -> None:
     for stage in sorted({row["stage"] for row in rows}):
         row = find_run(store, namespace, stage) or {}
         outputs = row.get("outputs") or {}
-        if not set(outputs) & set(before) or any(outputs[name] != before[name] for name in set(outputs) & set(before)):
+        changed = outputs.keys() & before.keys()
+        if not changed or any(outputs[name] != before[name] for name in changed):
             continue
         held = {name: store.content(name, namespace) for name in outputs}
         if held != outputs:

@@ -30,18 +30,13 @@ def write_profiles(config: Config, context: Context, folder: Path, text_vectors:
     met = context.read("training_sequences").groupBy("user_idx").agg(F.max_by("items", "num_items").alias("items"))
     users = described.join(met, "user_idx").orderBy(order, "user_idx").limit(config.train.max_profiles).persist()
     try:
-        texts = users.select(
-            F.col("user_idx").alias("item_idx"),
-            F.sha2("profile_text", 256).alias("input_sha"),
-            F.col("profile_text").alias("text"),
-            F.lit(True).alias("has_text"),
-        )
+        texts = users.select(F.col("user_idx").alias("item_idx"), F.col("profile_text").alias("text"))
         found = users.select("user_idx", "items", order.alias("place")).toPandas().sort_values(["place", "user_idx"])
         user_idx = found["user_idx"].to_numpy(np.int32)
         if len(user_idx) == 0:
             raise InputError("users", "nobody with a profile text and an event", "some", "set train.profile_share = 0")
         ascending = np.sort(user_idx)
-        vectors = collect_vectors(text_vectors(context, texts), ascending)[np.searchsorted(ascending, user_idx)]
+        vectors = _vectors_of(context, texts, ascending, text_vectors)[np.searchsorted(ascending, user_idx)]
     finally:
         users.unpersist()
     save_profiles(folder, vectors, np.stack(found["items"].tolist()).astype(np.int32))
@@ -61,15 +56,23 @@ def write_queries(config: Config, context: Context, folder: Path, text_vectors: 
     often = counted.groupBy("item_idx").agg(F.max(F.struct("num_events", "text")).alias("best"))
     most = often.orderBy(F.desc("best"), "item_idx").limit(config.encoder.max_queries).select("item_idx", "best.text").persist()
     try:
-        sha, has_text = F.sha2("text", 256).alias("input_sha"), (F.length(F.trim("text")) > 0).alias("has_text")
         hashes = np.sort(most.select("item_idx").toPandas()["item_idx"].to_numpy(np.int64))
         if len(hashes) == 0:
             do = "list the column in ingest.events.context, or leave encoder.query_key out"
             raise InputError("events", f"no event with '{key}' in its context", "some", do)
-        vectors = collect_vectors(text_vectors(context, most.select("item_idx", sha, "text", has_text)), hashes)
+        vectors = _vectors_of(context, most, hashes, text_vectors)
     finally:
         most.unpersist()
     save_queries(folder, hashes, vectors)
+
+
+def _vectors_of(
+    context: Context, texts: DataFrame, item_idx: NDArray[np.integer[Any]], text_vectors: TextVectors
+) -> NDArray[np.float32]:
+    """Vectors of texts that are no item's: rows ``(item_idx, text)``, named by a hash of the text alone."""
+    has_text = (F.length(F.trim("text")) > 0).alias("has_text")
+    named = texts.select("item_idx", F.sha2("text", 256).alias("input_sha"), "text", has_text)
+    return collect_vectors(text_vectors(context, named), item_idx)
 
 
 def collect_vectors(frame: DataFrame, item_idx: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
