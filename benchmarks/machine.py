@@ -33,7 +33,10 @@ def num_cores() -> int:
 
 def machine() -> dict[str, Any]:
     """What tells one machine's figures from another's."""
-    return {"cpus": num_cores(), "processor": _processor(), "memory_gib": _memory_gib(), "system": platform.system()}
+    import torch  # late: most rows' processes start before they need it
+
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {"cpus": num_cores(), "processor": _processor(), "memory_gib": _memory_gib(), "system": platform.system(), **gpu}
 
 
 def _processor() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -49,6 +50,20 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Need:
+    """Something that not every machine or run has: what it is called, whether it is there, and how to get it."""
+
+    name: str
+    is_there: Callable[[], bool]
+    do: str
+
+
+def setting(name: str) -> Need:
+    """An environment variable that must be set."""
+    return Need(name, lambda: name in os.environ, f"run it as {name}=... make bench ROW=...")
+
+
+@dataclass(frozen=True)
 class Row:
     """One row.
 
@@ -59,7 +74,7 @@ class Row:
         required, aim: of the ratio; None: no such bound.
         run: makes the data, runs both sides, checks and times them.
         at_most: the ratio must not be above the bounds; otherwise not below.
-        needs: an environment variable without which the row cannot run.
+        needs: what must be there for the row to run; a whole run goes on without it.
     """
 
     name: str
@@ -69,7 +84,7 @@ class Row:
     aim: float | None
     run: Callable[[Scale], Figures]
     at_most: bool = False
-    needs: str | None = None
+    needs: Need | None = None
 
     def reaches(self, ratio: float | None, bound: float | None) -> bool | None:
         """Whether a ratio is on the right side of a bound; None without one of them."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.row import Row
+import torch
+
+from benchmarks.row import Need, Row, setting
 from benchmarks.speed import (
     approximate,
     cooccurrence,
@@ -17,6 +19,7 @@ from benchmarks.speed import (
 )
 from recsys_spark.encoder.text_source import resolve_dtype
 
+GPU = Need("GPU", torch.cuda.is_available, "run it on a machine with a GPU that CUDA sees")
 _BFLOAT16 = resolve_dtype("auto") == "bfloat16"  # computed in by the hardware
 
 ROWS = (
@@ -120,12 +123,21 @@ ROWS = (
         run=train_pairs.train_pairs,
     ),
     Row(
+        "train-pairs-gpu",
+        "the same with 512 pairs a step in bfloat16 on a GPU",
+        "MultipleNegativesRankingLoss of sentence-transformers",
+        required=1.0,
+        aim=1.2,
+        run=train_pairs.train_pairs_gpu,
+        needs=GPU,
+    ),
+    Row(
         "whole-pipeline",
         "seconds, peak memory and spill of a whole night on data of your own",
         "nothing",
         required=None,
         aim=None,
         run=pipeline.whole_pipeline,
-        needs="BENCH_DATA",
+        needs=setting("BENCH_DATA"),
     ),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -61,10 +60,8 @@ def run_row(row: Row, scale: Scale, results: Path | None) -> dict[str, Any]:
     Raises:
         ConfigError: what the row needs is not there.
     """
-    if row.needs is not None and row.needs not in os.environ:
-        raise ConfigError(
-            f"row '{row.name}'", f"{row.needs} is not set", "a folder", f"run it as {row.needs}=... make bench ROW=..."
-        )
+    if row.needs is not None and not row.needs.is_there():
+        raise ConfigError(f"row '{row.name}'", f"no {row.needs.name}", "what the row needs", row.needs.do)
     log.info("row starts", row=row.name, what=row.what, against=row.against, scale=scale.name)
     document = row.document(row.run(scale), scale)
     document |= {"code": code_version(), "machine": machine(), "versions": library_versions()}
@@ -86,8 +83,8 @@ def run_due(rows: Sequence[Row], results: Path, execute: Execute) -> list[str]:
     for row in rows:
         if not is_due(row, results):
             log.info("stands", row=row.name)
-        elif row.needs is not None and row.needs not in os.environ:
-            log.info("left out", row=row.name, needs=row.needs)
+        elif row.needs is not None and not row.needs.is_there():
+            log.info("left out", row=row.name, needs=row.needs.name)
         elif not execute(row):
             log.error("failed", row=row.name)
             failed.append(row.name)

