@@ -17,7 +17,7 @@ from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.training.catalogue import save_catalogue
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.job import TrainJob
-from recsys_spark.training.loop import StepFigures, Trainer
+from recsys_spark.training.trainer import StepFigures, Trainer
 
 NUM_ITEMS = 30
 LENGTH = 7  # items of a sequence: 6 of history and the target

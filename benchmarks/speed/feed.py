@@ -25,8 +25,8 @@ from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.training.catalogue import save_catalogue
 from recsys_spark.training.distributed import process_group
 from recsys_spark.training.job import TrainJob
-from recsys_spark.training.loop import Trainer
 from recsys_spark.training.run import threads as rank_threads
+from recsys_spark.training.trainer import Trainer
 
 _NUM_FILES = 24  # as the pairs stage writes by default
 _TEXT_DIM = 384  # of MiniLM

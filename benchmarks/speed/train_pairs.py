@@ -34,7 +34,7 @@ from recsys_spark.training.batch import Batch
 from recsys_spark.training.catalogue import save_catalogue
 from recsys_spark.training.distributed import process_group
 from recsys_spark.training.job import TrainJob
-from recsys_spark.training.loop import Trainer
+from recsys_spark.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from benchmarks.speed.rivals.train_minilm import Pairs, Rival

@@ -20,7 +20,8 @@ from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.training import texts
 from recsys_spark.training.distributed import process_group
 from recsys_spark.training.job import TrainJob
-from recsys_spark.training.loop import Trainer, train
+from recsys_spark.training.loop import train
+from recsys_spark.training.trainer import Trainer
 from tests.training_fixture import run_ranks, steps, stopped_and_resumed, write_job
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that CUDA sees")

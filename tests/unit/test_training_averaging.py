@@ -14,7 +14,7 @@ from torch import nn
 from recsys_spark.training import checkpoint
 from recsys_spark.training.averaging import WeightAverage
 from recsys_spark.training.distributed import process_group
-from recsys_spark.training.loop import Trainer
+from recsys_spark.training.trainer import Trainer
 from tests.training_fixture import steps, stopped_and_resumed, write_job
 
 

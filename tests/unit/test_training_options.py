@@ -18,8 +18,9 @@ from recsys_spark.training import loop
 from recsys_spark.training.catalogue import load_catalogue, save_catalogue
 from recsys_spark.training.distributed import process_group
 from recsys_spark.training.job import TrainJob
-from recsys_spark.training.loop import Trainer, train
+from recsys_spark.training.loop import train
 from recsys_spark.training.metrics import read_metrics
+from recsys_spark.training.trainer import Trainer
 from tests.training_fixture import NUM_ITEMS, walks, write_files, write_job
 
 AUGMENT = {

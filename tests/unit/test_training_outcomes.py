@@ -22,9 +22,10 @@ from recsys_spark.training.batch import Batch, Outcomes
 from recsys_spark.training.catalogue import load_catalogue
 from recsys_spark.training.distributed import process_group
 from recsys_spark.training.job import TrainJob
-from recsys_spark.training.loop import Trainer, train
+from recsys_spark.training.loop import train
 from recsys_spark.training.metrics import read_metrics
 from recsys_spark.training.step import TrainStep
+from recsys_spark.training.trainer import Trainer
 from tests.training_fixture import NUM_ITEMS, steps, stopped_and_resumed, walks, write_files, write_job
 from tests.unit.test_training_step import ALONE, BATCH, TEMPERATURE, catalogue, make_step
 

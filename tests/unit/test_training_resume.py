@@ -13,7 +13,7 @@ from recsys_spark.config.losses import LossName
 from recsys_spark.errors import TrainingError
 from recsys_spark.training.distributed import process_group
 from recsys_spark.training.job import TrainJob
-from recsys_spark.training.loop import Trainer
+from recsys_spark.training.trainer import Trainer
 from tests.training_fixture import steps, stopped_and_resumed, walks, write_files, write_job
 
 OPTIONS = {

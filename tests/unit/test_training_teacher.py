@@ -16,9 +16,9 @@ from recsys_spark.errors import TrainingError
 from recsys_spark.training import step as step_module
 from recsys_spark.training.distributed import process_group
 from recsys_spark.training.job import check_losses
-from recsys_spark.training.loop import Trainer
 from recsys_spark.training.step import TrainStep
 from recsys_spark.training.teacher import EaseOpinion, Seen, load_weights, save_weights, weights_between
+from recsys_spark.training.trainer import Trainer
 from tests.training_fixture import NUM_ITEMS, write_job
 from tests.unit.test_training_step import BATCH, TEMPERATURE, WEIGHTS, make_step, plain_places
 

@@ -23,8 +23,8 @@ from recsys_spark.training.batches import Batches
 from recsys_spark.training.catalogue import Catalogue, load_catalogue
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.job import TrainJob
-from recsys_spark.training.loop import Trainer
 from recsys_spark.training.step import TrainStep
+from recsys_spark.training.trainer import Trainer
 from recsys_spark.training.views import view_loss
 from tests.training_fixture import write_job
 
