@@ -24,6 +24,7 @@ from recsys_spark.evaluate.gate import GateDecision
 from recsys_spark.evaluate.split import cutoff_for
 from recsys_spark.ingest import stage as ingest
 from recsys_spark.log import get_logger
+from recsys_spark.night_names import run_id_of
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend import stage as recommend
 from recsys_spark.recommend.fusion import Fusion
@@ -59,8 +60,7 @@ class Night:
         shown = live.shown_content("history")
         seen += [shown] if shown else []
         parts = [self.config.identity(), code_version(), *seen]
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
-        return f"{self.config.as_of:%Y%m%dT%H%M%S}-{digest}"
+        return run_id_of(self.config.as_of, hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest())
 
     @property
     def eval_namespace(self) -> str:

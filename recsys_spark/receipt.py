@@ -14,6 +14,7 @@ from recsys_spark.code_version import code_version
 from recsys_spark.config import Config
 from recsys_spark.config.ingest import Source
 from recsys_spark.files import write_json
+from recsys_spark.night_names import stamp
 
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _SQLITE = "sqlite:///"
@@ -61,7 +62,7 @@ def standing(config: Config) -> Receipt | None:
 
 
 def _path(config: Config) -> Path:
-    return config.work_dir / "receipts" / f"{config.as_of:%Y%m%dT%H%M%S}.json"
+    return config.work_dir / "receipts" / f"{stamp(config.as_of)}.json"
 
 
 def _inputs(config: Config) -> str | None:

@@ -7,7 +7,6 @@ these stay for the newest of them; figures and runs stay for all.
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pyspark.sql import SparkSession
 from recsys_spark.config import Config
 from recsys_spark.errors import MissingTableError
 from recsys_spark.log import get_logger
+from recsys_spark.night_names import as_of_in
 from recsys_spark.publish.stage import LIVE, TABLES, WHERE_ASKED_FOR, current, point
 from recsys_spark.registry import CHAMPION, REPLACED, ModelVersion, Registry
 from recsys_spark.tables.lock import namespace_lock
@@ -30,7 +30,6 @@ LISTS = (*TABLES, *WHERE_ASKED_FOR)
 VECTORS = ("item_embeddings", "user_embeddings")
 FIGURES = ("metrics", "runs")  # of an evaluation; small, and the history of how good the nights were
 _EVAL = "eval"
-_RUN_ID = re.compile(r"(\d{8}T\d{6})-[0-9a-f]{8}")
 Night = tuple[datetime, str]  # as_of (UTC, without a zone, as Spark gives it) and run_id
 
 
@@ -90,7 +89,7 @@ def leftovers(config: Config, store: Store, registry: Registry, keep_nights: int
         return run_id not in kept and (run_id in published or as_of < oldest)
 
     slices = {table: [night for night in _slices(store, table) if gone(*night)] for table in LISTS}
-    old = [name for name in below(store, _EVAL) if (as_of := _as_of(name)) is not None and gone(as_of, name)]
+    old = [name for name in below(store, _EVAL) if (as_of := as_of_in(name)) is not None and gone(as_of, name)]
     left = [name for name in old if not set(below(store, f"{_EVAL}/{name}")) <= set(FIGURES)]
     used = {now["model_version"], *(row["model_version"] for row in staying)}
     return Leftovers(
@@ -148,14 +147,8 @@ def _unused(versions: Sequence[ModelVersion], used: set[int | None], gone: Calla
     found = []
     for version in versions:
         run_id = version.tags.get("run_id", "")
-        as_of = _as_of(run_id)
+        as_of = as_of_in(run_id)
         needed = bool(version.aliases) or version.version in used or str(version.version) == replaced
         if as_of is not None and not needed and gone(as_of, run_id):
             found.append(version)
     return found
-
-
-def _as_of(run_id: str) -> datetime | None:
-    """That of a night by its id; None where the name is no night's."""
-    parts = _RUN_ID.fullmatch(run_id)
-    return datetime.strptime(parts[1], "%Y%m%dT%H%M%S") if parts else None
