@@ -1,6 +1,7 @@
 """What fusion weights are chosen on: per validation target the items that could stand above it, with every partner's z-score.
 
-Legend: E examples (a target of a user), M rows (items listed against a target), P partners.
+Legend: E examples (a target of a user), M rows (items listed against a target), P partners, C candidates for their weights,
+S user segments (or one row for all), I item segments.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from recsys_spark.recommend.arrow import flat_list
 from recsys_spark.recommend.scores import Float64, FloatArray, Ints
 
 NDCG_K = 10
+_CELLS = 1 << 18  # of rows and candidates scored at once: what stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,35 @@ class Examples:
         rank = np.add.reduceat(above.astype(np.int64), self._starts) + 1
         return np.where(rank <= NDCG_K, self.share / np.log2(rank + 1.0), 0.0)
 
+    def totals(self, weights_CSP: FloatArray, factors_CIP: FloatArray | None = None) -> Float64:
+        """``gains(...).sum()`` of each candidate ``[C]``: all candidates of a stretch of rows while these are in the cache."""
+        number, first = len(weights_CSP), 0
+        totals, ends = np.zeros(number), np.cumsum(self.lengths)
+        with threadpool_limits(1, "blas"):  # products as thin as P leave threads nothing but to wait for each other
+            while first < len(self):
+                reach = int(self._starts[first]) + max(1, _CELLS // number)
+                last = max(first + 1, int(np.searchsorted(ends, reach, "right")))
+                totals += self._totals_of(slice(first, last), weights_CSP, factors_CIP)
+                first = last
+        return totals
+
+    def _totals_of(self, chosen: slice, weights_CSP: FloatArray, factors_CIP: FloatArray | None) -> Float64:
+        """Of some examples in succession. Where scores are equal the threshold that an item must reach is lower or higher,
+        as it goes before the target or not; rows go first, so that whatever follows reads them as they lie."""
+        starts = self._starts[chosen] - self._starts[chosen.start]
+        rows = slice(int(self._starts[chosen.start]), int(self._starts[chosen.start] + starts[-1] + self.lengths[chosen][-1]))
+        history, own_segment = self.history[chosen], self.target_segment[chosen]
+        of_target = _scores(self.target_z[chosen], history, own_segment, weights_CSP, factors_CIP)
+        spread = 1e-6 * np.maximum(np.abs(of_target), 1.0)  # float32 sums of equal parts
+        reached = np.concatenate([of_target + spread, np.nextafter(of_target - spread, np.float32(-np.inf))])  # [2E, C]
+        owner = self.owner[rows] - chosen.start
+        scores = _scores(self.z[rows], history[owner], self.segment[rows], weights_CSP, factors_CIP)
+        above = scores > reached.take(owner + len(history) * self.earlier[rows], axis=0)
+        better = np.add.reduceat(above.view(np.uint8), starts, axis=0, dtype=np.int32)
+        worth = np.append(1.0 / np.log2(np.arange(NDCG_K) + 2.0), 0.0)
+        total: Float64 = self.share[chosen] @ worth[np.minimum(better, NDCG_K)]
+        return total
+
     def take(self, chosen: npt.NDArray[np.bool_]) -> Examples:
         """Some of the examples; ``num_users`` stays."""
         rows = chosen[self.owner]
@@ -92,6 +124,26 @@ class Examples:
             self.fold[chosen],
             self.num_users,
         )
+
+
+def _scores(
+    z: FloatArray, history: npt.NDArray[np.int8], segment: npt.NDArray[np.int8], weights_CSP: FloatArray, factors_CIP: Any
+) -> npt.NDArray[np.float32]:
+    """float32 ``[n, C]`` of z-scores ``[n, P]`` by the weights of each row's user segment and the factors of its item's."""
+    weights = np.asarray(weights_CSP, np.float32)
+    if weights.shape[1] == 1 and factors_CIP is None:
+        whole: npt.NDArray[np.float32] = z @ weights[:, 0].T
+        return whole
+    users = np.minimum(history, weights.shape[1] - 1).astype(np.int64)
+    items = np.zeros_like(users) if factors_CIP is None else segment.astype(np.int64)
+    factors = np.ones((len(weights), 1, weights.shape[2]), np.float32) if factors_CIP is None else factors_CIP.astype(np.float32)
+    found = np.empty((len(z), len(weights)), np.float32)
+    keys = users * factors.shape[1] + items
+    for key in np.flatnonzero(np.bincount(keys)):
+        row, column = divmod(int(key), factors.shape[1])
+        of_key = np.flatnonzero(keys == key)
+        found[of_key] = z[of_key] @ (weights[:, row] * factors[:, column]).T
+    return found
 
 
 def short_list(z_PN: FloatArray, barred_N: FloatArray, target: int, length: int) -> Ints:

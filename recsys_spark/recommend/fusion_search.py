@@ -22,7 +22,8 @@ MAX_ROUNDS = 12
 WORTH = 1e-3  # a partner is kept for at least this share of the NDCG
 MIN_EXAMPLES = 200  # of a segment that may have weights of its own
 
-Objective = Callable[[FloatArray], float]
+Objective = Callable[[FloatArray], Float64]  # values [C] of C candidates; they cost less together
+Meaning = Callable[[FloatArray], tuple[FloatArray, FloatArray | None]]
 
 
 def search(examples: Examples, partners: Sequence[str], decays: dict[str, float]) -> Fusion:
@@ -32,8 +33,8 @@ def search(examples: Examples, partners: Sequence[str], decays: dict[str, float]
         partners: names of the P columns, in order.
         decays: what the z-scores were made with; passed on, also of partners that get no weight.
     """
-    weights = climb(lambda w: float(examples.gains(w[None]).sum()), len(partners))
-    weights = without_idle(lambda w: float(examples.gains(w[None]).sum()), weights)
+    weights = climb(lambda w_CP: examples.totals(w_CP[:, None]), len(partners))
+    weights = without_idle(lambda w_CP: examples.totals(w_CP[:, None]), weights)
     by_history = _by_history(examples, weights)
     by_item = _by_item(examples, weights if by_history is None else by_history)
     return Fusion(
@@ -46,15 +47,16 @@ def search(examples: Examples, partners: Sequence[str], decays: dict[str, float]
 
 def climb(objective: Objective, size: int) -> FloatArray:
     """Weights ``[P]``, the largest 1: the best of several starts, then the best single change as long as there is one."""
-    starts = [*np.eye(size), np.ones(size)]
-    best = max(starts, key=objective)
-    value = objective(best)
+    starts = np.vstack([np.eye(size), np.ones(size)])
+    values = objective(starts)
+    best, value = starts[values.argmax()], float(values.max())
     for _ in range(MAX_ROUNDS):
-        tried = [(objective(w), place, w) for place, w in enumerate(_steps(best))]
-        top = max(tried, key=lambda row: (row[0], -row[1]))
-        if top[0] <= value * (1.0 + 1e-6):
+        tried = np.array(_steps(best))
+        values = objective(tried)
+        if values.max() <= value * (1.0 + 1e-6):
             break
-        value, best = top[0], top[2] / top[2].max()
+        top = tried[values.argmax()]  # of equals the first
+        value, best = float(values.max()), top / top.max()
     found: FloatArray = np.round(best, 4)
     return found
 
@@ -86,14 +88,10 @@ def _swaps(weights: FloatArray) -> list[FloatArray]:
 def without_idle(objective: Objective, weights: FloatArray) -> FloatArray:
     """Without the partners that are worth less than ``WORTH``, one after the other, the least first."""
     weights = weights.copy()
-    while (weights > 0).sum() > 1:
-        full = objective(weights)
-        left = []
-        for place in np.flatnonzero(weights):
-            fewer = weights.copy()
-            fewer[place] = 0.0
-            left.append((objective(fewer), int(place)))
-        value, place = max(left)
+    while len(places := np.flatnonzero(weights)) > 1:
+        without = np.array([np.where(np.arange(len(weights)) == place, 0.0, weights) for place in places])
+        full, *left = objective(np.vstack([weights, without])).tolist()
+        value, place = max(zip(left, places.tolist(), strict=True))
         if value < full * (1.0 - WORTH):
             break
         weights[place] = 0.0
@@ -110,7 +108,7 @@ def _by_history(examples: Examples, weights: FloatArray) -> FloatArray | None:
     rows = [place for place in range(len(HISTORY_SEGMENTS)) if sizes[place] >= MIN_EXAMPLES]
     if len(rows) < 2:
         return None
-    return _proven(examples, flat, rows, lambda part, table: part.gains(table), "user segments")
+    return _proven(examples, flat, rows, lambda table: (table, None), "user segments")
 
 
 def _by_item(examples: Examples, weights: FloatArray) -> FloatArray | None:
@@ -121,43 +119,49 @@ def _by_item(examples: Examples, weights: FloatArray) -> FloatArray | None:
         return None
     table = np.atleast_2d(weights)
     flat = np.ones((len(ITEM_SEGMENTS), table.shape[1]))
-    found = _proven(examples, flat, rows, lambda part, factors: part.gains(table, factors), "item segments")
+    found = _proven(examples, flat, rows, lambda factors: (table, factors), "item segments")
     if found is not None:
         found[3] = found[2]
     return found
 
 
-def _proven(
-    examples: Examples, flat: FloatArray, rows: list[int], gains: Callable[[Examples, FloatArray], Float64], what: str
-) -> FloatArray | None:
-    """The table chosen on all users, if tables chosen on either half gain on the other one, by more than their standard error."""
+def _proven(examples: Examples, flat: FloatArray, rows: list[int], meant: Meaning, what: str) -> FloatArray | None:
+    """The table chosen on all users, if tables chosen on either half gain on the other one, by more than their standard error.
+
+    Args:
+        meant: the weights by user segment and the factors by item segment (or None) that a table stands for.
+    """
     differences = []
     for fold in (0, 1):
-        other = examples.take(examples.fold != fold)
-        chosen = _refined(lambda table, part=other: float(gains(part, table).sum()), flat, rows)  # type: ignore[misc]
+        chosen = _refined(examples.take(examples.fold != fold), flat, rows, meant)
         held = examples.take(examples.fold == fold)
-        differences.append(gains(held, chosen) - gains(held, flat))
+        differences.append(held.gains(*meant(chosen)) - held.gains(*meant(flat)))
     gained = np.concatenate(differences)
     error = float(gained.std() * np.sqrt(len(gained)))
     log.info(f"fusion by {what}", gained=round(float(gained.sum()) / examples.num_users, 6), kept=bool(gained.sum() > error))
     if gained.sum() <= error:
         return None
-    return _refined(lambda table: float(gains(examples, table).sum()), flat, rows)
+    return _refined(examples, flat, rows, meant)
 
 
-def _refined(objective: Objective, table: FloatArray, rows: list[int]) -> FloatArray:
+def _refined(examples: Examples, table: FloatArray, rows: list[int], meant: Meaning) -> FloatArray:
     """The table with single cells of ``rows`` moved by a step as long as one gains; a weight of 0 stays 0."""
-    best, value = table.copy(), objective(table)
+
+    def totals(tables: list[FloatArray]) -> Float64:
+        weights, factors = zip(*[meant(each) for each in tables], strict=True)
+        return examples.totals(np.stack(weights), None if factors[0] is None else np.stack(factors))
+
+    best, value = table.copy(), float(totals([table])[0])
     for _ in range(2):
         before = value
         for row in rows:
             for column in np.flatnonzero(table[row]):
-                for step in SEGMENT_STEPS:
-                    changed = best.copy()
+                tried = [best.copy() for _ in SEGMENT_STEPS]
+                for changed, step in zip(tried, SEGMENT_STEPS, strict=True):
                     changed[row, column] = np.round(table[row, column] * step, 4)
-                    found = objective(changed)
-                    if found > value * (1.0 + 1e-6):
-                        best, value = changed, found
+                found = totals(tried)
+                if found.max() > value * (1.0 + 1e-6):
+                    best, value = tried[int(found.argmax())], float(found.max())
         if value == before:
             break
     return best

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recsys_spark.recommend import fusion_examples
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.fusion_examples import Examples, short_list
 from recsys_spark.recommend.fusion_fit import user_ndcg
@@ -50,6 +51,24 @@ def test_short_lists_give_the_ndcg_of_the_whole_catalogue(length: int) -> None:
         row = np.array([weights], np.float32)
         whole = sum(user_ndcg(z[u], np.zeros(NUM_ITEMS), targets[u : u + 1], row)[0] for u in range(200))
         assert examples.gains(row).sum() == pytest.approx(whole, abs=1e-6)
+
+
+@pytest.mark.parametrize("cells", [1, 700, 1 << 18])
+def test_all_candidates_at_once_total_what_each_gains(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where many scores are equal, a chunk ends anywhere, and weights differ by user and item segment."""
+    monkeypatch.setattr(fusion_examples, "_CELLS", cells)
+    z, targets = _drawn(120, 3, seed=2)
+    rng = np.random.default_rng(5)
+    examples = _examples(z, targets, 20, rng.integers(0, 3, 120).astype(np.int8), rng.integers(0, 4, NUM_ITEMS).astype(np.int8))
+    steps = np.array([0.0, 0.25, 0.5, 1.0])
+    for segments in (1, 3):
+        weights = rng.choice(steps, (6, segments, 3))
+        factors = rng.choice(steps[1:], (6, 4, 3))
+        for tables in (None, factors):
+            each = [examples.gains(w, None if tables is None else tables[c]).sum() for c, w in enumerate(weights)]
+            np.testing.assert_allclose(examples.totals(weights, tables), each, rtol=1e-12)
+            assert len(set(each)) > 3
+    assert examples.take(np.zeros(len(examples), bool)).totals(weights).tolist() == [0.0] * 6
 
 
 def test_short_lists_leave_out_the_barred_and_give_up_on_targets_out_of_reach() -> None:
@@ -103,11 +122,11 @@ def test_segments_of_items_are_kept_where_they_differ() -> None:
 
 
 def test_climbing_and_dropping() -> None:
-    best = climb(lambda w: -float(np.abs(w / w.max() - [1.0, 0.35, 0.0]).sum()), 3)
+    best = climb(lambda w: -np.abs(w / w.max(axis=1, keepdims=True) - [1.0, 0.35, 0.0]).sum(axis=1), 3)
     assert best[0] == 1.0
     assert best[1] == pytest.approx(0.35, abs=0.06)
     assert best[2] == 0.0
-    kept = without_idle(lambda w: float(w[0] > 0) + 1e-5 * float(w[1] > 0) + 0.1 * float(w[2] > 0), np.array([0.5, 0.2, 0.1]))
+    kept = without_idle(lambda w: (w > 0) @ np.array([1.0, 1e-5, 0.1]), np.array([0.5, 0.2, 0.1]))
     assert kept.tolist() == [1.0, 0.0, 0.2]
 
 
@@ -118,7 +137,7 @@ def test_climbing_swaps_partners_that_know_the_same() -> None:
         a, b, c = w / w.max()
         return float(1.0 - abs(a - 1.0) + min(b, 0.2) + (0.36 if 0.27 < c < 0.33 else 0.0) - (0.5 if b and c else 0.0))
 
-    assert climb(value, 3).tolist() == pytest.approx([1.0, 0.0, 0.3])
+    assert climb(lambda w_CP: np.array([value(w) for w in w_CP]), 3).tolist() == pytest.approx([1.0, 0.0, 0.3])
 
 
 def test_codes_of_segments() -> None:
