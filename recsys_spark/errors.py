@@ -71,3 +71,9 @@ class MachineError(RecsysError):
     """The machine lacks something needed to run: Java, a package, memory."""
 
     exit_code = 9
+
+
+class PendingError(RecsysError):
+    """Not a fault: a stage waits for what somebody else was asked to do; run again afterwards, it goes on from there."""
+
+    exit_code = 10

@@ -68,6 +68,7 @@ class TrainSettings(LossSettings):
 
     ranks: int = Field(1, ge=1)
     local_ranks: bool = True  # False: ranks run on the executors
+    start_ranks: bool = True  # False: somebody else does, by torchrun and job.json; a rerun goes on with what they learned
     batch_size: int = Field(128, ge=1)  # sequences per rank and step
     pair_batch_size: int = Field(256, ge=1)  # item pairs per rank and step
     epochs: int = Field(30, ge=1)

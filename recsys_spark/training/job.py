@@ -45,6 +45,10 @@ class TrainJob:
     validation_outcome_files: tuple[str, ...] = ()
 
     @property
+    def path(self) -> Path:
+        return Path(self.folder) / "job.json"
+
+    @property
     def inputs(self) -> Path:
         return Path(self.folder) / "inputs"
 
@@ -69,14 +73,13 @@ class TrainJob:
 
     def save(self) -> Path:
         """Write ``job.json`` into the job's folder."""
-        path = Path(self.folder) / "job.json"
         document = asdict(self) | {
             "encoder": self.encoder.model_dump(mode="json"),
             "train": self.train.model_dump(mode="json"),
             "augment": self.augment.model_dump(mode="json"),
         }
-        write_json(path, document)
-        return path
+        write_json(self.path, document)
+        return self.path
 
     @classmethod
     def load(cls, path: str | Path) -> TrainJob:

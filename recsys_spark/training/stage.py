@@ -18,7 +18,7 @@ from recsys_spark.context import Context
 from recsys_spark.encoder.adapt import adapted_model
 from recsys_spark.encoder.attributes import attribute_rows, dictionary, values_of
 from recsys_spark.encoder.text_encoder import TextEncoder
-from recsys_spark.errors import InputError, MissingTableError
+from recsys_spark.errors import InputError, MissingTableError, PendingError
 from recsys_spark.log import get_logger
 from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.runs import StagePlan, StageReport
@@ -35,7 +35,13 @@ _TABLES = ("training_pairs", "training_sequences", "validation_sequences")
 _EXPLICIT = "training_negatives"  # where train.explicit_share is above 0
 _EASE = "item_weights"  # where train.teacher asks for it
 _OUTCOMES = ("training_outcomes", "validation_outcomes")  # where train.outcome_share is
-_NO_RESULT = {"max_restarts", "timeout_seconds", "checkpoint_every_steps", "work_dir"}  # change nothing in the model
+_NO_RESULT = {
+    "start_ranks",
+    "max_restarts",
+    "timeout_seconds",
+    "checkpoint_every_steps",
+    "work_dir",
+}  # change nothing in the model
 
 
 def run(config: Config, context: Context, text_vectors: TextVectors) -> StageReport:
@@ -46,6 +52,7 @@ def run(config: Config, context: Context, text_vectors: TextVectors) -> StageRep
 
     Raises:
         MissingTableError: EASE is to teach, and the namespace has no weights of it.
+        PendingError: ``train.start_ranks`` is false and the ranks have not finished; all they need is written.
     """
     if config.train.ease_teaches and context.store.rows(_EASE, context.namespace) == 0:
         raise MissingTableError(
@@ -70,13 +77,24 @@ def run(config: Config, context: Context, text_vectors: TextVectors) -> StageRep
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
         job = _job(config, context, commit.fingerprint)
         if not _finished(job):
-            adapted, within = _adapted(config, context)
-            job = _job(adapted, within, commit.fingerprint)
-            _write_inputs(adapted, within, job, text_vectors)
-            launch(job.save(), config.train, context.spark)
+            if config.train.start_ranks or not job.path.exists():  # else ranks that others started may be reading
+                job.path.unlink(missing_ok=True)  # where it is, the inputs are whole
+                adapted, within = _adapted(config, context)
+                job = _job(adapted, within, commit.fingerprint)
+                _write_inputs(adapted, within, job, text_vectors)
+                job.save()
+            if not config.train.start_ranks:
+                raise _pending(job)
+            launch(job.path, config.train, context.spark)
         return [], _facts(job)
 
     return context.run_stage(plan, body)
+
+
+def _pending(job: TrainJob) -> PendingError:
+    ranks = f"torchrun --nproc-per-node {job.train.ranks} -m recsys_spark.training.run {job.path}"
+    what = "no result of the ranks yet (train.start_ranks = false)"
+    return PendingError("train", what, "", f"start them where {job.folder} can be reached: {ranks}; then run this again")
 
 
 def _stands(facts: dict[str, Any]) -> bool:

@@ -10,21 +10,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from safetensors.torch import load_file
 
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
 from recsys_spark.encoder.packaged_model import load_model
-from recsys_spark.errors import MissingTableError
+from recsys_spark.errors import MissingTableError, PendingError
 from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.runs import StageReport
 from recsys_spark.tables.store import Commit, Store
 from recsys_spark.tables.visible import InstantCutoff
 from recsys_spark.training import stage
 from recsys_spark.training.job import TrainJob
 from recsys_spark.training.teacher import load_weights
 from tests.debug_data import debug_config
-from tests.training_fixture import LENGTH, NUM_ITEMS, neighbours, walks
+from tests.training_fixture import LENGTH, NUM_ITEMS, neighbours, run_ranks, walks
 
 AS_OF = datetime(2024, 2, 1, tzinfo=UTC)
 EVENT = datetime(2024, 1, 1, tzinfo=UTC)
@@ -80,6 +83,37 @@ def config_for(tmp_path: Path) -> Config:
     document: dict[str, Any] = debug_config(tmp_path, tmp_path / "warehouse", **overrides)
     document["ingest"]["events"]["like_at_least"] = 4.0
     return parse_config(document)
+
+
+def test_ranks_that_somebody_else_starts_learn_the_same(store: Store, commit: Commit, tmp_path: Path) -> None:
+    """The stage stops with all that they need, leaves it alone while they run, and goes on with what they learned."""
+    fill(store, commit)
+
+    def run(folder: Path, start_ranks: bool) -> StageReport:
+        plain = config_for(folder)
+        train = plain.train.model_copy(update={"start_ranks": start_ranks, "ranks": 1, "work_dir": str(folder / "models")})
+        encoder = plain.encoder.model_copy(update={"adapt": "none"})
+        config = plain.model_copy(update={"train": train, "encoder": encoder})
+        return stage.run(
+            config, Context(store.spark, store, config, "live", InstantCutoff(AS_OF, AS_OF, AS_OF), "run"), text_vectors
+        )
+
+    with pytest.raises(PendingError, match="torchrun --nproc-per-node 1 -m") as stopped:
+        run(tmp_path / "outside", False)
+    assert stopped.value.exit_code == 10
+    (order,) = (tmp_path / "outside").rglob("job.json")
+    written = {path: path.stat().st_mtime_ns for path in order.parent.rglob("*") if path.is_file()}
+    with pytest.raises(PendingError):
+        run(tmp_path / "outside", False)
+    assert {path: path.stat().st_mtime_ns for path in order.parent.rglob("*") if path.is_file()} == written
+    code, output = run_ranks(TrainJob.load(order), 1)
+    assert code == 0, output
+    outside = run(tmp_path / "outside", False)
+    inside = run(tmp_path / "inside", True)
+    assert outside.fingerprint == inside.fingerprint
+    assert outside.facts["loss_curve"] == inside.facts["loss_curve"]
+    weights = [load_file(Path(report.facts["model_dir"]) / "weights.safetensors") for report in (outside, inside)]
+    assert all(torch.equal(weights[0][name], tensor) for name, tensor in weights[1].items())
 
 
 def test_a_teacher_of_ease_needs_its_table_and_its_content_is_part_of_the_job(
