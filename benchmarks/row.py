@@ -86,6 +86,11 @@ class Row:
     at_most: bool = False
     needs: Need | None = None
 
+    @property
+    def lacks(self) -> Need | None:
+        """What the row needs and is not there."""
+        return None if self.needs is None or self.needs.is_there() else self.needs
+
     def reaches(self, ratio: float | None, bound: float | None) -> bool | None:
         """Whether a ratio is on the right side of a bound; None without one of them."""
         if ratio is None or bound is None:

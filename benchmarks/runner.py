@@ -60,8 +60,8 @@ def run_row(row: Row, scale: Scale, results: Path | None) -> dict[str, Any]:
     Raises:
         ConfigError: what the row needs is not there.
     """
-    if row.needs is not None and not row.needs.is_there():
-        raise ConfigError(f"row '{row.name}'", f"no {row.needs.name}", "what the row needs", row.needs.do)
+    if (lacking := row.lacks) is not None:
+        raise ConfigError(f"row '{row.name}'", f"no {lacking.name}", "what the row needs", lacking.do)
     log.info("row starts", row=row.name, what=row.what, against=row.against, scale=scale.name)
     document = row.document(row.run(scale), scale)
     document |= {"code": code_version(), "machine": machine(), "versions": library_versions()}
@@ -83,8 +83,8 @@ def run_due(rows: Sequence[Row], results: Path, execute: Execute) -> list[str]:
     for row in rows:
         if not is_due(row, results):
             log.info("stands", row=row.name)
-        elif row.needs is not None and not row.needs.is_there():
-            log.info("left out", row=row.name, needs=row.needs.name)
+        elif (lacking := row.lacks) is not None:
+            log.info("left out", row=row.name, needs=lacking.name)
         elif not execute(row):
             log.error("failed", row=row.name)
             failed.append(row.name)

@@ -117,7 +117,7 @@ def torchrun(job: TrainJob, ranks: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     environment = os.environ | {"RECSYS_SPARK_THREADS": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
     return subprocess.Popen(
-        [*command, "-m", "recsys_spark.training.run", f"{job.folder}/job.json"],
+        [*command, "-m", "recsys_spark.training.run", str(job.path)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

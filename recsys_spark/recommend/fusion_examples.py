@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
 from recsys_spark.recommend.arrow import flat_list
 from recsys_spark.recommend.scores import Float64, FloatArray, Ints
@@ -83,13 +82,12 @@ class Examples:
     def totals(self, weights_CSP: FloatArray, factors_CIP: FloatArray | None = None) -> Float64:
         """``gains(...).sum()`` of each candidate ``[C]``: all candidates of a stretch of rows while these are in the cache."""
         number, first = len(weights_CSP), 0
-        totals, ends = np.zeros(number), np.cumsum(self.lengths)
-        with threadpool_limits(1, "blas"):  # products as thin as P leave threads nothing but to wait for each other
-            while first < len(self):
-                reach = int(self._starts[first]) + max(1, _CELLS // number)
-                last = max(first + 1, int(np.searchsorted(ends, reach, "right")))
-                totals += self._totals_of(slice(first, last), weights_CSP, factors_CIP)
-                first = last
+        totals, ends = np.zeros(number), self._starts + self.lengths
+        while first < len(self):
+            reach = int(self._starts[first]) + max(1, _CELLS // number)
+            last = max(first + 1, int(np.searchsorted(ends, reach, "right")))
+            totals += self._totals_of(slice(first, last), weights_CSP, factors_CIP)
+            first = last
         return totals
 
     def _totals_of(self, chosen: slice, weights_CSP: FloatArray, factors_CIP: FloatArray | None) -> Float64:

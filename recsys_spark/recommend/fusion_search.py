@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from recsys_spark.log import get_logger
 from recsys_spark.recommend.fusion import Fusion, Weights
@@ -33,10 +34,11 @@ def search(examples: Examples, partners: Sequence[str], decays: dict[str, float]
         partners: names of the P columns, in order.
         decays: what the z-scores were made with; passed on, also of partners that get no weight.
     """
-    weights = climb(lambda w_CP: examples.totals(w_CP[:, None]), len(partners))
-    weights = without_idle(lambda w_CP: examples.totals(w_CP[:, None]), weights)
-    by_history = _by_history(examples, weights)
-    by_item = _by_item(examples, weights if by_history is None else by_history)
+    with threadpool_limits(1, "blas"):  # products as thin as P leave threads nothing but to wait for each other
+        weights = climb(lambda w_CP: examples.totals(w_CP[:, None]), len(partners))
+        weights = without_idle(lambda w_CP: examples.totals(w_CP[:, None]), weights)
+        by_history = _by_history(examples, weights)
+        by_item = _by_item(examples, weights if by_history is None else by_history)
     return Fusion(
         _named(partners, weights),
         {} if by_history is None else _named_rows(HISTORY_SEGMENTS, partners, by_history, weights),

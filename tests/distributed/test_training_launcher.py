@@ -18,7 +18,7 @@ from tests.training_fixture import walks, write_job
 
 def start(job: TrainJob) -> None:
     """One local rank needs no Spark."""
-    launch(Path(job.folder) / "job.json", job.train, None)  # type: ignore[arg-type]
+    launch(job.path, job.train, None)  # type: ignore[arg-type]
 
 
 def test_training_in_two_parts_equals_training_in_one(tmp_path: Path) -> None:

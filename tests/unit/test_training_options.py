@@ -63,7 +63,7 @@ def make_job(folder: Path, case: str) -> TrainJob:
     )
     job = replace(job, augment=AugmentSettings(**AUGMENT))
     job.save()
-    return TrainJob.load(Path(job.folder) / "job.json")
+    return TrainJob.load(job.path)
 
 
 class Killed(Exception):

@@ -146,7 +146,7 @@ def make_job(folder: Path, num: int = 400, moments: bool = False, **train: Any) 
         validation_outcome_files=write_files(folder / "held", planted(600, 2), [300, 300]),
     )
     job.save()
-    return TrainJob.load(Path(job.folder) / "job.json")
+    return TrainJob.load(job.path)
 
 
 def test_a_planted_outcome_is_learned_calibrated_and_exported(tmp_path: Path) -> None:
