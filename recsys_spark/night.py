@@ -211,7 +211,7 @@ class Night:
         document = json.loads((self._model_dir(model) / "fusion.json").read_text())
         fixed = self.config.recommend.weights
         fusion = Fusion(fixed) if fixed else Fusion.from_document(document)
-        return fusion, NewItems.from_document(document.get("new_items"), self.config.recommend.new_item_every)
+        return fusion, NewItems.from_document(document.get("new_items"), self.config.recommend.new_items_per_ten)
 
     def _opponent(self, challenger: ModelVersion | None) -> ModelVersion | None:
         """The champion the challenger meets; after its own promotion still the one it replaced, so that reruns agree."""

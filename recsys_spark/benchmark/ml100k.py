@@ -21,7 +21,7 @@ METRICS = ("map", "ndcg", "precision", "recall")
 _VALIDATION_SHARE = 0.1  # of the train ratings of each item
 _DEFAULTS: dict[str, Any] = {
     # rated items are many and in no order that a random split respects: all of them count, and blocks of users are small
-    "recommend": {"history_items": 1_000, "user_block": 32, "new_item_every": 0},
+    "recommend": {"history_items": 1_000, "user_block": 32, "new_items_per_ten": 0},
     "cooccurrence": {"max_basket_items": 1_000},
     "collaborative": {"als": {"enabled": True}},
 }

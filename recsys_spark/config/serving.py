@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from recsys_spark.config.base import Settings
 
@@ -37,7 +37,7 @@ class RecommendSettings(Settings):
     neighbours_k: int = Field(20, ge=1)
     user_neighbours: int = Field(0, ge=0)  # nearest users of every user, by their vectors; 0: no such lists
     max_reasons: int = Field(3, ge=1)
-    new_item_every: int = Field(5, ge=0)  # every n-th place of a list is kept for a new item that is alike enough; 0: none
+    new_items_per_ten: int = Field(3, ge=0, le=9)  # last places of each ten kept for new items that are alike enough; 0: none
     max_new_item_loss: float = Field(0.03, ge=0, le=1)  # share of validation NDCG@10 that these places may cost, at most
     context_key: str | None = None  # key of the event context that fallback lists are made per
     user_block: int = Field(512, ge=1)
@@ -47,13 +47,6 @@ class RecommendSettings(Settings):
     def decay(self) -> float:
         """Of what has none of its own: partners before any was chosen, reasons."""
         return USUAL_DECAY if self.history_decay is None else self.history_decay
-
-    @field_validator("new_item_every")
-    @classmethod
-    def _not_every_place(cls, every: int) -> int:
-        if every == 1:
-            raise ValueError("1 would keep every place for new items: 0 for none, or 2 and more")
-        return every
 
 
 class EvaluateSettings(Settings):

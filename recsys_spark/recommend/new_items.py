@@ -20,33 +20,41 @@ SOURCE = "new_item"
 WEIGHTS = {"encoder": 1.0, "text": 0.4}  # of what is known of an item without events
 LEAST_FLOOR = 2.5  # standard deviations above the user's average item; nothing less alike is offered
 PRIOR_FLOOR = 4.0  # where nothing could be chosen on validation
+TEN = 10  # places are kept at the end of each ten
 
 
 @dataclass(frozen=True)
 class NewItems:
-    """How places are kept: each ``every``-th place of a list goes to the best new item not listed yet, if it scores ``floor``.
+    """How places are kept: the last ``per_ten`` of each ten go to the best new items not listed yet that score ``floor``.
 
     A new item's score is the sum of ``WEIGHTS`` x z-scores, mean and deviation per user over the whole catalogue. Against
-    raising the scores of new items, which would crowd some users' lists and spare others', a place at the end of each ten
-    costs least for a given share of new items found (measured: docs/decisions/007).
+    raising the scores of new items, which would crowd some users' lists and spare others', places at the end of each ten
+    cost least for a given share of new items found (measured: docs/decisions/007).
     """
 
-    every: int
+    per_ten: int
     floor: float
+
+    def layout(self, k: int) -> tuple[int, int]:
+        """Lists of ``k`` are cut into stretches of so many places, the last so many of which are kept: ten, or ``k`` where
+        that is less, and the kept in proportion. A shorter stretch at the end keeps none."""
+        stretch = min(TEN, k)
+        return stretch, self.per_ten * stretch // TEN
 
     def slots(self, k: int) -> int:
         """Places kept in a list of ``k``."""
-        return k // self.every
+        stretch, kept = self.layout(k)
+        return kept * (k // stretch)
 
     def document(self) -> dict[str, Any]:
-        return {"every": self.every, "floor": self.floor, "weights": WEIGHTS}
+        return {"per_ten": self.per_ten, "floor": self.floor, "weights": WEIGHTS}
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any] | None, every: int) -> NewItems | None:
+    def from_document(cls, document: Mapping[str, Any] | None, per_ten: int) -> NewItems | None:
         """What a model version says of new items, with the places of the present config; None for no places."""
-        if every == 0:
+        if per_ten == 0:
             return None
-        return cls(every, float((document or {}).get("floor", PRIOR_FLOOR)))
+        return cls(per_ten, float((document or {}).get("floor", PRIOR_FLOOR)))
 
 
 def new_positions(partners: Partners, allowed: npt.NDArray[np.bool_]) -> Ints:
@@ -74,13 +82,15 @@ def with_new_items(main: Best, new: Best, settings: NewItems, k: int) -> tuple[B
     """
     new = new.take(np.flatnonzero((new.scores >= settings.floor) & not_listed(main, new)))
     num_users = int(max(main.rows.max(initial=-1), new.rows.max(initial=-1))) + 1
-    number = place_in_row(new.rows, num_users) + 1
-    fits = np.flatnonzero(number <= settings.slots(k))
+    stretch, kept = settings.layout(k)
+    number = place_in_row(new.rows, num_users)
+    fits = np.flatnonzero(number < settings.slots(k))
     new, number = new.take(fits), number[fits]
     placed = np.bincount(new.rows, minlength=num_users)
-    before = np.minimum((main.ranks - 1) // (settings.every - 1), placed[main.rows])
-    ranks = np.concatenate([main.ranks + before, settings.every * number])
-    stood = _cells_at(main, new.rows, (settings.every - 1) * number + 1)
+    before = np.minimum(kept * ((main.ranks - 1) // (stretch - kept)), placed[main.rows])
+    full, beyond = np.divmod(number, max(kept, 1))  # stretches whose kept places are taken, and places taken in the next
+    ranks = np.concatenate([main.ranks + before, stretch * (full + 1) - kept + beyond + 1])
+    stood = _cells_at(main, new.rows, (stretch - kept) * (full + 1) + 1)
     both = _joined(main, replace(new, scores=main.scores[stood]))
     order = np.lexsort((ranks, both.rows))
     order = order[ranks[order] <= k]

@@ -23,6 +23,7 @@ from recsys_spark.search.rows import place_in_row
 from recsys_spark.threads import one_thread
 
 NDCG_K = 10
+FOUND_AS_WELL = 0.4  # how well new items are found in their places, of how well the others are (docs/decisions/007)
 Step = tuple[int, Float64, Float64, Float64]  # a place, who would take it by score, and NDCG before and after
 
 
@@ -43,7 +44,8 @@ class FloorFit:
 
 def fit_floor(config: Config, rows: DataFrame, broadcast: Any, weights: dict[str, float]) -> FloorFit:
     """The lowest floor whose new items cost at most ``recommend.max_new_item_loss`` of the validation users' NDCG@10, and no
-    larger a share of it than new items are of the catalogue: a handful of them is not worth what a tenth of it is.
+    more than they may be worth: their share of the catalogue x ``FOUND_AS_WELL``. A handful of them is not worth what a tenth
+    of it is.
 
     Validation is asked only what lists lose. It cannot tell how well text finds new items: the encoder was trained on the
     text of every item that has events, and would seem to find them far better than it does (measured: docs/decisions/007).
@@ -54,13 +56,12 @@ def fit_floor(config: Config, rows: DataFrame, broadcast: Any, weights: dict[str
         weights: the chosen fusion weights.
     """
     settings = config.recommend
-    if settings.new_item_every == 0:
+    if settings.new_items_per_ten == 0:
         return FloorFit(None)
-    prior = NewItems(settings.new_item_every, PRIOR_FLOOR)
+    prior = NewItems(settings.new_items_per_ten, PRIOR_FLOOR)
     if not len(broadcast.value.new_positions):
         return FloorFit(prior)
-    k = max(NDCG_K, settings.new_item_every)
-    task = Task(weights, k, settings.decay, settings.max_reasons, settings.user_block, settings.item_tile)
+    task = Task(weights, NDCG_K, settings.decay, settings.max_reasons, settings.user_block, settings.item_tile)
     make = functools.partial(_floor_batches, broadcast=broadcast, task=task, places=prior)
     table = rows.mapInArrow(make, "place int, score double, before double, after double").toArrow()
     place, score, before, after = (table.column(name).to_numpy() for name in ("place", "score", "before", "after"))
@@ -68,9 +69,9 @@ def fit_floor(config: Config, rows: DataFrame, broadcast: Any, weights: dict[str
         return FloorFit(prior)
     share = len(broadcast.value.new_positions) / max(int(broadcast.value.catalogue.allowed.sum()), 1)
     first = place == 1
-    bearable = min(settings.max_new_item_loss, share)
+    bearable = min(settings.max_new_item_loss, FOUND_AS_WELL * share)
     floor, loss = choose_floor(score, before - after, float(before[first].sum()), bearable)
-    return FloorFit(NewItems(settings.new_item_every, floor), loss, float((score[first] >= floor).mean()))
+    return FloorFit(NewItems(settings.new_items_per_ten, floor), loss, float((score[first] >= floor).mean()))
 
 
 def choose_floor(score: Float64, lost: Float64, total: float, max_loss: float) -> tuple[float, float]:

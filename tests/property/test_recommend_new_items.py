@@ -22,20 +22,24 @@ def _lists(rng: np.random.Generator, items: list[np.ndarray[Any, Any]], share: s
 
 
 @settings(max_examples=200, deadline=None)
-@given(seed=st.integers(0, 10_000), k=st.integers(1, 25), every=st.integers(2, 12), floor=st.sampled_from([-9.0, 2.0, 3.0, 9.0]))
-def test_places_equal_the_definition(seed: int, k: int, every: int, floor: float) -> None:
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 35), per_ten=st.integers(0, 9), floor=st.sampled_from([-9.0, 2.0, 3.0, 9.0]))
+def test_places_equal_the_definition(seed: int, k: int, per_ten: int, floor: float) -> None:
     rng = np.random.default_rng(seed)
     num_items, users = int(rng.integers(1, 60)), 4
     order = [rng.permutation(num_items)[: rng.integers(0, num_items + 1)] for _ in range(users)]  # candidates, best first
     main = _lists(rng, [own[:k] for own in order], "behaviour")
     new = _lists(rng, [rng.permutation(own[own % 3 == 0]) for own in order], "text")
-    merged, is_new = with_new_items(main, new, NewItems(every, floor), k)
+    merged, is_new = with_new_items(main, new, NewItems(per_ten, floor), k)
+    stretch = min(10, k)
+    kept = int(per_ten * stretch / 10)
+    places = [place for place in range(1, k - k % stretch + 1) if (place - 1) % stretch >= stretch - kept]
+    assert NewItems(per_ten, floor).slots(k) == len(places)
     for user in range(users):
         mine, theirs = main.rows == user, new.rows == user
         listed, scores = main.cols[mine].tolist(), main.scores[mine].tolist()
         waiting = [c for c, s in zip(new.cols[theirs], new.scores[theirs], strict=True) if s >= floor and c not in listed]
         want = list(zip(listed, scores, [False] * len(listed), strict=True))
-        for place in range(every, k + 1, every):
+        for place in places:
             if waiting:
                 want.insert(place - 1, (waiting.pop(0), want[place - 1][1], True))
         got = merged.rows == user
@@ -72,8 +76,8 @@ def test_the_floor_is_the_lowest_that_can_be_borne(seed: int, max_loss: float) -
 
 
 @settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 10_000), every=st.integers(2, 6), floor=st.sampled_from([-9.0, 0.0, 2.0, 3.0, 9.0]))
-def test_what_a_floor_costs_is_the_sum_over_the_places_that_reach_it(seed: int, every: int, floor: float) -> None:
+@given(seed=st.integers(0, 10_000), per_ten=st.integers(1, 6), floor=st.sampled_from([-9.0, 0.0, 2.0, 3.0, 9.0]))
+def test_what_a_floor_costs_is_the_sum_over_the_places_that_reach_it(seed: int, per_ten: int, floor: float) -> None:
     rng = np.random.default_rng(seed)
     users, num_items, k = 6, 40, 10
     order = [rng.permutation(num_items) for _ in range(users)]
@@ -84,10 +88,10 @@ def test_what_a_floor_costs_is_the_sum_over_the_places_that_reach_it(seed: int, 
     def ndcg(lists: Best) -> np.ndarray[Any, Any]:
         return list_ndcg(lists, np.arange(users), targets, np.ones(users, np.int64), num_items)
 
-    steps = list(filled_one_by_one(main, new, NewItems(every, 7.0), k, ndcg))
-    assert [place for place, *_ in steps] == list(range(1, k // every + 1))
+    steps = list(filled_one_by_one(main, new, NewItems(per_ten, 7.0), k, ndcg))
+    assert [place for place, *_ in steps] == list(range(1, per_ten + 1))
     lost = sum(float((before - after)[score >= floor].sum()) for _, score, before, after in steps)
-    merged, _ = with_new_items(main, new, NewItems(every, floor), k)
+    merged, _ = with_new_items(main, new, NewItems(per_ten, floor), k)
     assert np.isclose(lost, float((ndcg(main) - ndcg(merged)).sum()))
 
 

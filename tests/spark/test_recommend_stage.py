@@ -252,7 +252,7 @@ def test_places_are_kept_for_new_items(spark: SparkSession, filled: Store) -> No
     config = _config(filled)
     context = _context(spark, filled, config, namespace="eval/new")
     weights = {"cooccurrence": 1.0, "popularity": 1.0}
-    run(config, context, None, Fusion(weights), upstream="live", targets=None, new_items=NewItems(4, 0.05))
+    run(config, context, None, Fusion(weights), upstream="live", targets=None, new_items=NewItems(3, 0.05))
     lists = _lists(filled, "eval/new")
     new = {(user, row["rank"], row["item_id"]) for user, rows in lists.items() for row in rows if row["source"] == "new_item"}
     assert ("u0", 4, "i10") in new
@@ -278,7 +278,7 @@ def test_fusion_weights_find_the_partner_that_knows(spark: SparkSession, filled:
     worst = {tuple(weights.items()): ndcg for weights, ndcg in fit.table}[(("encoder", 1.0),)]
     assert fit.table[0][1] > worst
     places = fit.document()["new_items"]
-    assert places["every"] == 5
+    assert places["per_ten"] == 3
     assert places["floor"] >= 2.5  # among twelve items nothing is that far from the average
     assert places["loss"] == places["share_of_lists"] == 0.0
     fixed = fit_fusion(_config(filled, weights={"text": 2.0}), context, items, users)

@@ -72,7 +72,7 @@ def test_unknown_key_names_the_nearest(key: str, value: object, expected: str) -
     [
         ("train.epochs", "many", "'epochs' is 'many'"),
         ("train.epochs", 0, "'epochs' is 0"),
-        ("recommend.new_item_every", 1, "1 would keep every place for new items"),
+        ("recommend.new_items_per_ten", 10, "less than or equal to 9"),
         ("cooccurrence.rank_by", "cosin", "'rank_by' is 'cosin'"),
         ("name", "a/b", "'name' is 'a/b'"),
         ("search", {"recall_target": 0.9}, "recall_floor must be at most recall_target"),
