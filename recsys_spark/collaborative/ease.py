@@ -14,6 +14,7 @@ from scipy import sparse
 from scipy.linalg import lapack
 from scipy.sparse.linalg import LinearOperator, cg
 
+from recsys_spark.cooccurrence.grouping import position_in_group
 from recsys_spark.errors import MachineError
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -76,15 +77,27 @@ def largest(weights: Floats, top_n: int) -> tuple[Ints, Ints, Floats]:
     rows, cols, values = [], [], []
     for start in range(0, len(weights), _ROWS_AT_ONCE):
         block = np.ascontiguousarray(weights[start : start + _ROWS_AT_ONCE])
-        order = np.argsort(-np.abs(block), axis=1, kind="stable")[:, :top_n]
-        found = np.take_along_axis(block, order, axis=1)
-        row, place = np.nonzero(found)
-        rows.append(row + start)
-        cols.append(order[row, place])
-        values.append(found[row, place])
+        row, col = _not_beaten(np.abs(block), top_n)
+        found = block[row, col]
+        order = np.lexsort((col, -np.abs(found), row))
+        order = order[position_in_group(row) < top_n]  # ``row`` was in order already
+        rows.append(row[order] + start)
+        cols.append(col[order])
+        values.append(found[order])
     if not rows:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
     return np.concatenate(rows), np.concatenate(cols), np.concatenate(values)
+
+
+def _not_beaten(sizes: Floats, top_n: int) -> tuple[Ints, Ints]:
+    """Cells above 0 (rows ascending, columns) that fewer than ``top_n`` cells of their row are larger than."""
+    if top_n >= sizes.shape[1]:
+        row, col = np.nonzero(sizes)
+        return row, col
+    place = sizes.shape[1] - top_n
+    least = np.partition(sizes, place, axis=1)[:, place, None]
+    row, col = np.nonzero((sizes >= least) & (sizes > 0))
+    return row, col
 
 
 def agreement(gram: Any, l2: float, weights: Floats, sample: Ints) -> float:

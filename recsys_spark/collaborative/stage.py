@@ -88,6 +88,7 @@ def _ease(config: Config, context: Context) -> tuple[DataFrame, dict[str, Any]]:
     facts: dict[str, Any] = {"ease_items": len(found.item_idx), "ease_l2": settings.l2}
     if not len(found.item_idx):
         return local_frame(spark, [], schema), facts
+    log.info("EASE begins", items=len(found.item_idx), billion_multiplications=round(len(found.item_idx) ** 3 / 1e9))
     weights = ease_weights(found.counts, settings.l2, np.float32 if settings.float32 else np.float64)
     if settings.float32:
         sample = np.unique(np.linspace(0, len(weights) - 1, _CHECKED_ITEMS).astype(np.int64))

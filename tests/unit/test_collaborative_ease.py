@@ -53,14 +53,15 @@ def test_counts_that_cannot_be_inverted() -> None:
         ease_weights(np.array([[1.0, 5.0], [5.0, 1.0]]), 0.1)
 
 
-def test_largest_by_magnitude() -> None:
+@pytest.mark.parametrize("top_n", [7, 30, 40])
+def test_largest_by_magnitude(top_n: int) -> None:
     rng = np.random.default_rng(1)
     weights = np.round(rng.normal(size=(1_500, 30)), 1)  # many equal ones, some 0, two blocks of rows
-    rows, cols, values = largest(weights, 7)
+    rows, cols, values = largest(weights, top_n)
     twin = [
         (i, j, weights[i, j])
         for i in range(len(weights))
-        for j in sorted(range(30), key=lambda j: (-abs(weights[i, j]), j))[:7]
+        for j in sorted(range(30), key=lambda j: (-abs(weights[i, j]), j))[:top_n]
         if weights[i, j] != 0
     ]
     assert list(zip(rows, cols, values, strict=True)) == twin
