@@ -19,6 +19,7 @@ from benchmarks.timing import log
 from recsys_spark.config import load_config
 from recsys_spark.order import run_night
 from recsys_spark.session import build_session
+from recsys_spark.tables.store import Store
 
 
 class Spill:
@@ -74,7 +75,9 @@ def whole_pipeline(_scale: Scale) -> Figures:
         steps, start = Steps(spill, peaks), time.perf_counter()
         run_night(config, spark, steps.done)
         seconds = time.perf_counter() - start
+    store = Store(spark, config.warehouse)
     more = {
+        **{table: store.rows(table, "live") for table in ("events", "users", "items")},
         "steps_s": steps.seconds,
         "peak_mib": peaks.by_kind(),
         "peak_mib_by_then": steps.peak_mib,
