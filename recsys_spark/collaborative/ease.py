@@ -42,7 +42,7 @@ def ease_weights(gram: Any, l2: float, dtype: type[np.floating[Any]] = np.float6
     Raises:
         MachineError: the matrix is not positive definite in this precision.
     """
-    matrix = np.array(gram.toarray() if sparse.issparse(gram) else gram, dtype=dtype, order="F")
+    matrix = gram.astype(dtype).toarray(order="F") if sparse.issparse(gram) else np.array(gram, dtype=dtype, order="F")
     matrix[np.diag_indices_from(matrix)] += l2
     factor, inverse = (lapack.dpotrf, lapack.dpotri) if dtype is np.float64 else (lapack.spotrf, lapack.spotri)
     matrix, failed = factor(matrix, lower=True, overwrite_a=True, clean=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -46,6 +48,20 @@ def test_single_precision_agrees_and_wrong_weights_are_noticed() -> None:
     np.testing.assert_allclose(weights, ease_weights(gram, 5.0), atol=1e-4)
     assert agreement(gram, 5.0, weights, sample) == 1.0
     assert agreement(gram, 5.0, -weights, sample) < 0.5
+
+
+def test_one_matrix_is_held_while_it_is_inverted() -> None:
+    rng, num_items = np.random.default_rng(3), 3_000
+    events = sparse.random(2_000, num_items, 0.002, format="csr", random_state=rng)
+    gram = sparse.csr_matrix(events.T @ events)
+    tracemalloc.start()
+    try:
+        weights = ease_weights(gram, 10.0)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert weights.shape == (num_items, num_items)
+    assert peak_bytes < 1.6 * weights.nbytes  # blocks of 1,024 rows are copied for a moment
 
 
 def test_counts_that_cannot_be_inverted() -> None:
