@@ -14,7 +14,7 @@ from scipy import sparse
 from scipy.linalg import lapack
 from scipy.sparse.linalg import LinearOperator, cg
 
-from recsys_spark.cooccurrence.grouping import position_in_group
+from recsys_spark.cooccurrence.kernels import best
 from recsys_spark.errors import MachineError
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -79,22 +79,18 @@ def largest(weights: Floats, top_n: int) -> tuple[Ints, Ints, Floats]:
         block = np.ascontiguousarray(weights[start : start + _ROWS_AT_ONCE])
         row, col = _not_beaten(np.abs(block), top_n)
         found = block[row, col]
-        order = np.lexsort((col, -np.abs(found), row))
-        order = order[position_in_group(row) < top_n]  # ``row`` was in order already
-        rows.append(row[order] + start)
-        cols.append(col[order])
-        values.append(found[order])
+        kept, _ = best(row.astype(np.int32), np.abs(found).astype(np.float64), col.astype(np.uint64), top_n)
+        rows.append(row[kept] + start)
+        cols.append(col[kept])
+        values.append(found[kept])
     if not rows:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
     return np.concatenate(rows), np.concatenate(cols), np.concatenate(values)
 
 
 def _not_beaten(sizes: Floats, top_n: int) -> tuple[Ints, Ints]:
-    """Cells above 0 (rows ascending, columns) that fewer than ``top_n`` cells of their row are larger than."""
-    if top_n >= sizes.shape[1]:
-        row, col = np.nonzero(sizes)
-        return row, col
-    place = sizes.shape[1] - top_n
+    """Cells above 0 (rows ascending, columns) that fewer than ``top_n`` cells of their row are larger than: a first cut."""
+    place = max(sizes.shape[1] - top_n, 0)
     least = np.partition(sizes, place, axis=1)[:, place, None]
     row, col = np.nonzero((sizes >= least) & (sizes > 0))
     return row, col
