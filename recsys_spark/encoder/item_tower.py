@@ -70,7 +70,7 @@ class ItemTower(nn.Module):
         described_N1 = has_text_N1
         if self.values is not None and value_rows_NA is not None:
             kept_NA = (value_rows_NA != UNKNOWN) & ~self._dropped(value_rows_NA, self.attribute_dropout)
-            vectors_ND = vectors_ND + _mean(self.values(value_rows_NA.clamp(min=0)), kept_NA)
+            vectors_ND = vectors_ND + mean_values(self.values.weight, value_rows_NA, kept_NA)
             described_N1 = described_N1 | kept_NA.any(-1, keepdim=True)
         if self.ids is not None:
             dropped_N1 = self._dropped(id_rows_N, self.id_dropout)[:, None]
@@ -93,6 +93,8 @@ class ItemTower(nn.Module):
         return torch.rand(rows.shape, device=rows.device) < chance
 
 
-def _mean(vectors_NAD: Tensor, kept_NA: Tensor) -> Tensor:
-    """Mean [N, D] of the kept vectors; zero without any."""
-    return (vectors_NAD * kept_NA[..., None]).sum(1) / kept_NA.sum(1, keepdim=True).clamp(min=1)
+def mean_values(weights_VD: Tensor, rows_NA: Tensor, kept_NA: Tensor) -> Tensor:
+    """Mean [N, D] of the kept rows of an embedding [V, D]; zero without any. No [N, A, D] is made on the way."""
+    counts_N = kept_NA.sum(1)
+    starts_N = counts_N.cumsum(0) - counts_N
+    return F.embedding_bag(rows_NA[kept_NA], weights_VD, starts_N, mode="mean")

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.attributes import attribute_rows, dictionary, values_of
-from recsys_spark.encoder.item_tower import ItemTower
+from recsys_spark.encoder.item_tower import ItemTower, mean_values
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.package import save_model
 from recsys_spark.encoder.packaged_model import load_model
@@ -75,6 +75,18 @@ def test_attributes_add_the_mean_of_their_values_and_describe_an_item_without_te
     torch.testing.assert_close(found[1], F.normalize(made.project(text[1]), dim=0))
     only = made(torch.zeros(1, 12, dtype=torch.float64), torch.tensor([-1]), torch.tensor([[2]]))
     torch.testing.assert_close(only[0], F.normalize(values[2], dim=0))
+
+
+def test_means_of_values_and_their_gradients_equal_the_plain_formula() -> None:
+    """Rows of no, one and several values, one of them twice; padding in between."""
+    weights = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    rows = torch.tensor([[0, -1, 2], [-1, -1, -1], [4, 4, 1], [-1, 3, -1]])
+    kept = rows != -1
+    means = (weights[rows.clamp(min=0)] * kept[..., None]).sum(1) / kept.sum(1, keepdim=True).clamp(min=1)
+    found, pull = mean_values(weights, rows, kept), torch.arange(16.0, dtype=torch.float64).reshape(4, 4)
+    torch.testing.assert_close(found, means)
+    for made, plain in zip(*(torch.autograd.grad((out * pull).sum(), weights) for out in (found, means)), strict=True):
+        torch.testing.assert_close(made, plain)
 
 
 def test_values_are_dropped_in_training_at_the_rate_asked_for() -> None:
