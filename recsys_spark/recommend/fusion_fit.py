@@ -23,7 +23,7 @@ from recsys_spark.recommend.fusion_examples import NDCG_K, Examples, joined, sho
 from recsys_spark.recommend.fusion_search import search
 from recsys_spark.recommend.matmul import matmul
 from recsys_spark.recommend.model import KNOWN, fusion_weights
-from recsys_spark.recommend.new_items_fit import FloorFit, fit_floor
+from recsys_spark.recommend.new_items_fit import PlacesFit, fit_places
 from recsys_spark.recommend.partners import PAST
 from recsys_spark.recommend.scores import Float64, FloatArray, Ints
 from recsys_spark.recommend.side import item_side
@@ -51,11 +51,11 @@ class FusionFit:
     fusion: Fusion
     table: list[tuple[Weights, float]]
     num_users: int = 0
-    floor: FloorFit = field(default_factory=lambda: FloorFit(None))
+    places: PlacesFit = field(default_factory=lambda: PlacesFit(None))
 
     def document(self) -> dict[str, Any]:
         """What goes into the model version as ``fusion.json``."""
-        return self.fusion.document() | {"new_items": self.floor.document()}
+        return self.fusion.document() | {"new_items": self.places.document()}
 
 
 def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None, user_vectors: DataFrame | None) -> FusionFit:
@@ -87,12 +87,12 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
         fusion = search(examples, names, {name: decay for name, decay in features if decay is not None})
         tried = _scored(rows, held[0], config, features, [*({name: 1.0} for name in names), fusion.weights])[0]
         held.append(context.spark.sparkContext.broadcast(side.fused_by(fusion, config.evaluate)))
-        floor = fit_floor(config, rows, held[-1], fusion.weights)
+        places = fit_places(config, rows, held[-1], fusion.weights)
     finally:
         rows.unpersist()
         for shared in held:
             shared.unpersist()
-    return FusionFit(fusion, sorted(tried, key=lambda row: -row[1]), num_users, floor)
+    return FusionFit(fusion, sorted(tried, key=lambda row: -row[1]), num_users, places)
 
 
 def _validation_users(config: Config, context: Context, user_vectors: DataFrame | None) -> DataFrame:

@@ -1,4 +1,4 @@
-"""Places kept for new items: no partner that counts events can speak for them, so text and encoder choose them alone."""
+"""New items among known ones: no partner that counts events can speak for them, so they are weighed by their chances."""
 
 from __future__ import annotations
 
@@ -8,53 +8,103 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 from recsys_spark.recommend.blocks import Block, fuse
 from recsys_spark.recommend.filters import Filter
+from recsys_spark.recommend.fuse import Fused
 from recsys_spark.recommend.partners import Partners
-from recsys_spark.recommend.scores import Ints
+from recsys_spark.recommend.scores import Float64, Ints
 from recsys_spark.recommend.topk import Best, best
 from recsys_spark.search.rows import place_in_row
 
 SOURCE = "new_item"
-WEIGHTS = {"encoder": 1.0, "text": 0.4}  # of what is known of an item without events
-LEAST_FLOOR = 2.5  # standard deviations above the user's average item; nothing less alike is offered
-PRIOR_FLOOR = 4.0  # where nothing could be chosen on validation
-TEN = 10  # places are kept at the end of each ten
+WEIGHTS = {"encoder": 1.0, "text": 0.2}  # of z-scores, in the softmax over new items (docs/decisions/007)
+TEN = 10  # lists are looked at in stretches of so many places
+PRIOR_SLOPE, PRIOR_INTERCEPT = 0.4, -6.5  # about what they were where they could be measured
+_NONE = -1.0  # below every chance
+_CHOSEN = ("eagerness", "slope", "intercept")
 
 
 @dataclass(frozen=True)
 class NewItems:
-    """How places are kept: the last ``per_ten`` of each ten go to the best new items not listed yet that score ``floor``.
+    """What the chances of new and known items are, and how they share a list of B users' first K places.
 
-    A new item's score is the sum of ``WEIGHTS`` x z-scores, mean and deviation per user over the whole catalogue. Against
-    raising the scores of new items, which would crowd some users' lists and spare others', places at the end of each ten
-    cost least for a given share of new items found (measured: docs/decisions/007).
+    What is next is a new item with chance q, their share of the catalogue; which of them, says a softmax of ``WEIGHTS`` x
+    z-scores over the user's new items. Else it is a known item of fused score s with chance ``1 / (1 + exp(-(intercept + slope
+    s)))`` (Platt 1999, fitted on validation). A place goes to the next new item where its chance is the larger one, and in the
+    last ``per_ten`` of each ten places, where least is lost, if ``eagerness`` times its chance is. At most ``per_ten`` of each
+    ten are new.
     """
 
     per_ten: int
-    floor: float
+    eagerness: float = 1.0
+    slope: float = PRIOR_SLOPE
+    intercept: float = PRIOR_INTERCEPT
 
     def layout(self, k: int) -> tuple[int, int]:
-        """Lists of ``k`` are cut into stretches of so many places, the last so many of which are kept: ten, or ``k`` where
-        that is less, and the kept in proportion. A shorter stretch at the end keeps none."""
+        """Lists of ``k`` are cut into stretches of so many places, of which so many may be new: ten, or ``k`` where that is
+        less, and the new in proportion. A shorter stretch at the end has none."""
         stretch = min(TEN, k)
         return stretch, self.per_ten * stretch // TEN
 
     def slots(self, k: int) -> int:
-        """Places kept in a list of ``k``."""
-        stretch, kept = self.layout(k)
-        return kept * (k // stretch)
+        """New items that a list of ``k`` may have."""
+        stretch, most = self.layout(k)
+        return most * (k // stretch)
 
     def document(self) -> dict[str, Any]:
-        return {"per_ten": self.per_ten, "floor": self.floor, "weights": WEIGHTS}
+        chosen = {name: getattr(self, name) for name in _CHOSEN}
+        return {"per_ten": self.per_ten, **chosen, "weights": WEIGHTS}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any] | None, per_ten: int) -> NewItems | None:
         """What a model version says of new items, with the places of the present config; None for no places."""
         if per_ten == 0:
             return None
-        return cls(per_ten, float((document or {}).get("floor", PRIOR_FLOOR)))
+        said = document or {}
+        return cls(per_ten, **{name: float(said[name]) for name in _CHOSEN if name in said})
+
+    def known_chances(self, scores_BK: Float64) -> Float64:
+        """Chances [B, K] of listed items to be next, if a known one is; 0 for a score of -inf."""
+        listed = np.isfinite(scores_BK)
+        found: Float64 = listed * expit(self.intercept + self.slope * np.where(listed, scores_BK, 0.0))
+        return found
+
+    def order(self, known_BK: Float64, new_BM: Float64, share: float) -> Ints:
+        """Who stands at each of K places: the number of a known item (0 ..), or -1 - the number of a new one.
+
+        Args:
+            known_BK, new_BM: chances of both if it is one of their kind, falling along a row; new ones that are not there: -1.
+            share: q.
+        """
+        (users, k), everyone = known_BK.shape, np.arange(len(known_BK))
+        stretch, most = self.layout(k)
+        waiting_BM = np.column_stack([new_BM, np.full(users, _NONE)])
+        placed, since = np.zeros(users, np.int64), np.zeros(users, np.int64)  # new items so far, and in this stretch
+        found = np.empty((users, k), np.int64)
+        for place in range(k):
+            if place % stretch == 0:
+                since[:] = 0
+            room = most if place < k - k % stretch else 0
+            at_end = place % stretch >= stretch - most
+            weight = share * (self.eagerness if at_end else min(1.0, self.eagerness))
+            chance, other = waiting_BM[everyone, placed], known_BK[everyone, place - placed]
+            taken = (since < room) & (weight * chance > (1.0 - share) * other)
+            found[:, place] = np.where(taken, -1 - placed, place - placed)
+            placed, since = placed + taken, since + taken
+        return found
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The best new items of each user, with the chance ``[C]`` of each cell that it is next if a new item is."""
+
+    best: Best
+    chances: Float64
+
+    def take(self, cells: Ints) -> Offer:
+        return Offer(self.best.take(cells), self.chances[cells])
 
 
 def new_positions(partners: Partners, allowed: npt.NDArray[np.bool_]) -> Ints:
@@ -67,34 +117,57 @@ def new_positions(partners: Partners, allowed: npt.NDArray[np.bool_]) -> Ints:
     return np.flatnonzero((partners.popularity.counts == 0) & allowed & described)
 
 
-def best_new(block: Block, partners: Partners, positions: Ints, allowed: Filter, count: int, item_tile: int) -> Best:
+def best_new(block: Block, partners: Partners, positions: Ints, allowed: Filter, count: int, item_tile: int) -> Offer:
     """The ``count`` best new items of each user, by their own score; ``positions`` are the new items."""
-    fused = fuse(block, partners, WEIGHTS).columns(positions)
-    found = best(fused, allowed.columns(positions), count, item_tile)
-    return replace(found, cols=positions[found.cols])
+    fused = fuse(block, replace(partners, weight_factors={}), WEIGHTS).columns(positions)
+    left = allowed.columns(positions)
+    found = best(fused, left, count, item_tile)
+    chances = np.exp(found.scores - log_sums(fused, left, item_tile)[found.rows])
+    return Offer(replace(found, cols=positions[found.cols]), chances)
 
 
-def with_new_items(main: Best, new: Best, settings: NewItems, k: int) -> tuple[Best, npt.NDArray[np.bool_]]:
-    """Lists of at most ``k`` with the new items in their places, by user and rank; and which cells those are.
+def log_sums(fused: Fused, allowed: Filter, item_tile: int) -> Float64:
+    """``log sum_c exp(score_c)`` over each user's allowed items: [B], -inf without any. Memory: one tile."""
+    total = np.full(fused.num_users, -np.inf)
+    for start in range(0, fused.num_items, item_tile):
+        stop = min(start + item_tile, fused.num_items)
+        tile = fused.tile(start, stop, np.float64)
+        allowed.apply(tile, start, stop)
+        total = np.logaddexp(total, np.logaddexp.reduce(tile, axis=1))
+    return total
+
+
+def with_new_items(main: Best, offer: Offer, settings: NewItems, share: float, k: int) -> tuple[Best, npt.NDArray[np.bool_]]:
+    """Lists of at most ``k`` with new items in their places, by user and rank; and which cells those are.
 
     New items listed on their own merit keep that place and take no other. An item put in a place has the score of the one
     that stood there, so that scores never rise along a list; those behind it move down by one.
     """
-    new = new.take(np.flatnonzero((new.scores >= settings.floor) & not_listed(main, new)))
-    num_users = int(max(main.rows.max(initial=-1), new.rows.max(initial=-1))) + 1
-    stretch, kept = settings.layout(k)
-    number = place_in_row(new.rows, num_users)
+    offer = offer.take(np.flatnonzero(not_listed(main, offer.best)))
+    num_users = int(max(main.rows.max(initial=-1), offer.best.rows.max(initial=-1))) + 1
+    number = place_in_row(offer.best.rows, num_users)
     fits = np.flatnonzero(number < settings.slots(k))
-    new, number = new.take(fits), number[fits]
-    placed = np.bincount(new.rows, minlength=num_users)
-    before = np.minimum(kept * ((main.ranks - 1) // (stretch - kept)), placed[main.rows])
-    full, beyond = np.divmod(number, max(kept, 1))  # stretches whose kept places are taken, and places taken in the next
-    ranks = np.concatenate([main.ranks + before, stretch * (full + 1) - kept + beyond + 1])
-    stood = _cells_at(main, new.rows, (stretch - kept) * (full + 1) + 1)
-    both = _joined(main, replace(new, scores=main.scores[stood]))
-    order = np.lexsort((ranks, both.rows))
-    order = order[ranks[order] <= k]
-    return replace(both.take(order), ranks=ranks[order]), order >= len(main.rows)
+    offer, number = offer.take(fits), number[fits]
+    scores_BK = filled((num_users, k), -np.inf, main.rows, main.ranks - 1, main.scores)
+    new_BM = filled((num_users, settings.slots(k)), _NONE, offer.best.rows, number, offer.chances)
+    order_BK = settings.order(settings.known_chances(scores_BK), new_BM, share)
+    listed = np.bincount(main.rows, minlength=num_users)
+    users, places = np.nonzero(order_BK < listed[:, None])
+    at, is_new = order_BK[users, places], order_BK[users, places] < 0
+    stood = np.where(is_new, places - _new_before(order_BK)[users, places], at)
+    begins, offered = np.cumsum(listed) - listed, np.searchsorted(offer.best.rows, np.arange(num_users))
+    cells = np.where(is_new, len(main.rows) + offered[users] - 1 - at, begins[users] + at)
+    chosen = _joined(main, offer.best).take(cells)
+    scores = scores_BK[users, np.minimum(stood, np.maximum(listed[users] - 1, 0))]
+    ranks = place_in_row(users, num_users) + 1
+    return replace(chosen, ranks=ranks, scores=np.where(is_new, scores, chosen.scores)), is_new
+
+
+def filled(shape: tuple[int, int], empty: float, rows: Ints, places: Ints, values: npt.NDArray[Any]) -> Float64:
+    """An array of ``shape`` with ``values`` at their cells, ``empty`` elsewhere."""
+    found = np.full(shape, empty)
+    found[rows, places] = values
+    return found
 
 
 def not_listed(main: Best, new: Best) -> npt.NDArray[np.bool_]:
@@ -103,10 +176,10 @@ def not_listed(main: Best, new: Best) -> npt.NDArray[np.bool_]:
     return ~np.isin(new.rows * width + new.cols, main.rows * width + main.cols)
 
 
-def _cells_at(main: Best, rows: Ints, ranks: Ints) -> Ints:
-    """The cells at these ranks. There always is one: a list with an allowed item left over is full."""
-    found: Ints = np.searchsorted(main.rows, rows) + ranks - 1
-    return found
+def _new_before(order_BK: Ints) -> Ints:
+    """New items that stand before each place."""
+    is_new = (order_BK < 0).astype(np.int64)
+    return np.cumsum(is_new, axis=1) - is_new
 
 
 def _joined(first: Best, second: Best) -> Best:

@@ -1,35 +1,40 @@
-"""Choosing the floor for new items: as low as the validation lists can bear."""
+"""What is measured on validation for the places of new items: the chances of known items, and what the places cost."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pyspark.sql import DataFrame
+from scipy.optimize import minimize
+from scipy.special import expit, logit
 
 from recsys_spark.config import Config
 from recsys_spark.recommend.arrow import flat_list
 from recsys_spark.recommend.blocks import fuse, users_per_block
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.new_items import LEAST_FLOOR, PRIOR_FLOOR, NewItems, best_new, not_listed, with_new_items
+from recsys_spark.recommend.new_items import TEN, NewItems, Offer, best_new, filled, not_listed
 from recsys_spark.recommend.scores import Float64, Ints
 from recsys_spark.recommend.topk import Best, best
 from recsys_spark.recommend.worker import Side, Task, block_of
 from recsys_spark.search.rows import place_in_row
 from recsys_spark.threads import one_thread
 
-NDCG_K = 10
-FOUND_AS_WELL = 0.4  # how well new items are found in their places, of how well the others are (docs/decisions/007)
-Step = tuple[int, Float64, Float64, Float64]  # a place, who would take it by score, and NDCG before and after
+FOUND_AS_WELL = 0.5  # how well new items are found in their places, of how well the others are (docs/decisions/007)
+EAGERNESS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)  # what is tried
+_FLAT = 1e-9  # a spread of scores below it tells nothing
+_COLUMNS = "known array<double>, known_hit array<boolean>, new array<double>, new_hit array<boolean>, targets int"
+_GAINS = 1.0 / np.log2(np.arange(TEN) + 2.0)
 
 
 @dataclass(frozen=True)
-class FloorFit:
-    """The floor, the share of validation NDCG it costs, and the share of validation lists that it gives a new item."""
+class PlacesFit:
+    """The places, the share of validation NDCG they cost, and the share of validation lists that get a new item."""
 
     new_items: NewItems | None
     loss: float = 0.0
@@ -42,13 +47,32 @@ class FloorFit:
         return self.new_items.document() | {"loss": round(self.loss, 6), "share_of_lists": round(self.share_of_lists, 6)}
 
 
-def fit_floor(config: Config, rows: DataFrame, broadcast: Any, weights: dict[str, float]) -> FloorFit:
-    """The lowest floor whose new items cost at most ``recommend.max_new_item_loss`` of the validation users' NDCG@10, and no
-    more than they may be worth: their share of the catalogue x ``FOUND_AS_WELL``. A handful of them is not worth what a tenth
-    of it is.
+@dataclass(frozen=True)
+class Lists:
+    """First tens of U validation users: scores of known items and which are targets ``[U, 10]``, chances of the new items
+    beside them and which of these are ``[U, M]``, and how many targets each user has ``[U]``."""
 
-    Validation is asked only what lists lose. It cannot tell how well text finds new items: the encoder was trained on the
-    text of every item that has events, and would seem to find them far better than it does (measured: docs/decisions/007).
+    known: Float64
+    known_hit: npt.NDArray[np.bool_]
+    new: Float64
+    new_hit: npt.NDArray[np.bool_]
+    targets: Ints
+
+    def ndcg(self, order_UK: Ints) -> Float64:
+        """NDCG@10 [U] of lists in this order (see ``NewItems.order``)."""
+        hit = np.column_stack([self.known_hit, self.new_hit[:, ::-1]])  # -1 is the last column, the first new item
+        gains = np.take_along_axis(hit, order_UK % hit.shape[1], 1) @ _GAINS[: order_UK.shape[1]]
+        found: Float64 = gains / np.cumsum(_GAINS)[np.clip(self.targets, 1, TEN) - 1]
+        return found
+
+
+def fit_places(config: Config, rows: DataFrame, broadcast: Any, weights: dict[str, float]) -> PlacesFit:
+    """How known items' scores become chances, and the largest eagerness whose new items cost validation users at most
+    ``recommend.max_new_item_loss`` of their NDCG@10, and no more than they may be worth: their share of the catalogue x
+    ``FOUND_AS_WELL``. A handful of them is not worth what a tenth of it is.
+
+    The chances of new items are not measured here: the encoder was trained on the text of every item that has events, and
+    would seem to find them better than it does (docs/decisions/007).
 
     Args:
         rows: ``user_id, items, seen, vector, target_idx`` of the validation users.
@@ -57,90 +81,112 @@ def fit_floor(config: Config, rows: DataFrame, broadcast: Any, weights: dict[str
     """
     settings = config.recommend
     if settings.new_items_per_ten == 0:
-        return FloorFit(None)
-    prior = NewItems(settings.new_items_per_ten, PRIOR_FLOOR)
-    if not len(broadcast.value.new_positions):
-        return FloorFit(prior)
-    task = Task(weights, NDCG_K, settings.decay, settings.max_reasons, settings.user_block, settings.item_tile)
-    make = functools.partial(_floor_batches, broadcast=broadcast, task=task, places=prior)
-    table = rows.mapInArrow(make, "place int, score double, before double, after double").toArrow()
-    place, score, before, after = (table.column(name).to_numpy() for name in ("place", "score", "before", "after"))
-    if not len(score):
-        return FloorFit(prior)
-    share = len(broadcast.value.new_positions) / max(int(broadcast.value.catalogue.allowed.sum()), 1)
-    first = place == 1
-    bearable = min(settings.max_new_item_loss, FOUND_AS_WELL * share)
-    floor, loss = choose_floor(score, before - after, float(before[first].sum()), bearable)
-    return FloorFit(NewItems(settings.new_items_per_ten, floor), loss, float((score[first] >= floor).mean()))
+        return PlacesFit(None)
+    prior = NewItems(settings.new_items_per_ten)
+    side: Side = broadcast.value
+    if not len(side.new_positions):
+        return PlacesFit(prior)
+    task = Task(weights, TEN, settings.decay, settings.max_reasons, settings.user_block, settings.item_tile, new_items=prior)
+    table = rows.mapInArrow(functools.partial(_list_batches, broadcast=broadcast, task=task), _COLUMNS).toArrow()
+    if table.num_rows == 0:
+        return PlacesFit(prior)
+    lists = _collected(table)
+    places = NewItems(settings.new_items_per_ten, 0.0, *fit_known(lists))
+    return choose(lists, places, side.new_share, min(settings.max_new_item_loss, FOUND_AS_WELL * side.new_share))
 
 
-def choose_floor(score: Float64, lost: Float64, total: float, max_loss: float) -> tuple[float, float]:
-    """The lowest floor, at least ``LEAST_FLOOR``, at which all places filled above it together lose at most ``max_loss``; and
-    the loss.
+def fit_known(lists: Lists) -> tuple[float, float]:
+    """Slope (at least 0) and intercept of the logistic by which a listed item's score tells its chance to be a target drawn
+    from its user's (maximum likelihood, the whole counted as one hit and one miss more: Platt 1999)."""
+    listed = np.isfinite(lists.known)
+    scores = lists.known[listed]
+    wanted = (lists.known_hit / np.maximum(lists.targets, 1)[:, None])[listed]
+    hits, misses = float(wanted.sum()), float((1.0 - wanted).sum())
+    goal = wanted * (hits + 1.0) / (hits + 2.0) + (1.0 - wanted) / (misses + 2.0)
+    mean, spread = float(scores.mean()), max(float(scores.std()), _FLAT)
+    z = (scores - mean) / spread
+
+    def cost(at: Float64) -> tuple[float, Float64]:
+        raised = at[0] * z + at[1]
+        missed = expit(raised) - goal
+        return float((np.logaddexp(0.0, raised) - goal * raised).mean()), np.array([(missed * z).mean(), missed.mean()])
+
+    start = np.array([0.0, logit(goal.mean())])
+    steep, level = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=((0.0, None), (None, None)), tol=1e-12).x
+    return float(steep / spread), float(level - steep * mean / spread)
+
+
+def choose(lists: Lists, places: NewItems, share: float, bearable: float) -> PlacesFit:
+    """``places`` with the largest of ``EAGERNESS`` that costs at most ``bearable`` of the NDCG@10 of lists without new items.
 
     Args:
-        score: ``[P]``, of the item that each place would take (-inf: none).
-        lost: ``[P]``, NDCG that its user loses by it, the places before it being filled.
-        total: NDCG of all users without any.
+        share: of the catalogue that is new.
     """
-    order = np.lexsort((-lost, -score))
-    summed = np.cumsum(lost[order])
-    last_of_score = np.append(score[order][1:] != score[order][:-1], True)
-    bearable = last_of_score & (summed <= max_loss * total + 1e-12) & (score[order] >= LEAST_FLOOR)
-    if not bearable.any():
-        return max(PRIOR_FLOOR, float(np.nextafter(score.max(), np.inf))), 0.0
-    place = int(np.flatnonzero(bearable)[-1])
-    return float(score[order][place]), float(summed[place] / total) if total else 0.0
+    known, width = places.known_chances(lists.known), lists.known.shape[1]
+    before = lists.ndcg(np.broadcast_to(np.arange(width), lists.known.shape)).sum()
+    found = PlacesFit(places)
+    for eagerness in EAGERNESS:
+        tried = replace(places, eagerness=eagerness)
+        order = tried.order(known, lists.new, share)
+        loss = 1.0 - float(lists.ndcg(order).sum() / before) if before else 0.0
+        if loss <= bearable + 1e-12:
+            found = PlacesFit(tried, loss, float((order < 0).any(1).mean()))
+    return found
 
 
-def _floor_batches(batches: Iterator[Any], broadcast: Any, task: Task, places: NewItems) -> Iterator[Any]:
-    """For ``mapInArrow``: per user and place (from 1) the score of the new item that would take it, and NDCG before and after."""
+def _collected(table: Any) -> Lists:
+    """Rows of ``_COLUMNS`` as arrays."""
+    users = table.num_rows
+    known, known_hit, new, new_hit = (
+        flat_list(table.column(name).combine_chunks())[1].reshape(users, -1) for name in ("known", "known_hit", "new", "new_hit")
+    )
+    return Lists(known, known_hit, new, new_hit, table.column("targets").to_numpy())
+
+
+def _list_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Iterator[Any]:
+    """For ``mapInArrow``: a row of ``_COLUMNS`` per user."""
     one_thread()
     side: Side = broadcast.value
     size = users_per_block(min(task.user_block, 128), len(side.catalogue))
     for batch in batches:
         for start in range(0, batch.num_rows, size):
-            for place, *columns in _block_floor(batch.slice(start, size), side, task, places):
-                arrays = [pa.array(np.full(len(columns[0]), place, np.int32)), *map(pa.array, columns)]
-                yield pa.RecordBatch.from_arrays(arrays, names=["place", "score", "before", "after"])
+            lists = _block_lists(batch.slice(start, size), side, task)
+            parts = [lists.known, lists.known_hit, lists.new, lists.new_hit]
+            columns = [pa.array(list(part), pa.list_(pa.from_numpy_dtype(part.dtype))) for part in parts]
+            names = ["known", "known_hit", "new", "new_hit", "targets"]
+            yield pa.RecordBatch.from_arrays([*columns, pa.array(lists.targets, pa.int32())], names=names)
 
 
-def _block_floor(batch: Any, side: Side, task: Task, places: NewItems) -> Iterator[Step]:
+def _block_lists(batch: Any, side: Side, task: Task) -> Lists:
     block = block_of(batch, side, task.decay)
     allowed = Filter(side.catalogue.allowed, block.seen)
     listed = best(fuse(block, side.partners, task.weights), allowed, task.k, task.item_tile)
-    new = best_new(block, side.partners, side.new_positions, allowed, 2 * task.k, task.item_tile)
+    assert task.new_items is not None  # noqa: S101 - fit_places gives them
+    slots = task.new_items.slots(task.k)
+    offer = best_new(block, side.partners, side.new_positions, allowed, task.k + slots, task.item_tile)
     lengths, target_idx = flat_list(batch.column("target_idx"))
-    owners, targets = np.repeat(np.arange(block.num_users), lengths), side.catalogue.positions(target_idx)
-    ndcg = functools.partial(list_ndcg, owners=owners, targets=targets, lengths=lengths, num_items=len(side.catalogue))
-    yield from filled_one_by_one(listed, new, places, task.k, ndcg)
+    owners = np.repeat(np.arange(block.num_users), lengths)
+    return first_tens(listed, offer, owners, side.catalogue.positions(target_idx), lengths, slots, len(side.catalogue))
 
 
-def filled_one_by_one(listed: Best, new: Best, places: NewItems, k: int, ndcg: Callable[[Best], Float64]) -> Iterator[Step]:
-    """Each user's places taken in turn by their best new items: the place (from 1), ``[B]`` scores of the items that take it
-    (-inf: none), and ``ndcg`` of the lists before and after. A floor lets a user's first so many places be taken, so what it
-    costs is the sum over the places whose score reaches it.
-    """
-    before = ndcg(listed)
-    new = new.take(np.flatnonzero(not_listed(listed, new)))
-    number = place_in_row(new.rows, len(before)) + 1
-    for place in range(1, places.slots(k) + 1):
-        merged, _ = with_new_items(listed, new.take(np.flatnonzero(number <= place)), replace(places, floor=-np.inf), k)
-        after, score = ndcg(merged), np.full(len(before), -np.inf)
-        score[new.rows[number == place]] = new.scores[number == place]
-        yield place, score, before, after
-        before = after
-
-
-def list_ndcg(lists: Best, owners: Ints, targets: Ints, lengths: Ints, num_items: int) -> Float64:
-    """NDCG@10 of each user's list, binary relevance: ``[B]``, 0 without a target.
+def first_tens(listed: Best, offer: Offer, owners: Ints, targets: Ints, lengths: Ints, slots: int, num_items: int) -> Lists:
+    """The lists of B users as arrays.
 
     Args:
         owners, targets: user and position of each target (-1: outside the catalogue).
         lengths: ``[B]``, targets per user.
+        slots: M, new items that a list may have; those in the list already are not offered.
     """
-    hit = np.isin(lists.rows * num_items + lists.cols, (owners * num_items + targets)[targets >= 0]) & (lists.ranks <= NDCG_K)
-    gains = np.bincount(lists.rows[hit], 1.0 / np.log2(lists.ranks[hit] + 1.0), minlength=len(lengths))
-    ideal = np.cumsum(1.0 / np.log2(np.arange(NDCG_K) + 2.0))[np.clip(lengths, 1, NDCG_K) - 1]
-    found: Float64 = gains / ideal
-    return found
+    offer = offer.take(np.flatnonzero(not_listed(listed, offer.best)))
+    number = place_in_row(offer.best.rows, len(lengths))
+    fits = np.flatnonzero(number < slots)
+    new, chances, number = offer.best.take(fits), offer.chances[fits], number[fits]
+    wanted = (owners * num_items + targets)[targets >= 0]
+    places, shape, offered = listed.ranks - 1, (len(lengths), TEN), (len(lengths), slots)
+    return Lists(
+        filled(shape, -np.inf, listed.rows, places, listed.scores),
+        filled(shape, 0.0, listed.rows, places, np.isin(listed.rows * num_items + listed.cols, wanted)) > 0,
+        filled(offered, -1.0, new.rows, number, chances),
+        filled(offered, 0.0, new.rows, number, np.isin(new.rows * num_items + new.cols, wanted)) > 0,
+        lengths,
+    )

@@ -44,8 +44,13 @@ class Side:
 
     @cached_property
     def new_positions(self) -> Ints:
-        """Items that places are kept for."""
+        """Items that have no event yet and may be recommended."""
         return new_positions(self.partners, self.catalogue.allowed)
+
+    @property
+    def new_share(self) -> float:
+        """Of the items that may be recommended."""
+        return len(self.new_positions) / max(int(self.catalogue.allowed.sum()), 1)
 
 
 @dataclass(frozen=True)
@@ -154,12 +159,12 @@ def _group_lists(
 def listed_with_new(
     block: Block, chosen: Best, allowed: Filter, side: Side, settings: NewItems, k: int, item_tile: int
 ) -> tuple[Best, npt.NDArray[np.bool_]]:
-    """Lists of ``k`` with new items in the places kept for them, and which cells those are."""
+    """Lists of ``k`` with the new items whose chances earn them a place, and which cells those are."""
     slots, positions = settings.slots(k), side.new_positions
-    if not slots or not len(positions):
+    if not slots or not settings.eagerness or not len(positions):
         return chosen, np.zeros(len(chosen.rows), np.bool_)
-    new = best_new(block, side.partners, positions, allowed, k + slots, item_tile)  # k may be in the list already
-    return with_new_items(chosen, new, settings, k)
+    offer = best_new(block, side.partners, positions, allowed, k + slots, item_tile)  # k may be in the list already
+    return with_new_items(chosen, offer, settings, side.new_share, k)
 
 
 def _short(chosen: Best, allowed: Filter, num_candidates: Ints, k: int, user_ids: Any) -> Any:

@@ -64,7 +64,7 @@ def run(config: Config, context: Context, model_dir: Path, training: dict[str, A
             "weights": fit.fusion.weights,
             "fusion": fit.fusion.document(),
             "tried": table,
-            "new_items": fit.floor.document(),
+            "new_items": fit.places.document(),
         }
 
     return context.run_stage(plan, body)

@@ -1,4 +1,4 @@
-"""Places for new items against their definition written out, list by list; and the floor against trying every one."""
+"""New items among known ones against the definition written out, list by list; their chances; and the choice of eagerness."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
-from recsys_spark.recommend.new_items import NewItems, with_new_items
-from recsys_spark.recommend.new_items_fit import LEAST_FLOOR, choose_floor, filled_one_by_one, list_ndcg
+from recsys_spark.recommend.filters import Filter
+from recsys_spark.recommend.fuse import Fused, Part
+from recsys_spark.recommend.new_items import NewItems, Offer, log_sums, with_new_items
+from recsys_spark.recommend.new_items_fit import EAGERNESS, Lists, choose, first_tens, fit_known
+from recsys_spark.recommend.scores import SharedScores
 from recsys_spark.recommend.topk import Best
 
+Array = np.ndarray[Any, Any]
+_seeds = st.integers(0, 10_000)
 
-def _lists(rng: np.random.Generator, items: list[np.ndarray[Any, Any]], share: str) -> Best:
+
+def _lists(rng: np.random.Generator, items: list[Array], share: str) -> Best:
     """Lists with falling scores; user u gets ``items[u]``."""
     rows = np.repeat(np.arange(len(items)), [len(own) for own in items])
     ranks = np.concatenate([np.arange(1, len(own) + 1) for own in items])
@@ -21,30 +28,62 @@ def _lists(rng: np.random.Generator, items: list[np.ndarray[Any, Any]], share: s
     return Best(rows, np.concatenate(items).astype(np.int64), ranks, scores, {share: scores * 2, "both": scores * 3})
 
 
-@settings(max_examples=200, deadline=None)
-@given(seed=st.integers(0, 10_000), k=st.integers(1, 35), per_ten=st.integers(0, 9), floor=st.sampled_from([-9.0, 2.0, 3.0, 9.0]))
-def test_places_equal_the_definition(seed: int, k: int, per_ten: int, floor: float) -> None:
+def _offer(rng: np.random.Generator, items: list[Array]) -> Offer:
+    new = _lists(rng, items, "text")
+    return Offer(new, np.exp(new.scores - 9.0))
+
+
+def _one_list(known: list[Any], new: list[Any], of: NewItems, share: float, k: int) -> list[Any]:
+    """``known``: (item, score), ``new``: (item, chance), best first. The definition, place by place."""
+    last_score = known[-1][1] if known else 0.0
+    stretch = min(10, k)
+    most = int(of.per_ten * stretch / 10)
+    found: list[Any] = []
+    known, new, since = list(known), list(new), 0
+    for place in range(k):
+        since = 0 if place % stretch == 0 else since
+        whole = place < k - k % stretch
+        last = place % stretch >= stretch - most
+        weight = of.eagerness if last else min(1.0, of.eagerness)
+        chance = 1 / (1 + np.exp(-(of.intercept + of.slope * known[0][1]))) if known else 0.0
+        if whole and since < most and new and weight * share * new[0][1] > (1 - share) * chance:
+            found.append((new.pop(0)[0], known[0][1] if known else last_score, True))
+            since += 1
+        elif known:
+            found.append((*known.pop(0), False))
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=_seeds,
+    k=st.integers(1, 35),
+    per_ten=st.integers(0, 9),
+    eagerness=st.sampled_from([0.0, 0.5, 1.0, 3.0, 1e9]),
+    slope=st.sampled_from([0.0, 0.4, 2.0]),
+    share=st.sampled_from([0.01, 0.1, 0.6]),
+)
+def test_lists_with_new_items_equal_the_definition(
+    seed: int, k: int, per_ten: int, eagerness: float, slope: float, share: float
+) -> None:
     rng = np.random.default_rng(seed)
     num_items, users = int(rng.integers(1, 60)), 4
     order = [rng.permutation(num_items)[: rng.integers(0, num_items + 1)] for _ in range(users)]  # candidates, best first
     main = _lists(rng, [own[:k] for own in order], "behaviour")
-    new = _lists(rng, [rng.permutation(own[own % 3 == 0]) for own in order], "text")
-    merged, is_new = with_new_items(main, new, NewItems(per_ten, floor), k)
-    stretch = min(10, k)
-    kept = int(per_ten * stretch / 10)
-    places = [place for place in range(1, k - k % stretch + 1) if (place - 1) % stretch >= stretch - kept]
-    assert NewItems(per_ten, floor).slots(k) == len(places)
+    offer = _offer(rng, [rng.permutation(own[own % 3 == 0]) for own in order])
+    of, new = NewItems(per_ten, eagerness, slope, -3.0), offer.best
+    merged, is_new = with_new_items(main, offer, of, share, k)
     for user in range(users):
         mine, theirs = main.rows == user, new.rows == user
-        listed, scores = main.cols[mine].tolist(), main.scores[mine].tolist()
-        waiting = [c for c, s in zip(new.cols[theirs], new.scores[theirs], strict=True) if s >= floor and c not in listed]
-        want = list(zip(listed, scores, [False] * len(listed), strict=True))
-        for place in places:
-            if waiting:
-                want.insert(place - 1, (waiting.pop(0), want[place - 1][1], True))
+        listed = list(zip(main.cols[mine], main.scores[mine], strict=True))
+        waiting = [
+            (c, p) for c, p in zip(new.cols[theirs], offer.chances[theirs], strict=True) if c not in main.cols[mine].tolist()
+        ]
+        want = _one_list(listed, waiting[: of.slots(k)], of, share, k)
         got = merged.rows == user
-        assert list(zip(merged.cols[got], merged.scores[got], is_new[got], strict=True)) == want[:k]
-        assert merged.ranks[got].tolist() == list(range(1, len(want[:k]) + 1))
+        assert list(zip(merged.cols[got], merged.scores[got], is_new[got], strict=True)) == want
+        assert merged.ranks[got].tolist() == list(range(1, len(want) + 1))
+        assert (np.diff(merged.scores[got]) <= 0).all()
     of_main = {(r, c): s for r, c, s in zip(main.rows, main.cols, main.shares["behaviour"], strict=True)}
     of_new = {(r, c): s for r, c, s in zip(new.rows, new.cols, new.shares["text"], strict=True)}
     for place, cell in enumerate(zip(merged.rows, merged.cols, strict=True)):
@@ -52,52 +91,65 @@ def test_places_equal_the_definition(seed: int, k: int, per_ten: int, floor: flo
         assert merged.shares["text"][place] == (of_new[cell] if is_new[place] else 0.0)
 
 
-@settings(max_examples=200, deadline=None)
-@given(seed=st.integers(0, 10_000), max_loss=st.sampled_from([0.0, 0.02, 0.5, 1.0]))
-def test_the_floor_is_the_lowest_that_can_be_borne(seed: int, max_loss: float) -> None:
-    rng = np.random.default_rng(seed)
-    users = int(rng.integers(1, 30))
-    score = np.round(rng.normal(3, 1, users), 1)
-    before = rng.random(users) * (rng.random(users) < 0.5)
-    after = np.where(rng.random(users) < 0.5, before, before * 0.7)
-    total = float(before.sum())
-    floor, loss = choose_floor(score, before - after, total, max_loss)
-
-    def cost(level: float) -> float:
-        return float((before - after)[score >= level].sum())
-
-    bearable = [s for s in set(score) if s >= LEAST_FLOOR and cost(s) <= max_loss * before.sum() + 1e-9]
-    if bearable:
-        assert floor == min(bearable)
-        assert np.isclose(loss * before.sum(), cost(floor))
-    else:
-        assert floor > score.max()
-        assert loss == 0.0
-
-
 @settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 10_000), per_ten=st.integers(1, 6), floor=st.sampled_from([-9.0, 0.0, 2.0, 3.0, 9.0]))
-def test_what_a_floor_costs_is_the_sum_over_the_places_that_reach_it(seed: int, per_ten: int, floor: float) -> None:
+@given(seed=_seeds, tile=st.integers(1, 20))
+def test_sums_over_allowed_items_equal_those_of_all_at_once(seed: int, tile: int) -> None:
     rng = np.random.default_rng(seed)
-    users, num_items, k = 6, 40, 10
+    users, items = 3, int(rng.integers(1, 40))
+    allowed, seen = rng.random(items) < 0.7, rng.random((users, items)) < 0.3
+    fused = Fused((Part("text", 0.7, SharedScores(rng.normal(size=items), users)),), users, items)
+    found = log_sums(fused, Filter(allowed, sparse.csr_matrix(seen.astype(float))), tile)
+    scores = fused.tile(0, items, np.float64)
+    for user in range(users):
+        left = scores[user, allowed & ~seen[user]]
+        assert np.isclose(found[user], np.log(np.exp(left).sum())) if len(left) else found[user] == -np.inf
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=_seeds, bearable=st.sampled_from([0.0, 0.05, 0.5, 1.0]), per_ten=st.integers(1, 6))
+def test_the_chosen_eagerness_is_the_largest_that_can_be_borne(seed: int, bearable: float, per_ten: int) -> None:
+    """What the fit says a list costs is what ``with_new_items`` makes of it."""
+    rng = np.random.default_rng(seed)
+    users, num_items, share = 6, 40, 0.3
     order = [rng.permutation(num_items) for _ in range(users)]
-    main = _lists(rng, [own[:k] for own in order], "behaviour")
-    new = _lists(rng, [rng.permutation(own[own % 3 == 0])[: rng.integers(0, 9)] for own in order], "text")
-    targets = rng.integers(0, num_items, users)
+    main = _lists(rng, [own[: rng.integers(8, 11)] for own in order], "behaviour")
+    offer = _offer(rng, [rng.permutation(own[own % 3 == 0])[: rng.integers(0, 9)] for own in order])
+    owners = np.repeat(np.arange(users), rng.integers(0, 4, users))
+    targets = rng.integers(-1, num_items, len(owners))
+    lengths = np.bincount(owners, minlength=users)
+    places = NewItems(per_ten, 0.0, 0.3, -3.0)
+    lists = first_tens(main, offer, owners, targets, lengths, places.slots(10), num_items)
 
-    def ndcg(lists: Best) -> np.ndarray[Any, Any]:
-        return list_ndcg(lists, np.arange(users), targets, np.ones(users, np.int64), num_items)
+    def ndcg(eagerness: float) -> float:
+        merged, _ = with_new_items(main, offer, NewItems(per_ten, eagerness, 0.3, -3.0), share, 10)
+        total = 0.0
+        for user in range(users):
+            wanted, own = set(targets[owners == user]) - {-1}, merged.cols[merged.rows == user]
+            gains = sum(1 / np.log2(rank + 2) for rank, item in enumerate(own) if item in wanted)
+            total += gains / sum(1 / np.log2(rank + 2) for rank in range(min(max(lengths[user], 1), 10)))
+        return total
 
-    steps = list(filled_one_by_one(main, new, NewItems(per_ten, 7.0), k, ndcg))
-    assert [place for place, *_ in steps] == list(range(1, per_ten + 1))
-    lost = sum(float((before - after)[score >= floor].sum()) for _, score, before, after in steps)
-    merged, _ = with_new_items(main, new, NewItems(per_ten, floor), k)
-    assert np.isclose(lost, float((ndcg(main) - ndcg(merged)).sum()))
+    found, before = choose(lists, places, share, bearable), ndcg(0.0)
+    losses = {e: 1 - ndcg(e) / before if before else 0.0 for e in EAGERNESS}
+    assert found.new_items is not None
+    assert found.new_items.eagerness == max(e for e, loss in losses.items() if loss <= bearable + 1e-9)
+    assert np.isclose(found.loss, losses[found.new_items.eagerness])
 
 
-def test_ndcg_of_lists_by_hand() -> None:
-    lists = Best(np.array([0, 0, 0, 2]), np.array([5, 6, 7, 1]), np.array([1, 2, 3, 1]), np.zeros(4), {})
-    owners, targets, lengths = np.array([0, 0, 1, 2]), np.array([6, 9, 4, -1]), np.array([2, 1, 1])
-    found = list_ndcg(lists, owners, targets, lengths, 10)
-    ideal = 1.0 + 1.0 / np.log2(3.0)
-    np.testing.assert_allclose(found, [1.0 / np.log2(3.0) / ideal, 0.0, 0.0])
+def test_chances_of_known_items_are_those_that_made_the_hits() -> None:
+    """Hits drawn with the chance 1 / (1 + exp(4 - .8 score)): both figures come out again; of two targets each counts half."""
+    rng = np.random.default_rng(5)
+    scores = -np.sort(-rng.normal(0, 2, (20_000, 10)), axis=1)
+    hit = rng.random(scores.shape) < 1 / (1 + np.exp(4 - 0.8 * scores))
+    none, one = np.zeros((len(hit), 0)), np.ones(len(hit), np.int64)
+    slope, intercept = fit_known(Lists(scores, hit, none, none > 0, one))
+    assert abs(slope - 0.8) < 0.03
+    assert abs(intercept + 4) < 0.06
+    scores[:, 7:] = -np.inf  # shorter lists: what is not there says nothing
+    chances = NewItems(3, 1.0, *fit_known(Lists(scores, hit, none, none > 0, one))).known_chances(scores)
+    assert abs(chances.sum() - hit[:, :7].sum()) < 2
+    halves = NewItems(3, 1.0, *fit_known(Lists(scores, hit, none, none > 0, 2 * one))).known_chances(scores)
+    assert abs(halves.sum() - hit[:, :7].sum() / 2) < 2
+    assert fit_known(Lists(scores, np.zeros_like(hit), none, none > 0, one))[0] < 0.01
+    flat = np.ones((30, 10))
+    assert NewItems(3, 1.0, *fit_known(Lists(flat, hit[:30], none, none > 0, one[:30]))).known_chances(flat)[0, 0] < 0.3

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
+from scipy.special import logit
 
 from recsys_spark.cli import screen
 from recsys_spark.cli.work import reader_sql
@@ -247,22 +248,26 @@ def test_user_neighbours_are_written_and_seen_where_asked_for(spark: SparkSessio
     assert "users like u5" not in shown.text
 
 
-def test_places_are_kept_for_new_items(spark: SparkSession, filled: Store) -> None:
-    """i10 (garden) has no event and i11 is not available: u0, who likes gardens, gets i10 where a place is kept."""
+def test_new_items_stand_where_their_chance_earns_it(spark: SparkSession, filled: Store) -> None:
+    """i10 has no event and i11 is not available. That i10 is next has chance 1/11, the share of new items, for everybody with
+    a history; each known item has .2 of the rest: three times the former is more, once is not."""
     config = _config(filled)
-    context = _context(spark, filled, config, namespace="eval/new")
-    weights = {"cooccurrence": 1.0, "popularity": 1.0}
-    run(config, context, None, Fusion(weights), upstream="live", targets=None, new_items=NewItems(3, 0.05))
-    lists = _lists(filled, "eval/new")
+    weights, namespaces = {"cooccurrence": 1.0, "popularity": 1.0}, {3.0: "eval/eager", 1.0: "eval/even"}
+    for eagerness, namespace in namespaces.items():
+        places = NewItems(3, eagerness, slope=0.0, intercept=logit(0.2))
+        context = _context(spark, filled, config, namespace=namespace)
+        run(config, context, None, Fusion(weights), upstream="live", targets=None, new_items=places)
+    lists = _lists(filled, "eval/eager")
     new = {(user, row["rank"], row["item_id"]) for user, rows in lists.items() for row in rows if row["source"] == "new_item"}
-    assert ("u0", 4, "i10") in new
-    assert ("u2", 4, "i10") in new
-    assert not [place for place in new if place[0] in ("u1", "u4", "u5")]  # kitchens; nothing met; a profile alone
+    assert new == {(user, 4, "i10") for user in ("u0", "u1", "u2")}  # not who met nothing; u3 has nothing else left to list
     assert [row["score"] for row in lists["u0"]] == sorted((row["score"] for row in lists["u0"]), reverse=True)
     assert [r["kind"] for r in lists["u0"][3]["reasons"]] == ["attribute"]
+    even = _lists(filled, "eval/even")
+    assert not [row for rows in even.values() for row in rows if row["source"] == "new_item"]
     without = _context(spark, filled, config, namespace="eval/none-new")
     run(config, without, None, Fusion(weights), upstream="live")
-    assert [r["item_id"] for r in _lists(filled, "eval/none-new")["u0"]][:3] == [r["item_id"] for r in lists["u0"]][:3]
+    assert _lists(filled, "eval/none-new") == even
+    assert [r["item_id"] for r in even["u0"]][:3] == [r["item_id"] for r in lists["u0"]][:3]
 
 
 def test_fusion_weights_find_the_partner_that_knows(spark: SparkSession, filled: Store) -> None:
@@ -279,7 +284,7 @@ def test_fusion_weights_find_the_partner_that_knows(spark: SparkSession, filled:
     assert fit.table[0][1] > worst
     places = fit.document()["new_items"]
     assert places["per_ten"] == 3
-    assert places["floor"] >= 2.5  # among twelve items nothing is that far from the average
-    assert places["loss"] == places["share_of_lists"] == 0.0
+    assert places["slope"] >= 0
+    assert places["loss"] <= 0.5 / 11  # the share of i10, half as well found
     fixed = fit_fusion(_config(filled, weights={"text": 2.0}), context, items, users)
     assert fixed.fusion.weights == {"text": 2.0}

@@ -77,7 +77,7 @@ def fill(store: Store, commit: Commit) -> None:
     facts["outcome"] = {"slope": 0.5, "offset": 0.1, "events": 80, "wanted": 9, **three}
     run = {"run_id": "r1", "status": "done", "as_of": AS_OF, "finished_at": ENDED, "seconds": 2.5}
     put(store, "runs", "eval/r1", commit, {**run, "stage": "train", "fingerprint": "f1", "facts": json.dumps(facts)})
-    places = {"per_ten": 3, "floor": 2.75, "loss": 0.004, "share_of_lists": 0.21}
+    places = {"per_ten": 3, "eagerness": 2.5, "loss": 0.004, "share_of_lists": 0.21}
     segments = {"all": {"encoder": 1.0}, "new": {"encoder": 1.0, "text": 0.75}}
     fusion = {"segments": segments, "items": {"tail": {"text": 1.4}}, "decays": {"text": 0.9}}
     weights = json.dumps({"weights": {"encoder": 1.0, "text": 0.3}, "fusion": fusion, "new_items": places})
@@ -121,7 +121,7 @@ def test_collect_and_write(spark: SparkSession, store: Store, commit: Commit, mo
         ("outcome of an event", "calibrated", 0.3, 0.02, 80),
     ]
     assert data.weights == {"encoder": 1.0, "text": 0.3}
-    assert data.new_items == {"per_ten": 3, "floor": 2.75, "loss": 0.004, "share_of_lists": 0.21}
+    assert data.new_items == {"per_ten": 3, "eagerness": 2.5, "loss": 0.004, "share_of_lists": 0.21}
     assert [(m.system, m.name, m.value) for m in data.metrics] == [("fused", "ndcg", 0.5)]
     assert data.item_events == [4, 2, 2, 2, 0, 0]  # i1; i4, i2, i3 in some order by places; i5, i6
     assert data.item_places == [0, 1, 0, 0, 2, 0]

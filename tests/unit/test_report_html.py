@@ -134,7 +134,7 @@ def full_data() -> ReportData:
         item_events=events,
         item_places=[900 / (1 + n) ** 0.6 for n in range(50)],
         weights={"encoder": 1.0, "cooccurrence": 0.3, "text": 0.1, "popularity": 0.0},
-        new_items={"per_ten": 3, "floor": 2.75, "loss": 0.004, "share_of_lists": 0.21},
+        new_items={"per_ten": 3, "eagerness": 2.5, "loss": 0.004, "share_of_lists": 0.21},
         samples=[_sample("196", 0, "personal"), _sample("u-<b>7</b>", 2, "personal"), _sample("42", 5, "profile")],
         neighbours=[_sample("50", 0, ""), _sample("181", 3, ""), _sample("7", 6, "")],
         stages=[StageRow(s, n, t, "2026-11-22 03:12:44 UTC", r, "0f1e2d3c4b5a6978") for s, n, t, r in stages],
@@ -213,7 +213,7 @@ def test_figures_are_those_given(page: str) -> None:
     assert "99\u202f963" in page
     assert ">0.1050<small>0.0924 to 0.1176</small>" in page  # NDCG@10 of fused
     assert "+0.0147" in page
-    assert "21.0% of the lists hold one for it, which costs 0.40% of NDCG@10" in text
+    assert "if 2.5 times its chance is. On validation 21.0% of the lists hold one, which costs 0.40% of NDCG@10" in text
     assert "+0.0057 to +0.0237" in page
     assert "7 rows unaccounted for" in page  # users: 950 read, 943 kept
     assert page.count("adds up") == 2
