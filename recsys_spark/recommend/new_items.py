@@ -19,7 +19,7 @@ from recsys_spark.recommend.topk import Best, best
 from recsys_spark.search.rows import place_in_row
 
 SOURCE = "new_item"
-WEIGHTS = {"encoder": 1.0, "text": 0.2}  # of z-scores, in the softmax over new items (docs/decisions/007)
+WEIGHTS = {"encoder": 0.85, "text": 0.25}  # of z-scores, in the softmax over new items (docs/decisions/007)
 TEN = 10  # lists are looked at in stretches of so many places
 PRIOR_SLOPE, PRIOR_INTERCEPT = 0.4, -6.5  # about what they were where they could be measured
 _NONE = -1.0  # below every chance

@@ -25,8 +25,8 @@ from recsys_spark.recommend.worker import Side, Task, block_of
 from recsys_spark.search.rows import place_in_row
 from recsys_spark.threads import one_thread
 
-FOUND_AS_WELL = 0.5  # how well new items are found in their places, of how well the others are (docs/decisions/007)
-EAGERNESS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)  # what is tried
+FOUND_AS_WELL = 0.6  # how well new items are found in their places, of how well the others are (docs/decisions/007)
+EAGERNESS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0)  # what is tried
 _FLAT = 1e-9  # a spread of scores below it tells nothing
 _COLUMNS = "known array<double>, known_hit array<boolean>, new array<double>, new_hit array<boolean>, targets int"
 _GAINS = 1.0 / np.log2(np.arange(TEN) + 2.0)

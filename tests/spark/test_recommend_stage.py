@@ -285,6 +285,6 @@ def test_fusion_weights_find_the_partner_that_knows(spark: SparkSession, filled:
     places = fit.document()["new_items"]
     assert places["per_ten"] == 3
     assert places["slope"] >= 0
-    assert places["loss"] <= 0.5 / 11  # the share of i10, half as well found
+    assert places["loss"] <= 0.6 / 11  # the share of i10, six tenths as well found
     fixed = fit_fusion(_config(filled, weights={"text": 2.0}), context, items, users)
     assert fixed.fusion.weights == {"text": 2.0}
