@@ -10,7 +10,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from recsys_spark.benchmark.folder import settings_for
+from recsys_spark.benchmark.folder import laid_over, settings_for
 from recsys_spark.benchmark.night import STAGES, BenchmarkNight
 from recsys_spark.evaluate.split import leave_one_out
 from recsys_spark.night import closing_night
@@ -19,6 +19,7 @@ from recsys_spark.tables.store import Store
 K = 10
 SEGMENTS = ("all", "item_head", "item_torso", "item_tail", "item_cold")
 _HIDDEN_OF = 1_000_000
+_DRAWN = {"recommend": {"new_item_demand": 1.0}}  # at random: asked for as often as others, which validation has not left to see
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def run_leave_one_out(protocol: Protocol, spark: SparkSession, warehouse: Path, 
     """
     cold = protocol.cold_share > 0
     holdout = partial(cold_holdout, share=protocol.cold_share, seed=protocol.seed) if cold else leave_one_out
-    config = settings_for(protocol.data, warehouse, protocol.seed, overrides)
+    config = settings_for(protocol.data, warehouse, protocol.seed, laid_over(_DRAWN if cold else {}, overrides))
     night = BenchmarkNight(config, spark, protocol.namespace, holdout, places=cold)
     with closing_night(night):
         night.ingest()

@@ -38,7 +38,8 @@ class RecommendSettings(Settings):
     user_neighbours: int = Field(0, ge=0)  # nearest users of every user, by their vectors; 0: no such lists
     max_reasons: int = Field(3, ge=1)
     new_items_per_ten: int = Field(3, ge=0, le=9)  # of each ten, new at most; each where its chance earns it. 0: none
-    max_new_item_loss: float = Field(0.06, ge=0, le=1)  # of validation NDCG@10, at most; and .6 x the share of new items
+    new_item_demand: float | None = Field(None, ge=0)  # how often one is next, of an average item; None: as on validation
+    max_new_item_loss: float = Field(0.06, ge=0, le=1)  # of validation NDCG@10, at most; and .6 x the chance that one is next
     context_key: str | None = None  # key of the event context that fallback lists are made per
     user_block: int = Field(512, ge=1)
     item_tile: int = Field(4_096, ge=1)

@@ -22,25 +22,28 @@ SOURCE = "new_item"
 WEIGHTS = {"encoder": 0.85, "text": 0.25}  # of z-scores, in the softmax over new items (docs/decisions/007)
 TEN = 10  # lists are looked at in stretches of so many places
 PRIOR_SLOPE, PRIOR_INTERCEPT = 0.4, -6.5  # about what they were where they could be measured
+PRIOR_DEMAND = 0.5
+_SUREST = 0.9
 _NONE = -1.0  # below every chance
-_CHOSEN = ("eagerness", "slope", "intercept")
+_CHOSEN = ("eagerness", "slope", "intercept", "demand")
 
 
 @dataclass(frozen=True)
 class NewItems:
     """What the chances of new and known items are, and how they share a list of B users' first K places.
 
-    What is next is a new item with chance q, their share of the catalogue; which of them, says a softmax of ``WEIGHTS`` x
-    z-scores over the user's new items. Else it is a known item of fused score s with chance ``1 / (1 + exp(-(intercept + slope
-    s)))`` (Platt 1999, fitted on validation). A place goes to the next new item where its chance is the larger one, and in the
-    last ``per_ten`` of each ten places, where least is lost, if ``eagerness`` times its chance is. At most ``per_ten`` of each
-    ten are new.
+    What is next is a new item with chance q, ``demand`` x their share of the catalogue; which of them, says a softmax of
+    ``WEIGHTS`` x z-scores over the user's new items. Else it is a known item of fused score s with chance
+    ``1 / (1 + exp(-(intercept + slope s)))`` (Platt 1999, fitted on validation). A place goes to the next new item where its
+    chance is the larger one, and in the last ``per_ten`` of each ten places, where least is lost, if ``eagerness`` times its
+    chance is. At most ``per_ten`` of each ten are new.
     """
 
     per_ten: int
     eagerness: float = 1.0
     slope: float = PRIOR_SLOPE
     intercept: float = PRIOR_INTERCEPT
+    demand: float = PRIOR_DEMAND
 
     def layout(self, k: int) -> tuple[int, int]:
         """Lists of ``k`` are cut into stretches of so many places, of which so many may be new: ten, or ``k`` where that is
@@ -65,6 +68,10 @@ class NewItems:
         said = document or {}
         return cls(per_ten, **{name: float(said[name]) for name in _CHOSEN if name in said})
 
+    def chance(self, share: float) -> float:
+        """q, where new items are this ``share`` of the catalogue."""
+        return min(_SUREST, self.demand * share)
+
     def known_chances(self, scores_BK: Float64) -> Float64:
         """Chances [B, K] of listed items to be next, if a known one is; 0 for a score of -inf."""
         listed = np.isfinite(scores_BK)
@@ -76,10 +83,11 @@ class NewItems:
 
         Args:
             known_BK, new_BM: chances of both if it is one of their kind, falling along a row; new ones that are not there: -1.
-            share: q.
+            share: of the catalogue that is new.
         """
         (users, k), everyone = known_BK.shape, np.arange(len(known_BK))
         stretch, most = self.layout(k)
+        q = self.chance(share)
         waiting_BM = np.column_stack([new_BM, np.full(users, _NONE)])
         placed, since = np.zeros(users, np.int64), np.zeros(users, np.int64)  # new items so far, and in this stretch
         found = np.empty((users, k), np.int64)
@@ -88,9 +96,9 @@ class NewItems:
                 since[:] = 0
             room = most if place < k - k % stretch else 0
             at_end = place % stretch >= stretch - most
-            weight = share * (self.eagerness if at_end else min(1.0, self.eagerness))
+            weight = q * (self.eagerness if at_end else min(1.0, self.eagerness))
             chance, other = waiting_BM[everyone, placed], known_BK[everyone, place - placed]
-            taken = (since < room) & (weight * chance > (1.0 - share) * other)
+            taken = (since < room) & (weight * chance > (1.0 - q) * other)
             found[:, place] = np.where(taken, -1 - placed, place - placed)
             placed, since = placed + taken, since + taken
         return found

@@ -25,10 +25,14 @@ from recsys_spark.recommend.worker import Side, Task, block_of
 from recsys_spark.search.rows import place_in_row
 from recsys_spark.threads import one_thread
 
+LEAST_DEMAND, LEAST_CHANCE = 0.5, 0.03  # the smaller one is granted to items that nobody has been shown yet
 FOUND_AS_WELL = 0.6  # how well new items are found in their places, of how well the others are (docs/decisions/007)
 EAGERNESS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0)  # what is tried
 _FLAT = 1e-9  # a spread of scores below it tells nothing
-_COLUMNS = "known array<double>, known_hit array<boolean>, new array<double>, new_hit array<boolean>, targets int"
+_ARRAYS, _COUNTS = ("known", "known_hit", "new", "new_hit"), ("targets", "new_targets")
+_COLUMNS = (
+    "known array<double>, known_hit array<boolean>, new array<double>, new_hit array<boolean>, targets int, new_targets int"
+)
 _GAINS = 1.0 / np.log2(np.arange(TEN) + 2.0)
 
 
@@ -50,13 +54,14 @@ class PlacesFit:
 @dataclass(frozen=True)
 class Lists:
     """First tens of U validation users: scores of known items and which are targets ``[U, 10]``, chances of the new items
-    beside them and which of these are ``[U, M]``, and how many targets each user has ``[U]``."""
+    beside them and which of these are ``[U, M]``, how many targets each user has, and how many of them are new ``[U]``."""
 
     known: Float64
     known_hit: npt.NDArray[np.bool_]
     new: Float64
     new_hit: npt.NDArray[np.bool_]
     targets: Ints
+    new_targets: Ints
 
     def ndcg(self, order_UK: Ints) -> Float64:
         """NDCG@10 [U] of lists in this order (see ``NewItems.order``)."""
@@ -67,9 +72,9 @@ class Lists:
 
 
 def fit_places(config: Config, rows: DataFrame, broadcast: Any, weights: dict[str, float]) -> PlacesFit:
-    """How known items' scores become chances, and the largest eagerness whose new items cost validation users at most
-    ``recommend.max_new_item_loss`` of their NDCG@10, and no more than they may be worth: their share of the catalogue x
-    ``FOUND_AS_WELL``. A handful of them is not worth what a tenth of it is.
+    """How known items' scores become chances, how often new items are asked for, and the largest eagerness whose new items
+    cost validation users at most ``recommend.max_new_item_loss`` of their NDCG@10, and no more than they may be worth: their
+    chance of being next x ``FOUND_AS_WELL``. A handful of them is not worth what a tenth of the catalogue is.
 
     The chances of new items are not measured here: the encoder was trained on the text of every item that has events, and
     would seem to find them better than it does (docs/decisions/007).
@@ -91,8 +96,17 @@ def fit_places(config: Config, rows: DataFrame, broadcast: Any, weights: dict[st
     if table.num_rows == 0:
         return PlacesFit(prior)
     lists = _collected(table)
-    places = NewItems(settings.new_items_per_ten, 0.0, *fit_known(lists))
-    return choose(lists, places, side.new_share, min(settings.max_new_item_loss, FOUND_AS_WELL * side.new_share))
+    demand = demand_of(lists, side.new_share) if settings.new_item_demand is None else settings.new_item_demand
+    places = NewItems(settings.new_items_per_ten, 0.0, *fit_known(lists), demand)
+    worth = FOUND_AS_WELL * places.chance(side.new_share)
+    return choose(lists, places, side.new_share, min(settings.max_new_item_loss, worth))
+
+
+def demand_of(lists: Lists, share: float) -> float:
+    """How often a new item was a target, of how often an average item was. At least half as often, or so often that all of them
+    together are asked for 3 times in 100, whichever is less: nobody asks for what was never shown."""
+    measured = float(lists.new_targets.sum() / lists.targets.sum()) / share
+    return max(measured, min(LEAST_DEMAND, LEAST_CHANCE / share))
 
 
 def fit_known(lists: Lists) -> tuple[float, float]:
@@ -137,10 +151,8 @@ def choose(lists: Lists, places: NewItems, share: float, bearable: float) -> Pla
 def _collected(table: Any) -> Lists:
     """Rows of ``_COLUMNS`` as arrays."""
     users = table.num_rows
-    known, known_hit, new, new_hit = (
-        flat_list(table.column(name).combine_chunks())[1].reshape(users, -1) for name in ("known", "known_hit", "new", "new_hit")
-    )
-    return Lists(known, known_hit, new, new_hit, table.column("targets").to_numpy())
+    arrays = [flat_list(table.column(name).combine_chunks())[1].reshape(users, -1) for name in _ARRAYS]
+    return Lists(*arrays, *(table.column(name).to_numpy() for name in _COUNTS))
 
 
 def _list_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Iterator[Any]:
@@ -151,10 +163,10 @@ def _list_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Iterato
     for batch in batches:
         for start in range(0, batch.num_rows, size):
             lists = _block_lists(batch.slice(start, size), side, task)
-            parts = [lists.known, lists.known_hit, lists.new, lists.new_hit]
+            parts = [getattr(lists, name) for name in _ARRAYS]
             columns = [pa.array(list(part), pa.list_(pa.from_numpy_dtype(part.dtype))) for part in parts]
-            names = ["known", "known_hit", "new", "new_hit", "targets"]
-            yield pa.RecordBatch.from_arrays([*columns, pa.array(lists.targets, pa.int32())], names=names)
+            columns += [pa.array(getattr(lists, name), pa.int32()) for name in _COUNTS]
+            yield pa.RecordBatch.from_arrays(columns, names=[*_ARRAYS, *_COUNTS])
 
 
 def _block_lists(batch: Any, side: Side, task: Task) -> Lists:
@@ -166,11 +178,14 @@ def _block_lists(batch: Any, side: Side, task: Task) -> Lists:
     offer = best_new(block, side.partners, side.new_positions, allowed, task.k + slots, task.item_tile)
     lengths, target_idx = flat_list(batch.column("target_idx"))
     owners = np.repeat(np.arange(block.num_users), lengths)
-    return first_tens(listed, offer, owners, side.catalogue.positions(target_idx), lengths, slots, len(side.catalogue))
+    positions = side.catalogue.positions(target_idx)
+    new_targets = np.bincount(owners[np.isin(positions, side.new_positions)], minlength=len(lengths))
+    lists = first_tens(listed, offer, owners, positions, lengths, slots, len(side.catalogue))
+    return replace(lists, new_targets=new_targets)
 
 
 def first_tens(listed: Best, offer: Offer, owners: Ints, targets: Ints, lengths: Ints, slots: int, num_items: int) -> Lists:
-    """The lists of B users as arrays.
+    """The lists of B users as arrays; new targets are not counted.
 
     Args:
         owners, targets: user and position of each target (-1: outside the catalogue).
@@ -189,4 +204,5 @@ def first_tens(listed: Best, offer: Offer, owners: Ints, targets: Ints, lengths:
         filled(offered, -1.0, new.rows, number, chances),
         filled(offered, 0.0, new.rows, number, np.isin(new.rows * num_items + new.cols, wanted)) > 0,
         lengths,
+        np.zeros_like(lengths),
     )

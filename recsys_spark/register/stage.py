@@ -23,7 +23,7 @@ from recsys_spark.tables.visible import InstantCutoff
 
 log = get_logger(__name__)
 CHALLENGER = "challenger"
-_FUSED_BY = {"partners", "history_items", "history_decay", "new_items_per_ten", "max_new_item_loss"}
+_FUSED_BY = {"partners", "history_items", "history_decay", "new_items_per_ten", "new_item_demand", "max_new_item_loss"}
 
 
 def run(config: Config, context: Context, model_dir: Path, training: dict[str, Any]) -> StageReport:

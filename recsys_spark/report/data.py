@@ -128,7 +128,7 @@ class ReportData:
     searches: dict[str, dict[str, Any]] = field(default_factory=dict)  # how the neighbours of items and users were found
     weights: dict[str, float] = field(default_factory=dict)
     fusion: dict[str, Any] = field(default_factory=dict)  # as fusion.json has it
-    new_items: dict[str, Any] = field(default_factory=dict)  # per_ten, eagerness, slope, intercept, loss, share_of_lists
+    new_items: dict[str, Any] = field(default_factory=dict)  # per_ten, eagerness, demand, loss, share_of_lists, ...
     samples: list[Sample] = field(default_factory=list)
     neighbours: list[Sample] = field(default_factory=list)
     stages: list[StageRow] = field(default_factory=list)

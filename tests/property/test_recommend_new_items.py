@@ -12,7 +12,7 @@ from scipy import sparse
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.fuse import Fused, Part
 from recsys_spark.recommend.new_items import NewItems, Offer, log_sums, with_new_items
-from recsys_spark.recommend.new_items_fit import EAGERNESS, Lists, choose, first_tens, fit_known
+from recsys_spark.recommend.new_items_fit import EAGERNESS, Lists, choose, demand_of, first_tens, fit_known
 from recsys_spark.recommend.scores import SharedScores
 from recsys_spark.recommend.topk import Best
 
@@ -36,6 +36,7 @@ def _offer(rng: np.random.Generator, items: list[Array]) -> Offer:
 def _one_list(known: list[Any], new: list[Any], of: NewItems, share: float, k: int) -> list[Any]:
     """``known``: (item, score), ``new``: (item, chance), best first. The definition, place by place."""
     last_score = known[-1][1] if known else 0.0
+    share = min(0.9, of.demand * share)
     stretch = min(10, k)
     most = int(of.per_ten * stretch / 10)
     found: list[Any] = []
@@ -62,16 +63,17 @@ def _one_list(known: list[Any], new: list[Any], of: NewItems, share: float, k: i
     eagerness=st.sampled_from([0.0, 0.5, 1.0, 3.0, 1e9]),
     slope=st.sampled_from([0.0, 0.4, 2.0]),
     share=st.sampled_from([0.01, 0.1, 0.6]),
+    demand=st.sampled_from([0.5, 1.0, 5.0]),
 )
 def test_lists_with_new_items_equal_the_definition(
-    seed: int, k: int, per_ten: int, eagerness: float, slope: float, share: float
+    seed: int, k: int, per_ten: int, eagerness: float, slope: float, share: float, demand: float
 ) -> None:
     rng = np.random.default_rng(seed)
     num_items, users = int(rng.integers(1, 60)), 4
     order = [rng.permutation(num_items)[: rng.integers(0, num_items + 1)] for _ in range(users)]  # candidates, best first
     main = _lists(rng, [own[:k] for own in order], "behaviour")
     offer = _offer(rng, [rng.permutation(own[own % 3 == 0]) for own in order])
-    of, new = NewItems(per_ten, eagerness, slope, -3.0), offer.best
+    of, new = NewItems(per_ten, eagerness, slope, -3.0, demand), offer.best
     merged, is_new = with_new_items(main, offer, of, share, k)
     for user in range(users):
         mine, theirs = main.rows == user, new.rows == user
@@ -117,11 +119,11 @@ def test_the_chosen_eagerness_is_the_largest_that_can_be_borne(seed: int, bearab
     owners = np.repeat(np.arange(users), rng.integers(0, 4, users))
     targets = rng.integers(-1, num_items, len(owners))
     lengths = np.bincount(owners, minlength=users)
-    places = NewItems(per_ten, 0.0, 0.3, -3.0)
+    places = NewItems(per_ten, 0.0, 0.3, -3.0, 2.0)
     lists = first_tens(main, offer, owners, targets, lengths, places.slots(10), num_items)
 
     def ndcg(eagerness: float) -> float:
-        merged, _ = with_new_items(main, offer, NewItems(per_ten, eagerness, 0.3, -3.0), share, 10)
+        merged, _ = with_new_items(main, offer, NewItems(per_ten, eagerness, 0.3, -3.0, 2.0), share, 10)
         total = 0.0
         for user in range(users):
             wanted, own = set(targets[owners == user]) - {-1}, merged.cols[merged.rows == user]
@@ -142,14 +144,25 @@ def test_chances_of_known_items_are_those_that_made_the_hits() -> None:
     scores = -np.sort(-rng.normal(0, 2, (20_000, 10)), axis=1)
     hit = rng.random(scores.shape) < 1 / (1 + np.exp(4 - 0.8 * scores))
     none, one = np.zeros((len(hit), 0)), np.ones(len(hit), np.int64)
-    slope, intercept = fit_known(Lists(scores, hit, none, none > 0, one))
+    slope, intercept = fit_known(Lists(scores, hit, none, none > 0, one, one))
     assert abs(slope - 0.8) < 0.03
     assert abs(intercept + 4) < 0.06
     scores[:, 7:] = -np.inf  # shorter lists: what is not there says nothing
-    chances = NewItems(3, 1.0, *fit_known(Lists(scores, hit, none, none > 0, one))).known_chances(scores)
+    chances = NewItems(3, 1.0, *fit_known(Lists(scores, hit, none, none > 0, one, one))).known_chances(scores)
     assert abs(chances.sum() - hit[:, :7].sum()) < 2
-    halves = NewItems(3, 1.0, *fit_known(Lists(scores, hit, none, none > 0, 2 * one))).known_chances(scores)
+    halves = NewItems(3, 1.0, *fit_known(Lists(scores, hit, none, none > 0, 2 * one, one))).known_chances(scores)
     assert abs(halves.sum() - hit[:, :7].sum() / 2) < 2
-    assert fit_known(Lists(scores, np.zeros_like(hit), none, none > 0, one))[0] < 0.01
+    assert fit_known(Lists(scores, np.zeros_like(hit), none, none > 0, one, one))[0] < 0.01
     flat = np.ones((30, 10))
-    assert NewItems(3, 1.0, *fit_known(Lists(flat, hit[:30], none, none > 0, one[:30]))).known_chances(flat)[0, 0] < 0.3
+    assert NewItems(3, 1.0, *fit_known(Lists(flat, hit[:30], none, none > 0, one[:30], one[:30]))).known_chances(flat)[0, 0] < 0.3
+
+
+@settings(max_examples=50, deadline=None)
+@given(asked=st.integers(0, 40), share=st.sampled_from([0.001, 0.05, 0.5]))
+def test_demand_is_what_validation_has_and_never_nothing(asked: int, share: float) -> None:
+    none = np.zeros((100, 0))
+    new_targets = (np.arange(100) < asked).astype(np.int64)
+    lists = Lists(none, none > 0, none, none > 0, np.full(100, 2), new_targets)
+    demand = demand_of(lists, share)
+    assert np.isclose(demand, max(asked / 200 / share, min(0.5, 0.03 / share)))
+    assert NewItems(3, demand=demand).chance(share) <= max(asked / 200, 0.03) + 1e-12

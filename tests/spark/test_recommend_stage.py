@@ -254,7 +254,7 @@ def test_new_items_stand_where_their_chance_earns_it(spark: SparkSession, filled
     config = _config(filled)
     weights, namespaces = {"cooccurrence": 1.0, "popularity": 1.0}, {3.0: "eval/eager", 1.0: "eval/even"}
     for eagerness, namespace in namespaces.items():
-        places = NewItems(3, eagerness, slope=0.0, intercept=logit(0.2))
+        places = NewItems(3, eagerness, slope=0.0, intercept=logit(0.2), demand=1.0)
         context = _context(spark, filled, config, namespace=namespace)
         run(config, context, None, Fusion(weights), upstream="live", targets=None, new_items=places)
     lists = _lists(filled, "eval/eager")
@@ -285,6 +285,7 @@ def test_fusion_weights_find_the_partner_that_knows(spark: SparkSession, filled:
     places = fit.document()["new_items"]
     assert places["per_ten"] == 3
     assert places["slope"] >= 0
-    assert places["loss"] <= 0.6 / 11  # the share of i10, six tenths as well found
+    assert places["demand"] == pytest.approx((9 / 11) / (7 / 11))  # targets, and items, without an event in the first two days
+    assert places["loss"] <= 0.06
     fixed = fit_fusion(_config(filled, weights={"text": 2.0}), context, items, users)
     assert fixed.fusion.weights == {"text": 2.0}
