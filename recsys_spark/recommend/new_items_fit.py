@@ -18,7 +18,7 @@ from recsys_spark.config import Config
 from recsys_spark.recommend.arrow import flat_list
 from recsys_spark.recommend.blocks import fuse, users_per_block
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.new_items import TEN, NewItems, Offer, best_new, filled, not_listed
+from recsys_spark.recommend.new_items import PRIOR_INTERCEPT, PRIOR_SLOPE, TEN, NewItems, Offer, best_new, filled, not_listed
 from recsys_spark.recommend.scores import Float64, Ints
 from recsys_spark.recommend.topk import Best, best
 from recsys_spark.recommend.worker import Side, Task, block_of
@@ -105,16 +105,19 @@ def fit_places(config: Config, rows: DataFrame, broadcast: Any, weights: dict[st
 def demand_of(lists: Lists, share: float) -> float:
     """How often a new item was a target, of how often an average item was. At least half as often, or so often that all of them
     together are asked for 3 times in 100, whichever is less: nobody asks for what was never shown."""
-    measured = float(lists.new_targets.sum() / lists.targets.sum()) / share
+    measured = float(lists.new_targets.sum() / max(int(lists.targets.sum()), 1)) / share
     return max(measured, min(LEAST_DEMAND, LEAST_CHANCE / share))
 
 
 def fit_known(lists: Lists) -> tuple[float, float]:
     """Slope (at least 0) and intercept of the logistic by which a listed item's score tells its chance to be a target drawn
-    from its user's (maximum likelihood, the whole counted as one hit and one miss more: Platt 1999)."""
-    listed = np.isfinite(lists.known)
+    from those of its user that are no new items (maximum likelihood, one hit and one miss more assumed: Platt 1999)."""
+    asked = lists.targets - lists.new_targets
+    listed = np.isfinite(lists.known) & (asked > 0)[:, None]
+    if not listed.any():
+        return PRIOR_SLOPE, PRIOR_INTERCEPT
     scores = lists.known[listed]
-    wanted = (lists.known_hit / np.maximum(lists.targets, 1)[:, None])[listed]
+    wanted = (lists.known_hit / np.maximum(asked, 1)[:, None])[listed]
     hits, misses = float(wanted.sum()), float((1.0 - wanted).sum())
     goal = wanted * (hits + 1.0) / (hits + 2.0) + (1.0 - wanted) / (misses + 2.0)
     mean, spread = float(scores.mean()), max(float(scores.std()), _FLAT)

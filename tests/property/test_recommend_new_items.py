@@ -144,17 +144,22 @@ def test_chances_of_known_items_are_those_that_made_the_hits() -> None:
     scores = -np.sort(-rng.normal(0, 2, (20_000, 10)), axis=1)
     hit = rng.random(scores.shape) < 1 / (1 + np.exp(4 - 0.8 * scores))
     none, one = np.zeros((len(hit), 0)), np.ones(len(hit), np.int64)
-    slope, intercept = fit_known(Lists(scores, hit, none, none > 0, one, one))
+    slope, intercept = fit_known(Lists(scores, hit, none, none > 0, one, 0 * one))
     assert abs(slope - 0.8) < 0.03
     assert abs(intercept + 4) < 0.06
     scores[:, 7:] = -np.inf  # shorter lists: what is not there says nothing
-    chances = NewItems(3, 1.0, *fit_known(Lists(scores, hit, none, none > 0, one, one))).known_chances(scores)
+    chances = NewItems(3, 1.0, *fit_known(Lists(scores, hit, none, none > 0, one, 0 * one))).known_chances(scores)
     assert abs(chances.sum() - hit[:, :7].sum()) < 2
-    halves = NewItems(3, 1.0, *fit_known(Lists(scores, hit, none, none > 0, 2 * one, one))).known_chances(scores)
+    halves = NewItems(3, 1.0, *fit_known(Lists(scores, hit, none, none > 0, 2 * one, 0 * one))).known_chances(scores)
     assert abs(halves.sum() - hit[:, :7].sum() / 2) < 2
-    assert fit_known(Lists(scores, np.zeros_like(hit), none, none > 0, one, one))[0] < 0.01
+    assert fit_known(Lists(scores, np.zeros_like(hit), none, none > 0, one, 0 * one))[0] < 0.01
+    asked_new = Lists(scores, hit, none, none > 0, 2 * one, one)  # of two targets one is a new item
+    assert abs(NewItems(3, 1.0, *fit_known(asked_new)).known_chances(scores).sum() - hit[:, :7].sum()) < 2
     flat = np.ones((30, 10))
-    assert NewItems(3, 1.0, *fit_known(Lists(flat, hit[:30], none, none > 0, one[:30], one[:30]))).known_chances(flat)[0, 0] < 0.3
+    assert (
+        NewItems(3, 1.0, *fit_known(Lists(flat, hit[:30], none, none > 0, one[:30], 0 * one[:30]))).known_chances(flat)[0, 0]
+        < 0.3
+    )
 
 
 @settings(max_examples=50, deadline=None)
