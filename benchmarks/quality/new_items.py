@@ -97,10 +97,9 @@ def trained(folder: Path, work: Path, item_ids: list[str]) -> tuple[PackagedMode
         for stage in STAGES[: STAGES.index("train") + 1]:
             getattr(night, stage)("eval")
         model_dir = Path(str(night.facts("train")["model_dir"]))
-        items = night.evaluation.items()
-        found = item_vectors(night.evaluation, model_dir, items).join(items.select("item_idx", "item_id"), "item_idx")
-        rows = found.select("item_id", "vector").toPandas().set_index("item_id")["vector"]
-    return load_model(model_dir), np.stack([rows[item_id] for item_id in item_ids]).astype(np.float32)
+        rows = item_vectors(night.evaluation, model_dir, night.evaluation.items()).select("item_id", "vector").toPandas()
+        vector = rows.set_index("item_id")["vector"]
+    return load_model(model_dir), np.stack([vector[item_id] for item_id in item_ids]).astype(np.float32)
 
 
 def ease_weights(folder: Path, item_ids: list[str]) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -54,6 +54,12 @@ class Filter:
             return
         for segment in np.unique(self.segment_of[self.segment_of >= 0]):
             yield np.flatnonzero(self.segment_of == segment), self.segments[segment]
+
+    def without(self, cols: Ints) -> Filter:
+        """The same, and these items for nobody."""
+        allowed = self.allowed.copy()
+        allowed[cols] = False
+        return replace(self, allowed=allowed)
 
     def columns(self, cols: Ints) -> Filter:
         """The same for these items alone."""

@@ -145,11 +145,22 @@ def log_sums(fused: Fused, allowed: Filter, item_tile: int) -> Float64:
     return total
 
 
+def known_lists(listed: Best, fused: Fused, allowed: Filter, positions: Ints, k: int, item_tile: int) -> Best:
+    """The best ``k`` of each user without the new items at ``positions``, whose scores by partners that know nothing of them say
+    little; who has fewer than ``k`` others keeps ``listed``, the best of all."""
+    if not np.isin(listed.cols, positions).any():
+        return listed
+    known = best(fused, allowed.without(positions), k, item_tile)
+    full = np.bincount(known.rows, minlength=fused.num_users) == k
+    both = _joined(known.take(np.flatnonzero(full[known.rows])), listed.take(np.flatnonzero(~full[listed.rows])))
+    return both.take(np.argsort(both.rows, kind="stable"))
+
+
 def with_new_items(main: Best, offer: Offer, settings: NewItems, share: float, k: int) -> tuple[Best, npt.NDArray[np.bool_]]:
     """Lists of at most ``k`` with new items in their places, by user and rank; and which cells those are.
 
-    New items listed on their own merit keep that place and take no other. An item put in a place has the score of the one
-    that stood there, so that scores never rise along a list; those behind it move down by one.
+    New items that are listed already keep that place and take no other. An item put in a place has the score of the one that
+    stood there, so that scores never rise along a list; those behind it move down by one.
     """
     offer = offer.take(np.flatnonzero(not_listed(main, offer.best)))
     num_users = int(max(main.rows.max(initial=-1), offer.best.rows.max(initial=-1))) + 1

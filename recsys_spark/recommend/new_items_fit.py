@@ -18,7 +18,17 @@ from recsys_spark.config import Config
 from recsys_spark.recommend.arrow import flat_list
 from recsys_spark.recommend.blocks import fuse, users_per_block
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.new_items import PRIOR_INTERCEPT, PRIOR_SLOPE, TEN, NewItems, Offer, best_new, filled, not_listed
+from recsys_spark.recommend.new_items import (
+    PRIOR_INTERCEPT,
+    PRIOR_SLOPE,
+    TEN,
+    NewItems,
+    Offer,
+    best_new,
+    filled,
+    known_lists,
+    not_listed,
+)
 from recsys_spark.recommend.scores import Float64, Ints
 from recsys_spark.recommend.topk import Best, best
 from recsys_spark.recommend.worker import Side, Task, block_of
@@ -175,7 +185,9 @@ def _list_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Iterato
 def _block_lists(batch: Any, side: Side, task: Task) -> Lists:
     block = block_of(batch, side, task.decay)
     allowed = Filter(side.catalogue.allowed, block.seen)
-    listed = best(fuse(block, side.partners, task.weights), allowed, task.k, task.item_tile)
+    fused = fuse(block, side.partners, task.weights)
+    listed = best(fused, allowed, task.k, task.item_tile)
+    listed = known_lists(listed, fused, allowed, side.new_positions, task.k, task.item_tile)
     assert task.new_items is not None  # noqa: S101 - fit_places gives them
     slots = task.new_items.slots(task.k)
     offer = best_new(block, side.partners, side.new_positions, allowed, task.k + slots, task.item_tile)

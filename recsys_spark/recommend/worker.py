@@ -18,8 +18,9 @@ from recsys_spark.recommend.catalogue import Catalogue
 from recsys_spark.recommend.explain import Explainer
 from recsys_spark.recommend.fallback import Group, groups
 from recsys_spark.recommend.filters import Filter, shortfall_reason
+from recsys_spark.recommend.fuse import Fused
 from recsys_spark.recommend.fusion import Fusion
-from recsys_spark.recommend.new_items import SOURCE, NewItems, best_new, new_positions, with_new_items
+from recsys_spark.recommend.new_items import SOURCE, NewItems, best_new, known_lists, new_positions, with_new_items
 from recsys_spark.recommend.partners import Partners
 from recsys_spark.recommend.rules import NO_SEGMENTS, SegmentLists
 from recsys_spark.recommend.scores import Ints
@@ -131,7 +132,7 @@ def _group_lists(
     chosen = best(fused, allowed, task.k, task.item_tile, targets)
     is_new = np.zeros(len(chosen.rows), np.bool_)
     if task.new_items is not None and group.personal:
-        chosen, is_new = listed_with_new(block, chosen, allowed, side, task.new_items, task.k, task.item_tile)
+        chosen, is_new = listed_with_new(block, fused, chosen, allowed, side, task)
     explainer = Explainer(side.catalogue, side.partners, task.max_reasons)
     yield output_batch(
         LISTS,
@@ -157,14 +158,15 @@ def _group_lists(
 
 
 def listed_with_new(
-    block: Block, chosen: Best, allowed: Filter, side: Side, settings: NewItems, k: int, item_tile: int
+    block: Block, fused: Fused, chosen: Best, allowed: Filter, side: Side, task: Task
 ) -> tuple[Best, npt.NDArray[np.bool_]]:
-    """Lists of ``k`` with the new items whose chances earn them a place, and which cells those are."""
-    slots, positions = settings.slots(k), side.new_positions
-    if not slots or not settings.eagerness or not len(positions):
+    """The best known items and the new ones whose chances earn them a place among these, and which cells those are."""
+    settings, positions = task.new_items, side.new_positions
+    if settings is None or not settings.slots(task.k) or not len(positions):
         return chosen, np.zeros(len(chosen.rows), np.bool_)
-    offer = best_new(block, side.partners, positions, allowed, k + slots, item_tile)  # k may be in the list already
-    return with_new_items(chosen, offer, settings, side.new_share, k)
+    main = known_lists(chosen, fused, allowed, positions, task.k, task.item_tile)
+    offer = best_new(block, side.partners, positions, allowed, task.k + settings.slots(task.k), task.item_tile)
+    return with_new_items(main, offer, settings, side.new_share, task.k)
 
 
 def _short(chosen: Best, allowed: Filter, num_candidates: Ints, k: int, user_ids: Any) -> Any:

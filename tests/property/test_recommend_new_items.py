@@ -11,10 +11,10 @@ from scipy import sparse
 
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.fuse import Fused, Part
-from recsys_spark.recommend.new_items import NewItems, Offer, log_sums, with_new_items
+from recsys_spark.recommend.new_items import NewItems, Offer, known_lists, log_sums, with_new_items
 from recsys_spark.recommend.new_items_fit import EAGERNESS, Lists, choose, demand_of, first_tens, fit_known
-from recsys_spark.recommend.scores import SharedScores
-from recsys_spark.recommend.topk import Best
+from recsys_spark.recommend.scores import FullScores, SharedScores
+from recsys_spark.recommend.topk import Best, best
 
 Array = np.ndarray[Any, Any]
 _seeds = st.integers(0, 10_000)
@@ -91,6 +91,28 @@ def test_lists_with_new_items_equal_the_definition(
     for place, cell in enumerate(zip(merged.rows, merged.cols, strict=True)):
         assert merged.shares["behaviour"][place] == (0.0 if is_new[place] else of_main[cell])
         assert merged.shares["text"][place] == (of_new[cell] if is_new[place] else 0.0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=_seeds, k=st.integers(1, 12), num_new=st.integers(0, 30))
+def test_lists_of_known_items_are_the_best_of_these_alone(seed: int, k: int, num_new: int) -> None:
+    """And those of all items where there are fewer than k others."""
+    rng = np.random.default_rng(seed)
+    users, items = 4, 30
+    scores = np.round(rng.normal(size=(items, users)), 1)
+    fused = Fused((Part("text", 1.0, FullScores(scores)),), users, items)
+    new, seen = rng.permutation(items)[:num_new], rng.random((users, items)) < rng.random((users, 1))
+    allowed = Filter(rng.random(items) < 0.9, sparse.csr_matrix(seen.astype(float)))
+    found = known_lists(best(fused, allowed, k, 7), fused, allowed, new, k, 7)
+    z = fused.tile(0, items, np.float64)
+    for user in range(users):
+        left = np.flatnonzero(allowed.allowed & ~seen[user])
+        known = left[~np.isin(left, new)]
+        mine = left if len(known) < k else known
+        want = mine[np.lexsort((mine, -np.round(z[user, mine], 9)))][:k]
+        got = found.rows == user
+        assert found.cols[got].tolist() == want.tolist()
+        assert found.ranks[got].tolist() == list(range(1, len(want) + 1))
 
 
 @settings(max_examples=100, deadline=None)
