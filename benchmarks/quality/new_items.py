@@ -144,12 +144,17 @@ def _standardised(scores: Floats) -> Floats:
     return found
 
 
+def fused_scores(asked: Asked, z: dict[str, Floats]) -> Floats:
+    """[B, N], -inf for items of the history."""
+    fused = sum((weight * z[name] for name, weight in _FUSED.items()), np.zeros_like(z["text"]))
+    fused[_met(asked, fused.shape[1])] = -np.inf
+    return fused
+
+
 def lists_of(asked: Asked, z: dict[str, Floats], hidden: NDArray[np.bool_], slots: int) -> Lists:
     """First tens of known items, and the chances of the best hidden ones."""
-    fused = sum((weight * z[name] for name, weight in _FUSED.items()), np.zeros_like(z["text"]))
+    fused = fused_scores(asked, z)
     fused[:, hidden] = -np.inf
-    for row, history in zip(fused, asked.histories, strict=True):
-        row[history] = -np.inf
     own = sum((weight * z[name][:, hidden] for name, weight in WEIGHTS.items()), np.zeros((len(fused), int(hidden.sum()))))
     raised = np.exp(own - own.max(1, keepdims=True))
     chances = raised / raised.sum(1, keepdims=True)
@@ -165,20 +170,22 @@ def lists_of(asked: Asked, z: dict[str, Floats], hidden: NDArray[np.bool_], slot
     )
 
 
-def frontier(new: Lists, known: Lists, share: float, per_ten: int) -> list[dict[str, float]]:
-    """For each eagerness: what users of known items lose, how many new items are found, and what both make of all users."""
+def frontier(new: Lists, known: Lists, plain: tuple[float, float], share: float, per_ten: int) -> list[dict[str, float]]:
+    """For each eagerness: what users of known items lose, how many new items are found, and what both make of all users.
+
+    Args:
+        plain: NDCG@10 of new and of known items in lists by fused scores alone, that losses and gains are told against.
+    """
     places = NewItems(per_ten, 0.0, *fit_known(known), demand=1.0)
     chances = [places.known_chances(lists.known) for lists in (new, known)]
     rows: list[dict[str, float]] = []
     for eagerness in EAGERNESS:
         tried = replace(places, eagerness=eagerness)
-        of_new, of_known = (tried.order(c, lists.new, share) for c, lists in zip(chances, (new, known), strict=True))
-        ndcg_new, ndcg_known = float(new.ndcg(of_new).mean()), float(known.ndcg(of_known).mean())
-        first = rows[0]["ndcg_known"] if rows else ndcg_known
-        everyone = ((1 - share) * ndcg_known + share * ndcg_new) / ((1 - share) * first) - 1
-        found = float((new.ndcg(of_new) > 0).mean())
-        row = {"eagerness": eagerness, "ndcg_known": ndcg_known, "loss_known": 1 - ndcg_known / first}
-        rows.append({**row, "hit_rate_new": found, "ndcg_new": ndcg_new, "gain_all": everyone})
+        of_new, of_known = (lists.ndcg(tried.order(c, lists.new, share)) for c, lists in zip(chances, (new, known), strict=True))
+        found = {"hit_rate_new": float((of_new > 0).mean()), "ndcg_new": float(of_new.mean())}
+        everyone = (1 - share) * float(of_known.mean()) + share * found["ndcg_new"]
+        gain = everyone / ((1 - share) * plain[1] + share * plain[0]) - 1
+        rows.append({"eagerness": eagerness, "loss_known": 1 - float(of_known.mean()) / plain[1], **found, "gain_all": gain})
     return rows
 
 
@@ -198,9 +205,14 @@ def main(argv: list[str] | None = None) -> None:
     z_new, z_known = scorer(new.histories), scorer(known.histories)
     of_text = np.where(_met(new, len(item_ids)), -np.inf, z_new["text"])
     text_hits = float((_ranks(of_text, new.targets) < TEN).mean())
+    plain = [_ranks(fused_scores(asked, z), asked.targets) for asked, z in ((new, z_new), (known, z_known))]
+    by_score = tuple(float(((ranks < TEN) / np.log2(ranks + 2.0)).mean()) for ranks in plain)
     share, per_ten = float(hidden.mean()), RecommendSettings().new_items_per_ten
     of_new, of_known = lists_of(new, z_new, hidden, per_ten), lists_of(known, z_known, hidden, per_ten)
-    rows = frontier(of_new, of_known, share, per_ten)
+    rows = frontier(of_new, of_known, (by_score[0], by_score[1]), share, per_ten)
+    print(
+        f"by fused scores alone: new items HR@10 {(plain[0] < TEN).mean():.4f} NDCG@10 {by_score[0]:.4f}, known {by_score[1]:.4f}"
+    )
     asks = f"{len(new.targets)} asks for {int(hidden.sum())} new items, {len(known.targets)} for others"
     print(f"{asks}; TF-IDF HR@10 {text_hits:.4f}")
     for row in rows:
