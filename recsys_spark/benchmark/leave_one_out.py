@@ -77,6 +77,7 @@ def run_leave_one_out(protocol: Protocol, spark: SparkSession, warehouse: Path, 
         "seed": protocol.seed,
         "systems": figures(night.store, protocol.namespace),
         "fusion": registered["fusion"],
+        "new_items": registered.get("new_items"),
         "training_seconds": round(float(training["seconds"]), 1),
         "best_epoch": training.get("best_epoch"),
     }
