@@ -114,6 +114,13 @@ class Offer:
     def take(self, cells: Ints) -> Offer:
         return Offer(self.best.take(cells), self.chances[cells])
 
+    def beside(self, listed: Best, num_users: int, slots: int) -> tuple[Offer, Ints]:
+        """Each user's best ``slots`` that are not in ``listed``, and the number (0 ..) of each among these."""
+        offer = self.take(np.flatnonzero(not_listed(listed, self.best)))
+        number = place_in_row(offer.best.rows, num_users)
+        fits = np.flatnonzero(number < slots)
+        return offer.take(fits), number[fits]
+
 
 def new_positions(partners: Partners, allowed: npt.NDArray[np.bool_]) -> Ints:
     """Positions of allowed items without any event that have a text or a vector."""
@@ -162,18 +169,15 @@ def with_new_items(main: Best, offer: Offer, settings: NewItems, share: float, k
     New items that are listed already keep that place and take no other. An item put in a place has the score of the one that
     stood there, so that scores never rise along a list; those behind it move down by one.
     """
-    offer = offer.take(np.flatnonzero(not_listed(main, offer.best)))
     num_users = int(max(main.rows.max(initial=-1), offer.best.rows.max(initial=-1))) + 1
-    number = place_in_row(offer.best.rows, num_users)
-    fits = np.flatnonzero(number < settings.slots(k))
-    offer, number = offer.take(fits), number[fits]
+    offer, number = offer.beside(main, num_users, settings.slots(k))
     scores_BK = filled((num_users, k), -np.inf, main.rows, main.ranks - 1, main.scores)
     new_BM = filled((num_users, settings.slots(k)), _NONE, offer.best.rows, number, offer.chances)
     order_BK = settings.order(settings.known_chances(scores_BK), new_BM, share)
     listed = np.bincount(main.rows, minlength=num_users)
     users, places = np.nonzero(order_BK < listed[:, None])
     at, is_new = order_BK[users, places], order_BK[users, places] < 0
-    stood = np.where(is_new, places - _new_before(order_BK)[users, places], at)
+    stood = np.where(is_new, places + 1 + at, at)  # -1 - at new items came before it
     begins, offered = np.cumsum(listed) - listed, np.searchsorted(offer.best.rows, np.arange(num_users))
     cells = np.where(is_new, len(main.rows) + offered[users] - 1 - at, begins[users] + at)
     chosen = _joined(main, offer.best).take(cells)
@@ -193,12 +197,6 @@ def not_listed(main: Best, new: Best) -> npt.NDArray[np.bool_]:
     """Which cells of ``new`` are not in ``main``."""
     width = max(int(main.cols.max(initial=0)), int(new.cols.max(initial=0))) + 1
     return ~np.isin(new.rows * width + new.cols, main.rows * width + main.cols)
-
-
-def _new_before(order_BK: Ints) -> Ints:
-    """New items that stand before each place."""
-    is_new = (order_BK < 0).astype(np.int64)
-    return np.cumsum(is_new, axis=1) - is_new
 
 
 def _joined(first: Best, second: Best) -> Best:

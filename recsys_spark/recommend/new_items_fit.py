@@ -27,12 +27,10 @@ from recsys_spark.recommend.new_items import (
     best_new,
     filled,
     known_lists,
-    not_listed,
 )
 from recsys_spark.recommend.scores import Float64, Ints
 from recsys_spark.recommend.topk import Best, best
 from recsys_spark.recommend.worker import Side, Task, block_of
-from recsys_spark.search.rows import place_in_row
 from recsys_spark.threads import one_thread
 
 LEAST_DEMAND, LEAST_CHANCE = 0.5, 0.03  # the smaller one is granted to items that nobody has been shown yet
@@ -207,16 +205,14 @@ def first_tens(listed: Best, offer: Offer, owners: Ints, targets: Ints, lengths:
         lengths: ``[B]``, targets per user.
         slots: M, new items that a list may have; those in the list already are not offered.
     """
-    offer = offer.take(np.flatnonzero(not_listed(listed, offer.best)))
-    number = place_in_row(offer.best.rows, len(lengths))
-    fits = np.flatnonzero(number < slots)
-    new, chances, number = offer.best.take(fits), offer.chances[fits], number[fits]
+    offer, number = offer.beside(listed, len(lengths), slots)
+    new = offer.best
     wanted = (owners * num_items + targets)[targets >= 0]
     places, shape, offered = listed.ranks - 1, (len(lengths), TEN), (len(lengths), slots)
     return Lists(
         filled(shape, -np.inf, listed.rows, places, listed.scores),
         filled(shape, 0.0, listed.rows, places, np.isin(listed.rows * num_items + listed.cols, wanted)) > 0,
-        filled(offered, -1.0, new.rows, number, chances),
+        filled(offered, -1.0, new.rows, number, offer.chances),
         filled(offered, 0.0, new.rows, number, np.isin(new.rows * num_items + new.cols, wanted)) > 0,
         lengths,
         np.zeros_like(lengths),

@@ -48,7 +48,7 @@ class Side:
         """Items that have no event yet and may be recommended."""
         return new_positions(self.partners, self.catalogue.allowed)
 
-    @property
+    @cached_property
     def new_share(self) -> float:
         """Of the items that may be recommended."""
         return len(self.new_positions) / max(int(self.catalogue.allowed.sum()), 1)
