@@ -15,23 +15,25 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recsys_spark.benchmark.folder import settings_for
 from recsys_spark.benchmark.night import STAGES, BenchmarkNight
+from recsys_spark.collaborative.ease import ease_weights
 from recsys_spark.config.serving import RecommendSettings, SparkSettings
 from recsys_spark.embed.encode import item_vectors
 from recsys_spark.encoder.packaged_model import PackagedModel, load_model
+from recsys_spark.errors import InputError
 from recsys_spark.evaluate.split import leave_one_out
 from recsys_spark.night import closing_night
+from recsys_spark.recommend.blocks import Past
 from recsys_spark.recommend.new_items import WEIGHTS, NewItems
 from recsys_spark.recommend.new_items_fit import EAGERNESS, Lists, fit_known
+from recsys_spark.recommend.partners import TextItems
 from recsys_spark.session import build_session
 
 HELD_OUT_USERS, LEAST_HISTORY, TEN = 0.25, 2, 10
@@ -102,26 +104,26 @@ def trained(folder: Path, work: Path, item_ids: list[str]) -> tuple[PackagedMode
     return load_model(model_dir), np.stack([vector[item_id] for item_id in item_ids]).astype(np.float32)
 
 
-def ease_weights(folder: Path, item_ids: list[str]) -> Floats:
-    """EASE in closed form (Steck 2019): [N, N]; rows and columns of items without events are 0."""
+def ease(folder: Path, item_ids: list[str]) -> Floats:
+    """EASE's weights [N, N] of what training may see."""
     events, num_items = pd.read_parquet(folder / "events.parquet"), len(item_ids)
     position = pd.Series(np.arange(num_items), index=item_ids)
     rows, columns = pd.factorize(events["user_id"])[0], position[events["item_id"]].to_numpy()
     met = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(rows.max() + 1, num_items))
     met.data[:] = 1.0
-    gram = (met.T @ met).toarray() + _EASE_L2 * np.eye(num_items)
-    inverse = np.linalg.inv(gram)
-    weights: Floats = (-inverse / inverse.diagonal()[None, :]).astype(np.float32)
-    np.fill_diagonal(weights, 0.0)
+    weights: Floats = ease_weights(met.T @ met, _EASE_L2).astype(np.float32)
     return weights
 
 
 class Scorer:
     """z-scores [B, N] of encoder, EASE and TF-IDF for histories."""
 
-    def __init__(self, model: PackagedModel, vectors: Floats, ease: Floats, texts: list[str]) -> None:
-        self._model, self._vectors, self._ease = model, vectors, ease
-        self._words = TfidfVectorizer(sublinear_tf=True, max_df=0.2).fit_transform(texts).astype(np.float32)
+    def __init__(self, model: PackagedModel, vectors: Floats, weights: Floats, texts: list[str]) -> None:
+        self._model, self._vectors, self._ease = model, vectors, weights
+        words = TextItems.of(texts)
+        if words is None:
+            raise InputError("items", "no word that tells them apart", "texts", "choose a folder with item texts")
+        self._words = words
 
     def __call__(self, histories: list[list[int]]) -> dict[str, Floats]:
         length = self._model.settings.max_history
@@ -129,14 +131,15 @@ class Scorer:
         for row, history in zip(rows, histories, strict=True):
             row[length - min(len(history), length) :] = history[-length:]
         users = self._model.encode_histories(self._vectors, rows)
-        text = self._weighted(histories, _TEXT_DECAY) @ self._words @ self._words.T
-        parts = {"encoder": users @ self._vectors.T, "ease": self._weighted(histories, _EASE_DECAY) @ self._ease}
-        return {name: _standardised(np.asarray(part)) for name, part in {**parts, "text": text.toarray()}.items()}
+        past = _past(histories, len(self._vectors))
+        text = self._words.scores(self._words.profiles(past.weighted(_TEXT_DECAY))).by_item.T
+        parts = {"encoder": users @ self._vectors.T, "ease": past.weighted(_EASE_DECAY) @ self._ease, "text": text}
+        return {name: _standardised(np.asarray(part, np.float32)) for name, part in parts.items()}
 
-    def _weighted(self, histories: list[list[int]], decay: float) -> Any:
-        cells = [(row, item, decay**age) for row, own in enumerate(histories) for age, item in enumerate(reversed(own))]
-        rows, columns, weights = zip(*cells, strict=True)
-        return sparse.csr_matrix((np.array(weights, np.float32), (rows, columns)), (len(histories), len(self._vectors)))
+
+def _past(histories: list[list[int]], num_items: int) -> Past:
+    lengths = np.array([len(history) for history in histories])
+    return Past(lengths, np.concatenate(histories), num_items)
 
 
 def _standardised(scores: Floats) -> Floats:
@@ -201,7 +204,7 @@ def main(argv: list[str] | None = None) -> None:
     model, vectors = trained(work / "seen", work, item_ids)
     items = pd.read_parquet(work / "seen" / "items.parquet")
     texts = items.drop(columns=["item_id"]).astype(str).agg(" ".join, axis=1).tolist()
-    scorer = Scorer(model, vectors, ease_weights(work / "seen", item_ids), texts)
+    scorer = Scorer(model, vectors, ease(work / "seen", item_ids), texts)
     z_new, z_known = scorer(new.histories), scorer(known.histories)
     of_text = np.where(_met(new, len(item_ids)), -np.inf, z_new["text"])
     text_hits = float((_ranks(of_text, new.targets) < TEN).mean())
@@ -221,10 +224,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _met(asked: Asked, num_items: int) -> NDArray[np.bool_]:
-    met = np.zeros((len(asked.histories), num_items), np.bool_)
-    for row, history in zip(met, asked.histories, strict=True):
-        row[history] = True
-    return met
+    found: NDArray[np.bool_] = _past(asked.histories, num_items).weighted(1.0).toarray() > 0
+    return found
 
 
 def _ranks(scores: Floats, targets: NDArray[np.int64]) -> NDArray[np.int64]:
