@@ -99,8 +99,9 @@ def fit_places(config: Config, rows: DataFrame, broadcast: Any, weights: dict[st
     side: Side = broadcast.value
     if not len(side.new_positions):
         return PlacesFit(prior)
-    task = Task(weights, TEN, settings.decay, settings.max_reasons, settings.user_block, settings.item_tile, new_items=prior)
-    table = rows.mapInArrow(functools.partial(_list_batches, broadcast=broadcast, task=task), _COLUMNS).toArrow()
+    task = Task(weights, TEN, settings.decay, settings.max_reasons, settings.user_block, settings.item_tile)
+    work = functools.partial(_list_batches, broadcast=broadcast, task=task, slots=prior.slots(TEN))
+    table = rows.mapInArrow(work, _COLUMNS).toArrow()
     if table.num_rows == 0:
         return PlacesFit(prior)
     lists = _collected(table)
@@ -166,54 +167,59 @@ def _collected(table: Any) -> Lists:
     return Lists(*arrays, *(table.column(name).to_numpy() for name in _COUNTS))
 
 
-def _list_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Iterator[Any]:
-    """For ``mapInArrow``: a row of ``_COLUMNS`` per user."""
+def _list_batches(batches: Iterator[Any], broadcast: Any, task: Task, slots: int) -> Iterator[Any]:
+    """For ``mapInArrow``: a row of ``_COLUMNS`` per user, ``slots`` new items beside each list."""
     one_thread()
     side: Side = broadcast.value
     size = users_per_block(min(task.user_block, 128), len(side.catalogue))
     for batch in batches:
         for start in range(0, batch.num_rows, size):
-            lists = _block_lists(batch.slice(start, size), side, task)
+            lists = _block_lists(batch.slice(start, size), side, task, slots)
             parts = [getattr(lists, name) for name in _ARRAYS]
             columns = [pa.array(list(part), pa.list_(pa.from_numpy_dtype(part.dtype))) for part in parts]
             columns += [pa.array(getattr(lists, name), pa.int32()) for name in _COUNTS]
             yield pa.RecordBatch.from_arrays(columns, names=[*_ARRAYS, *_COUNTS])
 
 
-def _block_lists(batch: Any, side: Side, task: Task) -> Lists:
+def _block_lists(batch: Any, side: Side, task: Task, slots: int) -> Lists:
     block = block_of(batch, side, task.decay)
     allowed = Filter(side.catalogue.allowed, block.seen)
     fused = fuse(block, side.partners, task.weights)
     listed = best(fused, allowed, task.k, task.item_tile)
     listed = known_lists(listed, fused, allowed, side.new_positions, task.k, task.item_tile)
-    assert task.new_items is not None  # noqa: S101 - fit_places gives them
-    slots = task.new_items.slots(task.k)
     offer = best_new(block, side.partners, side.new_positions, allowed, task.k + slots, task.item_tile)
     lengths, target_idx = flat_list(batch.column("target_idx"))
-    owners = np.repeat(np.arange(block.num_users), lengths)
-    positions = side.catalogue.positions(target_idx)
-    new_targets = np.bincount(owners[np.isin(positions, side.new_positions)], minlength=len(lengths))
-    lists = first_tens(listed, offer, owners, positions, lengths, slots, len(side.catalogue))
-    return replace(lists, new_targets=new_targets)
+    owners, positions = np.repeat(np.arange(block.num_users), lengths), side.catalogue.positions(target_idx)
+    asked = Asked(owners, positions, np.isin(positions, side.new_positions), block.num_users)
+    return first_tens(listed, offer, asked, slots, len(side.catalogue))
 
 
-def first_tens(listed: Best, offer: Offer, owners: Ints, targets: Ints, lengths: Ints, slots: int, num_items: int) -> Lists:
-    """The lists of B users as arrays; new targets are not counted.
+@dataclass(frozen=True)
+class Asked:
+    """The targets of a block's ``num_users`` users ``[T]``: whose, at which position (-1: outside the catalogue), is it new."""
 
-    Args:
-        owners, targets: user and position of each target (-1: outside the catalogue).
-        lengths: ``[B]``, targets per user.
-        slots: M, new items that a list may have; those in the list already are not offered.
-    """
-    offer, number = offer.beside(listed, len(lengths), slots)
+    owners: Ints
+    positions: Ints
+    is_new: npt.NDArray[np.bool_]
+    num_users: int
+
+    @property
+    def counts(self) -> tuple[Ints, Ints]:
+        """Targets of each user, and new ones among them ``[U]``."""
+        every, new = (np.bincount(of, minlength=self.num_users) for of in (self.owners, self.owners[self.is_new]))
+        return every, new
+
+
+def first_tens(listed: Best, offer: Offer, asked: Asked, slots: int, num_items: int) -> Lists:
+    """The lists of a block's users as arrays; of the offered items each has the best ``slots`` that are not in its list."""
+    offer, number = offer.beside(listed, asked.num_users, slots)
     new = offer.best
-    wanted = (owners * num_items + targets)[targets >= 0]
-    places, shape, offered = listed.ranks - 1, (len(lengths), TEN), (len(lengths), slots)
+    wanted = (asked.owners * num_items + asked.positions)[asked.positions >= 0]
+    places, shape, offered = listed.ranks - 1, (asked.num_users, TEN), (asked.num_users, slots)
     return Lists(
         filled(shape, -np.inf, listed.rows, places, listed.scores),
         filled(shape, 0.0, listed.rows, places, np.isin(listed.rows * num_items + listed.cols, wanted)) > 0,
         filled(offered, -1.0, new.rows, number, offer.chances),
         filled(offered, 0.0, new.rows, number, np.isin(new.rows * num_items + new.cols, wanted)) > 0,
-        lengths,
-        np.zeros_like(lengths),
+        *asked.counts,
     )

@@ -12,7 +12,7 @@ from scipy import sparse
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.fuse import Fused, Part
 from recsys_spark.recommend.new_items import NewItems, Offer, known_lists, log_sums, with_new_items
-from recsys_spark.recommend.new_items_fit import EAGERNESS, Lists, choose, demand_of, first_tens, fit_known
+from recsys_spark.recommend.new_items_fit import EAGERNESS, Asked, Lists, choose, demand_of, first_tens, fit_known
 from recsys_spark.recommend.scores import FullScores, SharedScores
 from recsys_spark.recommend.topk import Best, best
 
@@ -142,7 +142,9 @@ def test_the_chosen_eagerness_is_the_largest_that_can_be_borne(seed: int, bearab
     targets = rng.integers(-1, num_items, len(owners))
     lengths = np.bincount(owners, minlength=users)
     places = NewItems(per_ten, 0.0, 0.3, -3.0, 2.0)
-    lists = first_tens(main, offer, owners, targets, lengths, places.slots(10), num_items)
+    lists = first_tens(main, offer, Asked(owners, targets, targets % 3 == 0, users), places.slots(10), num_items)
+    assert lists.targets.tolist() == lengths.tolist()
+    assert lists.new_targets.tolist() == [int((targets[owners == user] % 3 == 0).sum()) for user in range(users)]
 
     def ndcg(eagerness: float) -> float:
         merged, _ = with_new_items(main, offer, NewItems(per_ten, eagerness, 0.3, -3.0, 2.0), share, 10)
