@@ -19,6 +19,7 @@ _SAMPLED_TEXTS = 2_000
 _TOKENS_PER_WORD = 1.5
 _TRAIN_MINUTES = 90  # any folder gives a row within an evening; of those in the README none takes as long
 _NO_TEXT = {"item_id"}
+_LINKS = ("http://", "https://", "www.")
 _MOST_SECONDS = 10**11  # the year 5138
 
 
@@ -92,14 +93,39 @@ def _time_format(events: Path) -> str:
 
 
 def _text_columns(items: Path) -> list[str]:
-    """Text columns in the file's order; one that only joins the others (called text) stands for all."""
+    """Columns of text or lists of texts in the file's order, without those of links; one that only joins the others (called
+    text) stands for all."""
     schema = pq.read_schema(items)
-    names = [f.name for f in schema if _is_text(f.type) and f.name not in _NO_TEXT]
-    return ["text"] if "text" in names else names
+    names = [f.name for f in schema if _has_words(f.type) and f.name not in _NO_TEXT]
+    if "text" in names:
+        return ["text"]
+    rows = _sampled(items, names)
+    return [name for name in names if not _are_links([_words(row[name]) for row in rows])]
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return str(kind) in ("string", "large_string")
+    found: bool = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return found or (pa.types.is_dictionary(kind) and _is_text(kind.value_type))
+
+
+def _has_words(kind: pa.DataType) -> bool:
+    listed: bool = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return _is_text(kind.value_type) if listed else _is_text(kind)
+
+
+def _sampled(items: Path, names: list[str]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(items, columns=names).slice(0, _SAMPLED_TEXTS).to_pylist()
+    return rows
+
+
+def _words(value: str | list[str] | None) -> str:
+    return value or "" if isinstance(value, str | None) else ", ".join(filter(None, value))
+
+
+def _are_links(values: list[str]) -> bool:
+    """Whether most of the filled ones are addresses of pages or pictures, whose letters say nothing."""
+    filled = [value for value in values if value.strip()]
+    return 2 * sum(value.lstrip().startswith(_LINKS) for value in filled) > len(filled)
 
 
 def _template(texts: list[str]) -> str:
@@ -110,8 +136,7 @@ def _max_tokens(items: Path, texts: list[str]) -> int:
     """Enough for nine texts of ten, within 32 and 256: encoding time grows with it."""
     if not texts:
         return 32
-    rows: Any = pq.read_table(items, columns=texts).slice(0, _SAMPLED_TEXTS)
-    words = sorted(sum(len((row[name] or "").split()) for name in texts) for row in rows.to_pylist())
+    words = sorted(sum(len(_words(row[name]).split()) for name in texts) for row in _sampled(items, texts))
     nine_of_ten = words[int(0.9 * (len(words) - 1))] if words else 0
     return int(min(256, max(32, 32 * math.ceil(_TOKENS_PER_WORD * nine_of_ten / 32))))
 

@@ -48,7 +48,10 @@ class EventSource(Source):
 
 
 class ItemSource(Source):
-    """Item catalogue. Columns: item_id; optional title, category, available, first_seen and any field of the template."""
+    """Item catalogue. Columns: item_id; optional title, category, available, first_seen and any field of the template.
+
+    Words and attributes may be lists of texts (Parquet, Delta): read as ``a, b`` in a template, and value by value as attributes.
+    """
 
     template: str = "{title}"  # item text; a field that is empty leaves nothing behind
     attributes: list[str] = []  # source columns kept as attributes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from recsys_spark.ingest.fields import Fields, quoted
+from recsys_spark.ingest.fields import Fields
 
 VALUE_SEPARATOR = "|"  # between the values of one attribute
 
@@ -16,12 +16,12 @@ def attribute_columns(columns: dict[str, str], wanted: list[str]) -> dict[str, s
     return {ours.get(columns.get(w, w), w): columns.get(w, w) for w in wanted}
 
 
-def attributes(columns: dict[str, str], separator: str | None) -> Column:
-    """``map<string,string>`` of the filled ones; null without any configured. Values are trimmed; with a separator,
-    the values of one attribute are joined by ``|``, in the source's order."""
+def attributes(fields: Fields, columns: dict[str, str], separator: str | None) -> Column:
+    """``map<string,string>`` of the filled ones; null without any configured. Values are trimmed; those of a list, or of a
+    text with the separator, are joined by ``|``, in the source's order."""
     if not columns:
         return F.lit(None).cast("map<string,string>")
-    pairs = [part for name, column in columns.items() for part in (F.lit(name), _values(column, separator))]
+    pairs = [part for name, column in columns.items() for part in (F.lit(name), _values(fields, column, separator))]
     return F.map_filter(F.create_map(*pairs), lambda _, text: text.isNotNull())
 
 
@@ -31,17 +31,9 @@ def sorted_entries(attributes: Column) -> Column:
     return F.when(F.size(entries) > 0, F.to_json(entries))
 
 
-def _values(column: str, separator: str | None) -> Column:
-    text = F.trim(F.col(quoted(column)).cast("string"))
-    if separator is not None:
-        parts = F.transform(F.split(text, _literal(separator)), lambda part: F.trim(part))
-        text = F.array_join(F.filter(parts, lambda part: F.length(part) > 0), VALUE_SEPARATOR)
+def _values(fields: Fields, column: str, separator: str | None) -> Column:
+    text = F.array_join(fields.values(column, separator), VALUE_SEPARATOR)
     return F.when(F.length(text) > 0, text)
-
-
-def _literal(separator: str) -> str:
-    """A regular expression that matches just this text."""
-    return "".join(f"\\x{{{ord(character):x}}}" for character in separator)
 
 
 __all__ = ["VALUE_SEPARATOR", "Fields", "attribute_columns", "attributes", "sorted_entries"]

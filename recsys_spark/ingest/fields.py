@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, BinaryType, BooleanType, MapType, StructType
+from pyspark.sql.types import ArrayType, BinaryType, BooleanType, DataType, MapType, StringType, StructType
 
 from recsys_spark.config.base import nearest
 from recsys_spark.config.ingest import Source
@@ -12,6 +14,7 @@ from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.ingest.read import source_columns
 
 REJECT = "reject"
+_BETWEEN_LISTED = ", "  # where a list of texts is read as one
 
 
 def quoted(column: str) -> str:
@@ -27,29 +30,35 @@ class Fields:
         source: its settings.
         where: how errors call it, e.g. ``"[ingest.events] log.csv"``.
         also: source columns used beside the mapped ones (attributes, context, template).
+        lists: source columns that may hold lists of texts.
 
     Raises:
-        InputError: a column is absent (names the nearest), or holds a type that has no text (array, map, struct).
+        InputError: a column is absent (names the nearest), or holds a type that has no text (map, struct, most arrays).
         ConfigError: a rule for missing values names a column that is not mapped.
     """
 
-    def __init__(self, frame: DataFrame, source: Source, where: str, also: list[str] | None = None) -> None:
-        self._columns, self._missing, self._where = dict(source.columns), dict(source.missing), where
+    def __init__(
+        self, frame: DataFrame, source: Source, where: str, also: Collection[str] = (), lists: Collection[str] = ()
+    ) -> None:
+        self._columns, self._missing, self._where, self._lists = dict(source.columns), dict(source.missing), where, lists
         self._types = {field.name: field.dataType for field in frame.schema}
         self._found = source_columns(frame)
         for name in self._missing:
             if name not in self._columns:
                 raise ConfigError(f"{where} missing", f"'{name}' is not mapped", do=nearest(name, list(self._columns)))
-        for column in [*self._columns.values(), *(also or [])]:
+        for column in [*self._columns.values(), *also]:
             self._check(column)
 
     def _check(self, column: str) -> None:
         if column not in self._found:
             found = ", ".join(self._found)
             raise InputError(self._where, f"no column '{column}'; columns found: {found}", do=nearest(column, self._found))
-        kind = self._types[column]
+        kind, listed = self._types[column], column in self._lists
+        if listed and _is_list_of_texts(kind):
+            return
         if isinstance(kind, ArrayType | MapType | StructType | BinaryType):
-            raise InputError(self._where, f"column '{column}' is {kind.simpleString()}", "text, a number or a time")
+            wanted = "text, a list of texts, a number or a time" if listed else "text, a number or a time"
+            raise InputError(self._where, f"column '{column}' is {kind.simpleString()}", wanted)
 
     def is_mapped(self, name: str) -> bool:
         return name in self._columns
@@ -66,7 +75,7 @@ class Fields:
         """Text as the source has it; blank is missing, and takes the default where one is set. Null when unmapped."""
         if not self.is_mapped(name):
             return F.lit(None).cast("string")
-        return self._with_default(name, filled(self.raw(name).cast("string")))
+        return self._with_default(name, filled(self._as_text(self._columns[name])))
 
     def text(self, name: str) -> Column:
         """Like ``exact``, without white space at the ends."""
@@ -74,7 +83,23 @@ class Fields:
 
     def word(self, name: str) -> Column:
         """A template's field: one of our names, else a source column."""
-        return self.text(name) if self.is_mapped(name) else F.trim(filled(F.col(quoted(name)).cast("string")))
+        return self.text(name) if self.is_mapped(name) else F.trim(filled(self._as_text(name)))
+
+    def values(self, column: str, separator: str | None = None) -> Column:
+        """The texts in a source column, trimmed, without blank ones: those of its list, else of its text where it is cut at
+        ``separator``. Null where the column is."""
+        value = F.col(quoted(column))
+        if _is_list_of_texts(self._types[column]):
+            parts = value
+        else:
+            text = value.cast("string")
+            parts = F.array(text) if separator is None else F.split(text, _literal(separator))
+        return F.filter(F.transform(parts, lambda part: F.trim(part)), lambda part: F.length(part) > 0)
+
+    def _as_text(self, column: str) -> Column:
+        if _is_list_of_texts(self._types[column]):
+            return F.array_join(self.values(column), _BETWEEN_LISTED)
+        return F.col(quoted(column)).cast("string")
 
     def rejected(self, name: str) -> Column:
         """True where a value is missing and the rule says to reject the row."""
@@ -100,6 +125,15 @@ class Fields:
     def _with_default_boolean(self, name: str) -> Column:
         rule = self._missing.get(name)
         return self.raw(name) if rule in (None, REJECT) else F.coalesce(self.raw(name), F.lit(rule).try_cast("boolean"))
+
+
+def _is_list_of_texts(kind: DataType) -> bool:
+    return isinstance(kind, ArrayType) and isinstance(kind.elementType, StringType)
+
+
+def _literal(separator: str) -> str:
+    """A regular expression that matches just this text."""
+    return "".join(f"\\x{{{ord(character):x}}}" for character in separator)
 
 
 def filled(text: Column) -> Column:

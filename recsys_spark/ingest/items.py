@@ -19,6 +19,8 @@ CATALOGUE_COLUMNS = (
     "available boolean, first_seen date"
 )
 
+_NO_WORDS = ("item_id", "available", "first_seen")  # the others may be lists of texts
+
 
 def source_names(source: ItemSource) -> list[str]:
     """Source columns used beside the mapped ones: attributes, and template fields that are not ours."""
@@ -32,14 +34,15 @@ def typed_items(raw: DataFrame, source: ItemSource, where: str, private: bool) -
     Raises:
         InputError, ConfigError: as ``Fields`` does.
     """
-    fields = Fields(raw, source, where, source_names(source))
+    names = source_names(source)
+    fields = Fields(raw, source, where, names, [*names, *(c for ours, c in source.columns.items() if ours not in _NO_WORDS)])
     available, first_seen = fields.boolean("available"), fields.text("first_seen").try_cast("date")
     columns = {
         "item_id": fields.exact("item_id"),
         "title": _one_line(fields.text("title")),
         "text": composed(source.template, fields.word),
         "category": fields.text("category"),
-        "attributes": attributes(attribute_columns(source.columns, source.attributes), source.split_attributes),
+        "attributes": attributes(fields, attribute_columns(source.columns, source.attributes), source.split_attributes),
         "available": F.coalesce(available, F.lit(True)),
         "first_seen": first_seen,
     }

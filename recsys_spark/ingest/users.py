@@ -27,11 +27,12 @@ def typed_users(raw: DataFrame, source: UserSource, where: str, key: bytes | Non
     Raises:
         InputError, ConfigError: as ``Fields`` does.
     """
-    fields = Fields(raw, source, where, source_names(source))
+    names = source_names(source)
+    fields = Fields(raw, source, where, names, [*names, *(c for ours, c in source.columns.items() if ours != "user_id")])
     columns = {
         "user_id": pseudonym(fields.exact("user_id"), key),
         "profile_text": composed(source.template, fields.word),
-        "attributes": attributes(attribute_columns(source.columns, source.attributes), None),
+        "attributes": attributes(fields, attribute_columns(source.columns, source.attributes), None),
     }
     rules = [(fields.exact("user_id").isNull(), "missing user_id"), *fields.reject_reasons(("user_id",))]
     return judged(with_key(raw, key), columns, rules, private=key is not None)

@@ -14,15 +14,17 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config.ingest import EventSource, Source
+from recsys_spark.config.ingest import EventSource, ItemSource, Source, UserSource
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.ingest.events import needed_columns, typed_events
 from recsys_spark.ingest.files import list_files
+from recsys_spark.ingest.items import typed_items
 from recsys_spark.ingest.pseudonyms import id_key, pseudonym, with_key
 from recsys_spark.ingest.quality import REASONS, ROW
 from recsys_spark.ingest.read import read_source
 from recsys_spark.ingest.rownumbers import ROW_NUMBER, SOURCE_HASH
 from recsys_spark.ingest.times import check_time_settings
+from recsys_spark.ingest.users import typed_users
 
 NOW = datetime(2024, 1, 10, tzinfo=UTC)
 
@@ -195,3 +197,32 @@ def test_a_column_of_the_wrong_type_is_named(spark: SparkSession, tmp_path: Path
     source = events(tmp_path / "log", format="parquet", columns={"user_id": "u", "item_id": "i", "ts": "t"})
     with pytest.raises(InputError, match=r"column 'u' is array<string>; expected text, a number or a time"):
         judge(spark, source)
+
+
+def test_words_and_attributes_may_be_lists_and_ids_may_not(spark: SparkSession, tmp_path: Path) -> None:
+    spark.sql(
+        "SELECT * FROM VALUES ('a', array('Red ', null, ' ', 'teapot'), array('x', 'y')), ('b', null, array()),"
+        " ('c', array(), null) AS t(id, words, tags)"
+    ).write.parquet(str(tmp_path / "rows"))
+    place = {"path": str(tmp_path / "rows"), "format": "parquet"}
+    settings = {"columns": {"item_id": "id", "title": "words"}, "template": "{title}! {tags}", "attributes": ["tags", "title"]}
+    items = ItemSource(**place, **settings, split_attributes="|")
+    rows = {r["item_id"]: r for r in typed_items(read(spark, items, set()), items, "items", private=False).collect()}
+    assert {i: (r["title"], r["text"], r["attributes"]) for i, r in rows.items()} == {
+        "a": ("Red, teapot", "Red, teapot! x, y", {"tags": "x|y", "title": "Red|teapot"}),
+        "b": (None, "", {}),
+        "c": (None, "", {}),
+    }
+    users = UserSource(**place, columns={"user_id": "id"}, template="{words}", attributes=["tags"])
+    profiles = typed_users(read(spark, users, set()), users, "users", None).where("user_id = 'a'").first()
+    assert profiles is not None
+    assert (profiles["profile_text"], profiles["attributes"]) == ("Red, teapot", {"tags": "x|y"})
+    no_id = ItemSource(**place, columns={"item_id": "tags"}, template="{words}")
+    raw = read(spark, no_id, set())
+    with pytest.raises(InputError, match=r"column 'tags' is array<string>; expected text, a number or a time"):
+        typed_items(raw, no_id, "items", private=False)
+    spark.sql("SELECT 'a' AS id, array(1, 2) AS words").write.parquet(str(tmp_path / "numbers"))
+    numbers = ItemSource(**place | {"path": str(tmp_path / "numbers")}, columns={"item_id": "id"}, template="{words}")
+    raw = read(spark, numbers, set())
+    with pytest.raises(InputError, match=r"column 'words' is array<int>; expected text, a list of texts, a number or a time"):
+        typed_items(raw, numbers, "items", private=False)

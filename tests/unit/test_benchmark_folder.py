@@ -46,6 +46,22 @@ def test_a_joined_text_stands_for_all_and_order_alone_is_enough(tmp_path: Path) 
     assert settings_for(_folder(tmp_path, None, pos=[0, 1, 0]), tmp_path / "w", 0, {}).train.batch_size == 64
 
 
+def test_lists_of_texts_and_categories_are_words_and_links_are_not(tmp_path: Path) -> None:
+    items = {
+        "kind": pd.Categorical(["tea", None]),
+        "tags": [["a", None, "b"], None],
+        "sizes": [[1], [2]],
+        "picture": ["https://shop/1.png", None],
+        "site": ["made by hand", "www.b.org"],
+        "none": [None, ""],
+    }
+    found = settings_for(_folder(tmp_path, items, ts=[1, 2, 3]), tmp_path / "w", 0, {}).ingest.items
+    assert found is not None
+    assert found.template == "{kind}. {tags}. {site}. {none}"
+    long = {"tags": [["word"] * 50, ["word word"] * 20]}
+    assert settings_for(_folder(tmp_path, long, ts=[1, 2, 3]), tmp_path / "w", 0, {}).encoder.max_tokens == 64  # 40 words
+
+
 @pytest.mark.parametrize(
     ("ts", "expected"),
     [
