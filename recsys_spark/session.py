@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from glob import glob
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -38,6 +39,14 @@ _DEFAULTS = {
 # what the functions of PySpark name in the JVM at every call, and functions of these that we call by the thousand
 _JVM_NAMES = ("functions", "PythonUtils", "PythonSQLUtils", "org.apache.spark.sql.functions")
 _JVM_MEMBERS = ("col", "lit", "sum", "expr", "coalesce", "when", "count", "max")
+# half of what a JVM does in a night on a small log is to compile at the highest level, which never pays for itself there;
+# the code cache is larger than this level's own, which fills up within a night and then ends all compiling
+BRIEF = {
+    "spark.driver.extraJavaOptions": (
+        "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseParallelGC -XX:MetaspaceSize=256m"
+    )
+}
+SMALL_LOG_BYTES = 4 << 20  # some 200,000 events in text, twice or more in Parquet (decision 006)
 _LOCAL = {
     "spark.databricks.delta.snapshotPartitions": "2",  # the default of 50 costs every read of a small table 50 tasks
     "spark.python.daemon.module": "recsys_spark.worker_daemon",  # elsewhere conf/spark.conf says so, if executors have us
@@ -47,8 +56,13 @@ _LOCAL = {
 }
 
 
-def build_session(settings: SparkSettings, app_name: str = "recsys-spark") -> SparkSession:
+def build_session(settings: SparkSettings, app_name: str = "recsys-spark", brief: bool = False) -> SparkSession:
     """The session for this process; under spark-submit, what it was given wins.
+
+    Args:
+        settings: what is added to Spark's own configuration.
+        app_name: as Spark's pages show it.
+        brief: there is little to do: a local session compiles its code quickly rather than well.
 
     Raises:
         MachineError: Delta's classes are absent, which happens under spark-submit without conf/spark.conf.
@@ -65,7 +79,7 @@ def build_session(settings: SparkSettings, app_name: str = "recsys-spark") -> Sp
         builder = builder.master(master)
     if master is not None and master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-        options |= _LOCAL
+        options |= _LOCAL | (BRIEF if brief else {})
     if not submitted:
         options |= _delta(master, settings.options) | {"spark.driver.memory": settings.driver_memory}
     if settings.shuffle_partitions is not None:
@@ -79,6 +93,15 @@ def build_session(settings: SparkSettings, app_name: str = "recsys-spark") -> Sp
     if settings.shuffle_partitions is None and str(spark.sparkContext.master).startswith("local"):
         spark.conf.set("spark.sql.shuffle.partitions", str(2 * spark.sparkContext.defaultParallelism))
     return spark
+
+
+def is_small(*places: str) -> bool:
+    """Whether these files, folders and patterns, those that are there, lie on this machine and hold a small log at most."""
+    if any(":/" in place for place in places):
+        return False
+    found = [Path(path) for place in places for path in glob(place)]  # noqa: PTH207 - of absolute patterns too
+    files = [file for path in found for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+    return sum(file.stat().st_size for file in files) <= SMALL_LOG_BYTES
 
 
 def _remember_names(spark: SparkSession) -> None:

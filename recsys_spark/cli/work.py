@@ -23,7 +23,7 @@ from recsys_spark.publish import stage as publish
 from recsys_spark.publish.prune import keep_newest
 from recsys_spark.recommend.sql import current_sql, lists_for_everyone_sql
 from recsys_spark.registry import CHAMPION, Registry
-from recsys_spark.session import build_session
+from recsys_spark.session import build_session, is_small
 from recsys_spark.tables.lock import namespace_lock
 from recsys_spark.tables.store import Store
 
@@ -33,13 +33,18 @@ READ_TABLES = ("recommendations", "item_neighbours", "fallback_recommendations")
 
 
 @contextmanager
-def _session(config: Config) -> Iterator[SparkSession]:
+def _session(config: Config, brief: bool = True) -> Iterator[SparkSession]:
     require_java()
-    spark = build_session(config.spark, f"recsys-spark {config.name}")
+    spark = build_session(config.spark, f"recsys-spark {config.name}", brief)
     try:
         yield spark
     finally:
         spark.stop()
+
+
+def _has_small_log(config: Config) -> bool:
+    """Both what is to be read and what was read before."""
+    return is_small(*config.ingest.events.paths, f"{config.warehouse}/shared/events")
 
 
 def night(config: Config) -> None:
@@ -54,7 +59,7 @@ def demo(config: Config) -> None:
 
 def _whole_night(config: Config, show: Callable[[Night, Path], None]) -> None:
     """Run a night, show it, and leave a receipt with what was shown."""
-    with _session(config) as spark, screen.recorded() as shown:
+    with _session(config, _has_small_log(config)) as spark, screen.recorded() as shown:
         report, done = run_night(config, spark), Night(config, spark)
         with closing_night(done):
             show(done, report)
@@ -64,7 +69,7 @@ def _whole_night(config: Config, show: Callable[[Night, Path], None]) -> None:
 
 def step(config: Config, stage: str, namespace: str | None) -> None:
     """One stage alone."""
-    with _session(config) as spark:
+    with _session(config, _has_small_log(config)) as spark:
         run_step(config, spark, stage, namespace)
 
 
@@ -122,7 +127,7 @@ def benchmark_sar(data: Path | None) -> None:
     from recsys_spark.config.serving import SparkSettings
 
     require_java()
-    spark = build_session(SparkSettings(), "recsys-spark benchmark")
+    spark = build_session(SparkSettings(), "recsys-spark benchmark", brief=True)
     try:
         print(json.dumps(run_sar(data or ml100k_folder(), spark)))
     finally:
@@ -143,7 +148,8 @@ def benchmark_leave_one_out(
         key = {"data": data.name, "cold_share": cold_items, "seed": seed}
         return name, key, lambda spark, sections: run_leave_one_out(protocol, spark, warehouse, sections)
 
-    _benchmark(plan, results, seeds, overrides, published.LEAVE_ONE_OUT.get(sizes(data)) if not cold_items else None)
+    events = data / "events.parquet"
+    _benchmark(plan, events, results, seeds, overrides, published.LEAVE_ONE_OUT.get(sizes(data)) if not cold_items else None)
 
 
 def benchmark_ml100k(data: Path | None, seeds: int, overrides: Path | None, work: Path, results: Path) -> None:
@@ -156,17 +162,19 @@ def benchmark_ml100k(data: Path | None, seeds: int, overrides: Path | None, work
     def plan(seed: int) -> SeedPlan:
         return f"ml100k-seed{seed}", {"seed": seed}, lambda spark, sections: run_ml100k(folder, spark, work, seed, sections)
 
-    _benchmark(plan, results, seeds, overrides, published.ML100K)
+    _benchmark(plan, folder, results, seeds, overrides, published.ML100K)
 
 
-def _benchmark(plan: Callable[[int], SeedPlan], results: Path, seeds: int, overrides: Path | None, known: Table | None) -> None:
-    """A row of each seed, made or found in ``results``; then the table and the means."""
+def _benchmark(
+    plan: Callable[[int], SeedPlan], events: Path, results: Path, seeds: int, overrides: Path | None, known: Table | None
+) -> None:
+    """A row of each seed, made from ``events`` or found in ``results``; then the table and the means."""
     from recsys_spark.benchmark.leave_one_out import mean_over_seeds
     from recsys_spark.benchmark.results import lines, once
 
     sections = tomllib.loads(overrides.read_text(encoding="utf-8")) if overrides else {}
     rows = []
-    with _benchmark_session(sections) as spark:
+    with _benchmark_session(sections, is_small(str(events))) as spark:
         for seed in range(seeds):
             name, key, run = plan(seed)
             rows.append(once(results, name, key | {"settings": sections}, lambda r=run: r(spark(), sections)))  # type: ignore[misc]
@@ -177,7 +185,7 @@ def _benchmark(plan: Callable[[int], SeedPlan], results: Path, seeds: int, overr
 
 
 @contextmanager
-def _benchmark_session(sections: dict[str, Any]) -> Iterator[Callable[[], SparkSession]]:
+def _benchmark_session(sections: dict[str, Any], brief: bool) -> Iterator[Callable[[], SparkSession]]:
     """A session that starts when it is first asked for: measured rows need none."""
     from recsys_spark.config.serving import SparkSettings
 
@@ -187,7 +195,7 @@ def _benchmark_session(sections: dict[str, Any]) -> Iterator[Callable[[], SparkS
     def session() -> SparkSession:
         if not started:
             require_java()
-            started.append(build_session(settings, "recsys-spark benchmark"))
+            started.append(build_session(settings, "recsys-spark benchmark", brief))
         return started[0]
 
     try:

@@ -1,4 +1,4 @@
-"""Where a new session gets Delta from."""
+"""Where a new session gets Delta from, and which logs are small."""
 
 from __future__ import annotations
 
@@ -43,3 +43,15 @@ def test_a_jar_cut_short_is_fetched_again(tmp_path: Path) -> None:
     jars = _jars(tmp_path)
     Path(jars[0]).write_bytes(Path(jars[0]).read_bytes()[:10])
     assert session._delta("local[2]", {"spark.jars.ivy": str(tmp_path)}) == {"spark.jars.packages": session.DELTA_PACKAGE}
+
+
+def test_a_log_is_small_by_what_lies_in_all_its_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "SMALL_LOG_BYTES", 10)
+    (tmp_path / "old" / "day=1").mkdir(parents=True)
+    for name, size in (("a.csv", 4), ("b.csv", 4), ("old/day=1/part", 3)):
+        (tmp_path / name).write_bytes(b"x" * size)
+    new, old = str(tmp_path / "*.csv"), str(tmp_path / "old")
+    assert session.is_small(new)
+    assert session.is_small(str(tmp_path / "nowhere"), old)
+    assert not session.is_small(new, old)
+    assert not session.is_small("s3://bucket/log")
