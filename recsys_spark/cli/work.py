@@ -162,13 +162,13 @@ def benchmark_ml100k(data: Path | None, seeds: int, overrides: Path | None, work
     def plan(seed: int) -> SeedPlan:
         return f"ml100k-seed{seed}", {"seed": seed}, lambda spark, sections: run_ml100k(folder, spark, work, seed, sections)
 
-    _benchmark(plan, folder, results, seeds, overrides, published.ML100K)
+    _benchmark(plan, folder / "*.inter*", results, seeds, overrides, published.ML100K)
 
 
 def _benchmark(
     plan: Callable[[int], SeedPlan], events: Path, results: Path, seeds: int, overrides: Path | None, known: Table | None
 ) -> None:
-    """A row of each seed, made from ``events`` or found in ``results``; then the table and the means."""
+    """A row of each seed, made from ``events`` (a path or pattern) or found in ``results``; then the table and the means."""
     from recsys_spark.benchmark.leave_one_out import mean_over_seeds
     from recsys_spark.benchmark.results import lines, once
 
