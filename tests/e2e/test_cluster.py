@@ -41,6 +41,7 @@ def _submit(master: str, job: str, config: Path, *arguments: str) -> str:
         *("--driver-memory", "2g", "--executor-memory", "1g", "--total-executor-cores", "2"),
         *("--conf", "spark.driver.host=127.0.0.1", "--conf", "spark.driver.bindAddress=127.0.0.1"),
         *("--conf", "spark.databricks.delta.snapshotPartitions=2"),
+        *("--conf", "spark.python.daemon.module=recsys_spark.worker_daemon"),
         *("--conf", f"spark.executor.extraJavaOptions={QUICK['spark.driver.extraJavaOptions']}"),
         *[part for name, value in QUICK.items() for part in ("--conf", f"{name}={value}")],
         *(str(ROOT / "jobs" / f"{job}.py"), "--config", str(config), *arguments),
