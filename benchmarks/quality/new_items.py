@@ -30,10 +30,10 @@ from recsys_spark.encoder.packaged_model import PackagedModel, load_model
 from recsys_spark.errors import InputError
 from recsys_spark.evaluate.split import leave_one_out
 from recsys_spark.night import closing_night
-from recsys_spark.recommend.blocks import Past
 from recsys_spark.recommend.new_items import WEIGHTS, NewItems
-from recsys_spark.recommend.new_items_fit import EAGERNESS, Lists, fit_known
-from recsys_spark.recommend.partners import TextItems
+from recsys_spark.recommend.scoring.blocks import Past
+from recsys_spark.recommend.scoring.partners import TextItems
+from recsys_spark.register.new_items_fit import EAGERNESS, Lists, fit_known
 from recsys_spark.session import build_session
 
 HELD_OUT_USERS, LEAST_HISTORY, TEN = 0.25, 2, 10

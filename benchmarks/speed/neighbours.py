@@ -24,11 +24,11 @@ from benchmarks.timing import Way, alternate, log, scratch, warm_up
 from recsys_spark.config import Config, parse_config
 from recsys_spark.recommend.arrow import OUTPUT
 from recsys_spark.recommend.catalogue import Item, build_catalogue, in_tie_order
-from recsys_spark.recommend.neighbour_lists import Anchors, neighbour_lists
-from recsys_spark.recommend.neighbours import neighbour_batches
-from recsys_spark.recommend.partners import Partners, PopularityItems, RelatedItems, TextItems
+from recsys_spark.recommend.neighbours.choose import Anchors, neighbour_lists
+from recsys_spark.recommend.neighbours.whole_catalogue import neighbour_batches
 from recsys_spark.recommend.rules import Rule
-from recsys_spark.recommend.vector_items import EncoderItems
+from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, RelatedItems, TextItems
+from recsys_spark.recommend.scoring.vector_items import EncoderItems
 from recsys_spark.recommend.worker import Side, Task
 
 K, DIMENSION, NOISE, CLUSTER = 20, 64, 1.0, 200  # CLUSTER: items of one topic

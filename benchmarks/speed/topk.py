@@ -31,8 +31,8 @@ from recsys_spark.config.serving import RecommendSettings
 from recsys_spark.recommend.arrow import OUTPUT
 from recsys_spark.recommend.catalogue import Catalogue, Item, build_catalogue, in_tie_order
 from recsys_spark.recommend.gather import encoder_items
-from recsys_spark.recommend.partners import Partners, PopularityItems
 from recsys_spark.recommend.rules import Rule
+from recsys_spark.recommend.scoring.partners import Partners, PopularityItems
 from recsys_spark.recommend.worker import LISTS, Side, Task, list_batches
 from recsys_spark.tables.store import Commit, Store
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_spark.recommend.explain import Reasons
-from recsys_spark.recommend.scores import Ints
+from recsys_spark.recommend.scoring.scores import Ints
 
 REASON = "struct<kind:string,ref_id:string,text:string,contribution:double>"
 OUTPUT = (

@@ -14,7 +14,7 @@ import pyarrow as pa
 from scipy import sparse
 
 from recsys_spark.recommend.rules import Rule
-from recsys_spark.recommend.scores import Ints, as_rows
+from recsys_spark.recommend.scoring.scores import Ints, as_rows
 
 MAX_ATTRIBUTE_SHARE = 0.9  # a value on more items than this explains nothing
 

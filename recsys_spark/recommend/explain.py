@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recsys_spark.recommend.blocks import Block
 from recsys_spark.recommend.catalogue import Catalogue
-from recsys_spark.recommend.partners import PAST, PERSONAL, Partners, RelatedItems
-from recsys_spark.recommend.scores import Float64, Ints, as_rows
-from recsys_spark.recommend.topk import Best
-from recsys_spark.recommend.vector_items import EncoderItems, FactorItems
+from recsys_spark.recommend.scoring.blocks import Block
+from recsys_spark.recommend.scoring.partners import PAST, PERSONAL, Partners, RelatedItems
+from recsys_spark.recommend.scoring.scores import Float64, Ints, as_rows
+from recsys_spark.recommend.scoring.vector_items import EncoderItems, FactorItems
+from recsys_spark.recommend.topk.best import Best
 
 _SHARE_DECIMALS = 6
 _POPULAR, _ATTRIBUTE, _TOGETHER, _HISTORY = range(4)  # kinds of reasons

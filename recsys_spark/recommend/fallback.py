@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recsys_spark.recommend.blocks import Block, signals
 from recsys_spark.recommend.catalogue import Catalogue
-from recsys_spark.recommend.partners import BEHAVIOURAL, PERSONAL, Partners
 from recsys_spark.recommend.rules import SegmentLists
-from recsys_spark.recommend.scores import Ints, SharedScores
+from recsys_spark.recommend.scoring.blocks import Block, signals
+from recsys_spark.recommend.scoring.partners import BEHAVIOURAL, PERSONAL, Partners
+from recsys_spark.recommend.scoring.scores import Ints, SharedScores
 from recsys_spark.segments import history_codes
 
 PROFILE_WEIGHTS = {"text": 1.0, "popularity": 0.1}  # popularity orders the items that no word of the profile reaches

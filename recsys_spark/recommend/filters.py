@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_spark.recommend.rules import SegmentLists
-from recsys_spark.recommend.scores import FloatArray, Ints
+from recsys_spark.recommend.scoring.scores import FloatArray, Ints
 
 
 @dataclass(frozen=True)

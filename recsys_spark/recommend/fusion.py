@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys_spark.recommend.scores import FloatArray
+from recsys_spark.recommend.scoring.scores import FloatArray
 from recsys_spark.segments import HISTORY_SEGMENTS, ITEM_SEGMENTS, item_codes
 
 ALL = "all"

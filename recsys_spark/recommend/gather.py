@@ -13,9 +13,9 @@ from recsys_spark.config.signals import AlsShape
 from recsys_spark.recommend.arrow import flat_list
 from recsys_spark.recommend.catalogue import Catalogue, Item, in_tie_order
 from recsys_spark.recommend.fallback import MAX_CONTEXTS
-from recsys_spark.recommend.partners import PopularityItems, RelatedItems
-from recsys_spark.recommend.scores import as_rows
-from recsys_spark.recommend.vector_items import EncoderItems, FactorItems
+from recsys_spark.recommend.scoring.partners import PopularityItems, RelatedItems
+from recsys_spark.recommend.scoring.scores import as_rows
+from recsys_spark.recommend.scoring.vector_items import EncoderItems, FactorItems
 
 
 def _arrow(frame: DataFrame) -> Any:

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from recsys_spark.recommend.blocks import Block, fuse
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.fuse import Fused
-from recsys_spark.recommend.partners import Partners
-from recsys_spark.recommend.scores import Float64, Ints
-from recsys_spark.recommend.topk import Best, best
+from recsys_spark.recommend.scoring.blocks import Block, fuse
+from recsys_spark.recommend.scoring.fuse import Fused
+from recsys_spark.recommend.scoring.partners import Partners
+from recsys_spark.recommend.scoring.scores import Float64, Ints
+from recsys_spark.recommend.topk.best import Best, best
 from recsys_spark.search.rows import place_in_row
 
 SOURCE = "new_item"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from recsys_spark.config.serving import RecommendSettings
 from recsys_spark.errors import ConfigError, InputError
-from recsys_spark.recommend.scores import Ints
+from recsys_spark.recommend.scoring.scores import Ints
 
 BLOCK, ALLOW = "block", "allow"
 Bools = npt.NDArray[np.bool_]

@@ -20,8 +20,8 @@ from recsys_spark.recommend.gather import (
     related_items,
     weighted_items,
 )
-from recsys_spark.recommend.partners import Partners, TextItems
 from recsys_spark.recommend.rules import Rules, SegmentLists
+from recsys_spark.recommend.scoring.partners import Partners, TextItems
 from recsys_spark.recommend.worker import Side
 
 T = TypeVar("T")

@@ -17,9 +17,9 @@ from recsys_spark.recommend.arrow import OUTPUT
 from recsys_spark.recommend.fallback import unknown_user_lists
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.model import ModelRef, usable
-from recsys_spark.recommend.near_users import USER_NEIGHBOURS, near_users
-from recsys_spark.recommend.neighbour_lists import Anchors, neighbour_lists
-from recsys_spark.recommend.neighbours import NEIGHBOURS, neighbour_weights
+from recsys_spark.recommend.neighbours.choose import Anchors, neighbour_lists
+from recsys_spark.recommend.neighbours.users import USER_NEIGHBOURS, near_users
+from recsys_spark.recommend.neighbours.whole_catalogue import NEIGHBOURS, neighbour_weights
 from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.recommend.rules import Rules, read_rules
 from recsys_spark.recommend.side import item_side

@@ -13,18 +13,18 @@ import pyarrow as pa
 
 from recsys_spark.config.serving import EvaluateSettings
 from recsys_spark.recommend.arrow import flat_list, output_batch, reason_lists, vector_rows
-from recsys_spark.recommend.blocks import Block, Past, fuse, seen_matrix, users_per_block
 from recsys_spark.recommend.catalogue import Catalogue
 from recsys_spark.recommend.explain import Explainer
 from recsys_spark.recommend.fallback import Group, groups
 from recsys_spark.recommend.filters import Filter, shortfall_reason
-from recsys_spark.recommend.fuse import Fused
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.new_items import SOURCE, NewItems, best_new, known_lists, new_positions, with_new_items
-from recsys_spark.recommend.partners import Partners
 from recsys_spark.recommend.rules import NO_SEGMENTS, SegmentLists
-from recsys_spark.recommend.scores import Ints
-from recsys_spark.recommend.topk import Best, Targets, best
+from recsys_spark.recommend.scoring.blocks import Block, Past, fuse, seen_matrix, users_per_block
+from recsys_spark.recommend.scoring.fuse import Fused
+from recsys_spark.recommend.scoring.partners import Partners
+from recsys_spark.recommend.scoring.scores import Ints
+from recsys_spark.recommend.topk.best import Best, Targets, best
 from recsys_spark.threads import one_thread
 
 LISTS, SHORTFALLS, RANKS = "recommendations", "shortfalls", "target_ranks"

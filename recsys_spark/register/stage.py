@@ -15,7 +15,7 @@ from recsys_spark.context import Context
 from recsys_spark.embed.encode import item_vectors, user_vectors
 from recsys_spark.histories import histories
 from recsys_spark.log import get_logger
-from recsys_spark.recommend.fusion_fit import FusionFit, fit_fusion
+from recsys_spark.register.fusion_fit import FusionFit, fit_fusion
 from recsys_spark.registry import ModelVersion, Registry
 from recsys_spark.tables.runs import StagePlan, StageReport, fingerprint
 from recsys_spark.tables.store import Commit, Written

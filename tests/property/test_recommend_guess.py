@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from recsys_spark.recommend import topk
-from recsys_spark.recommend.blocks import Block, fuse, seen_matrix
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.fuse import Fused
-from recsys_spark.recommend.guess import guessed_cells
-from recsys_spark.recommend.matmul import RoughVectors
-from recsys_spark.recommend.partners import Partners, PopularityItems, RelatedItems
-from recsys_spark.recommend.topk import best
-from recsys_spark.recommend.vector_items import EncoderItems
+from recsys_spark.recommend.scoring.blocks import Block, fuse, seen_matrix
+from recsys_spark.recommend.scoring.fuse import Fused
+from recsys_spark.recommend.scoring.matmul import RoughVectors
+from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, RelatedItems
+from recsys_spark.recommend.scoring.vector_items import EncoderItems
+from recsys_spark.recommend.topk.best import best
+from recsys_spark.recommend.topk.guess import guessed_cells
+from recsys_spark.search.rows import place_in_row
 
 KINDS = ("normal", "coarse", "equal", "rising", "falling", "zeros")
 ALONE, TOGETHER = {"encoder": 1.0}, {"encoder": 1.0, "cooccurrence": 0.3, "popularity": 0.1}
@@ -59,7 +59,7 @@ def _full_sort(fused: Fused, allowed: Filter, k: int) -> list[tuple[int, int]]:
     rows, cols = rows[keep], cols[keep]
     order = np.lexsort((cols, -fused.at(rows, cols), rows))
     rows, cols = rows[order], cols[order]
-    first = topk.place_in_row(rows, fused.num_users) < k
+    first = place_in_row(rows, fused.num_users) < k
     return list(zip(rows[first].tolist(), cols[first].tolist(), strict=True))
 
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.fuse import Fused, Part
 from recsys_spark.recommend.new_items import NewItems, Offer, known_lists, log_sums, with_new_items
-from recsys_spark.recommend.new_items_fit import EAGERNESS, Asked, Lists, choose, demand_of, first_tens, fit_known
-from recsys_spark.recommend.scores import FullScores, SharedScores
-from recsys_spark.recommend.topk import Best, best
+from recsys_spark.recommend.scoring.fuse import Fused, Part
+from recsys_spark.recommend.scoring.scores import FullScores, SharedScores
+from recsys_spark.recommend.topk.best import Best, best
+from recsys_spark.register.new_items_fit import EAGERNESS, Asked, Lists, choose, demand_of, first_tens, fit_known
 
 Array = np.ndarray[Any, Any]
 _seeds = st.integers(0, 10_000)

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from recsys_spark.recommend.catalogue import Item, build_catalogue
-from recsys_spark.recommend.near_items import num_found
-from recsys_spark.recommend.neighbours import best_of_all, known_anchors
-from recsys_spark.recommend.partners import Partners, PopularityItems, RelatedItems, TextItems
+from recsys_spark.recommend.neighbours.from_short_lists import num_found
+from recsys_spark.recommend.neighbours.short_lists import ShortLists, most_popular
+from recsys_spark.recommend.neighbours.text import CellScores, TextNeighbours, sums_of_squares
+from recsys_spark.recommend.neighbours.whole_catalogue import best_of_all, known_anchors
 from recsys_spark.recommend.rules import Rule
-from recsys_spark.recommend.scores import as_rows, rounding
-from recsys_spark.recommend.short_lists import ShortLists, most_popular
-from recsys_spark.recommend.text_neighbours import CellScores, TextNeighbours, sums_of_squares
-from recsys_spark.recommend.topk import Best
-from recsys_spark.recommend.vector_items import EncoderItems
+from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, RelatedItems, TextItems
+from recsys_spark.recommend.scoring.scores import as_rows, rounding
+from recsys_spark.recommend.scoring.vector_items import EncoderItems
+from recsys_spark.recommend.topk.best import Best
 from recsys_spark.recommend.worker import Side, Task
 
 N, K = 160, 6

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from recsys_spark.recommend.blocks import Block, fuse, history_matrix, seen_matrix
-from recsys_spark.recommend.cells import best_first
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.partners import Partners, PopularityItems, RelatedItems, TextItems
 from recsys_spark.recommend.rules import SegmentLists
-from recsys_spark.recommend.topk import Targets, best
-from recsys_spark.recommend.vector_items import EncoderItems
+from recsys_spark.recommend.scoring.blocks import Block, fuse, history_matrix, seen_matrix
+from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, RelatedItems, TextItems
+from recsys_spark.recommend.scoring.vector_items import EncoderItems
+from recsys_spark.recommend.topk.best import Targets, best
+from recsys_spark.recommend.topk.cells import best_first
 
 WEIGHTS = (
     {"encoder": 1.0},

@@ -14,7 +14,7 @@ from recsys_spark.collaborative.als import item_factors
 from recsys_spark.collaborative.ease import ease_weights
 from recsys_spark.collaborative.gram import gram_of
 from recsys_spark.config.signals import AlsShape
-from recsys_spark.recommend.vector_items import FactorItems
+from recsys_spark.recommend.scoring.vector_items import FactorItems
 
 NUM_USERS, NUM_ITEMS = 60, 15
 

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config, parse_config
-from recsys_spark.recommend.near_users import near_users
+from recsys_spark.recommend.neighbours.users import near_users
 from recsys_spark.search.vectors import unit
 from recsys_spark.tables.local import local_frame
 

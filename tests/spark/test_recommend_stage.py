@@ -17,10 +17,10 @@ from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend.fusion import Fusion
-from recsys_spark.recommend.fusion_fit import fit_fusion
 from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.recommend.sql import lists_for_everyone_sql, register_views
 from recsys_spark.recommend.stage import ModelRef, run
+from recsys_spark.register.fusion_fit import fit_fusion
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.store import Commit, Store
 from recsys_spark.tables.visible import InstantCutoff

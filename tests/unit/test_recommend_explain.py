@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys_spark.recommend.blocks import Block, fuse, history_matrix
 from recsys_spark.recommend.catalogue import Catalogue, Item, build_catalogue, in_tie_order, tie_hash
 from recsys_spark.recommend.explain import Explainer
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.partners import Partners, PopularityItems, RelatedItems, TextItems
 from recsys_spark.recommend.rules import Rule
-from recsys_spark.recommend.topk import best
-from recsys_spark.recommend.vector_items import EncoderItems
+from recsys_spark.recommend.scoring.blocks import Block, fuse, history_matrix
+from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, RelatedItems, TextItems
+from recsys_spark.recommend.scoring.vector_items import EncoderItems
+from recsys_spark.recommend.topk.best import best
 
 TEXTS = ["red rake", "red hose", "blue pan", "blue knife", ""]
 

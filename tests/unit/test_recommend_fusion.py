@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys_spark.recommend import fusion_examples
 from recsys_spark.recommend.fusion import Fusion
-from recsys_spark.recommend.fusion_examples import Examples, short_list
-from recsys_spark.recommend.fusion_fit import user_ndcg
-from recsys_spark.recommend.fusion_search import climb, search, without_idle
+from recsys_spark.register import fusion_examples
+from recsys_spark.register.fusion_examples import Examples, short_list
+from recsys_spark.register.fusion_fit import user_ndcg
+from recsys_spark.register.fusion_search import climb, search, without_idle
 from recsys_spark.segments import HISTORY_SEGMENTS, history_codes, item_codes
 
 NUM_ITEMS = 60

@@ -10,18 +10,18 @@ import pytest
 
 from recsys_spark.config.serving import RecommendSettings
 from recsys_spark.errors import ConfigError, InputError
-from recsys_spark.recommend.blocks import Block, history_matrix, seen_matrix, users_per_block
 from recsys_spark.recommend.catalogue import Item, build_catalogue
 from recsys_spark.recommend.fallback import groups, unknown_user_lists
 from recsys_spark.recommend.filters import shortfall_reason
-from recsys_spark.recommend.fusion_fit import user_ndcg
 from recsys_spark.recommend.model import PRIOR, fusion_weights
-from recsys_spark.recommend.neighbours import neighbour_weights
-from recsys_spark.recommend.partners import Partners, PopularityItems, RelatedItems, TextItems
+from recsys_spark.recommend.neighbours.whole_catalogue import neighbour_weights
 from recsys_spark.recommend.rules import Rule
-from recsys_spark.recommend.scores import SharedScores
+from recsys_spark.recommend.scoring.blocks import Block, history_matrix, seen_matrix, users_per_block
+from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, RelatedItems, TextItems
+from recsys_spark.recommend.scoring.scores import SharedScores
+from recsys_spark.recommend.scoring.vector_items import EncoderItems
 from recsys_spark.recommend.sql import current_sql
-from recsys_spark.recommend.vector_items import EncoderItems
+from recsys_spark.register.fusion_fit import user_ndcg
 
 
 def test_history_weights_fall_with_age_and_add_up() -> None:

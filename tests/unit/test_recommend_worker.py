@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 
 from recsys_spark.recommend.catalogue import Item, build_catalogue
-from recsys_spark.recommend.fusion_fit import FitTask, ndcg_batches
-from recsys_spark.recommend.neighbours import neighbour_batches
-from recsys_spark.recommend.partners import Partners, PopularityItems, RelatedItems
+from recsys_spark.recommend.neighbours.whole_catalogue import neighbour_batches
 from recsys_spark.recommend.rules import Rule
-from recsys_spark.recommend.vector_items import EncoderItems
+from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, RelatedItems
+from recsys_spark.recommend.scoring.vector_items import EncoderItems
 from recsys_spark.recommend.worker import LISTS, RANKS, SHORTFALLS, Side, Task, list_batches
+from recsys_spark.register.fusion_fit import FitTask, ndcg_batches
 
 
 @dataclass(frozen=True)

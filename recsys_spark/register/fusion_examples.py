@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_spark.recommend.arrow import flat_list
-from recsys_spark.recommend.scores import Float64, FloatArray, Ints
+from recsys_spark.recommend.scoring.scores import Float64, FloatArray, Ints
 
 NDCG_K = 10
 _CELLS = 1 << 18  # of rows and candidates scored at once: what stays in a core's cache

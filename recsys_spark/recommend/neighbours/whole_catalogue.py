@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from recsys_spark.recommend.arrow import output_batch, reason_lists
-from recsys_spark.recommend.blocks import Block, fuse, history_matrix, signals, users_per_block
 from recsys_spark.recommend.explain import Explainer
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.partners import PERSONAL, Partners
-from recsys_spark.recommend.scores import Ints
-from recsys_spark.recommend.topk import Best, best
+from recsys_spark.recommend.scoring.blocks import Block, fuse, history_matrix, signals, users_per_block
+from recsys_spark.recommend.scoring.partners import PERSONAL, Partners
+from recsys_spark.recommend.scoring.scores import Ints
+from recsys_spark.recommend.topk.best import Best, best
 from recsys_spark.recommend.worker import Side, Task
 from recsys_spark.threads import one_thread
 

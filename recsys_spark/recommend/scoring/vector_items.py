@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_spark.config.signals import AlsShape
-from recsys_spark.recommend.matmul import RoughVectors, computes_in_bfloat16
-from recsys_spark.recommend.scores import DenseScores, Float64, FloatArray
+from recsys_spark.recommend.scoring.matmul import RoughVectors, computes_in_bfloat16
+from recsys_spark.recommend.scoring.scores import DenseScores, Float64, FloatArray
 
 _ITEMS_AT_ONCE = 1_024  # their vectors in float64 stay in a core's cache
 

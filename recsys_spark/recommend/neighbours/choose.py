@@ -16,10 +16,16 @@ from recsys_spark.config import Config
 from recsys_spark.config.search import SearchSettings
 from recsys_spark.log import get_logger
 from recsys_spark.recommend.arrow import OUTPUT
-from recsys_spark.recommend.near_items import AGREEMENT, VECTORS, agreement_batches, near_item_batches, place_batches
-from recsys_spark.recommend.neighbours import neighbour_batches
-from recsys_spark.recommend.short_lists import ShortLists, most_popular
-from recsys_spark.recommend.text_neighbours import TextNeighbours
+from recsys_spark.recommend.neighbours.from_short_lists import (
+    AGREEMENT,
+    VECTORS,
+    agreement_batches,
+    near_item_batches,
+    place_batches,
+)
+from recsys_spark.recommend.neighbours.short_lists import ShortLists, most_popular
+from recsys_spark.recommend.neighbours.text import TextNeighbours
+from recsys_spark.recommend.neighbours.whole_catalogue import neighbour_batches
 from recsys_spark.recommend.worker import Side, Task
 from recsys_spark.search.choose import prepare
 

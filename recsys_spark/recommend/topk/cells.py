@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from recsys_spark.recommend.scores import Float64, FloatArray, Ints, Precision
+from recsys_spark.recommend.scoring.scores import Float64, FloatArray, Ints, Precision
 from recsys_spark.search.rows import place_in_row
 
 FIRST_TILE = 256  # small, so that a threshold stands before the wide tiles are read

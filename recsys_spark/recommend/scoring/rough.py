@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from recsys_spark.recommend.matmul import RoughVectors
-from recsys_spark.recommend.scores import DenseScores, Float64, FloatArray, Ints, Precision, Scores
+from recsys_spark.recommend.scoring.matmul import RoughVectors
+from recsys_spark.recommend.scoring.scores import DenseScores, Float64, FloatArray, Ints, Precision, Scores
 
 COARSENESS = 2.0**-8  # bfloat16 has 8 significant bits: rounding a product moves it by at most this share
 

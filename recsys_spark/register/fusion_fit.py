@@ -16,19 +16,19 @@ from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.log import get_logger
 from recsys_spark.recommend.arrow import flat_list
-from recsys_spark.recommend.blocks import Block, fuse, users_per_block
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.fusion import Fusion, Weights
-from recsys_spark.recommend.fusion_examples import NDCG_K, Examples, joined, short_list
-from recsys_spark.recommend.fusion_search import search
-from recsys_spark.recommend.matmul import matmul
 from recsys_spark.recommend.model import KNOWN, fusion_weights
-from recsys_spark.recommend.new_items_fit import PlacesFit, fit_places
-from recsys_spark.recommend.partners import PAST
-from recsys_spark.recommend.scores import Float64, FloatArray, Ints
+from recsys_spark.recommend.scoring.blocks import Block, fuse, users_per_block
+from recsys_spark.recommend.scoring.matmul import matmul
+from recsys_spark.recommend.scoring.partners import PAST
+from recsys_spark.recommend.scoring.scores import Float64, FloatArray, Ints
 from recsys_spark.recommend.side import item_side
 from recsys_spark.recommend.users import user_rows, with_targets, with_vectors
 from recsys_spark.recommend.worker import Side, block_of
+from recsys_spark.register.fusion_examples import NDCG_K, Examples, joined, short_list
+from recsys_spark.register.fusion_search import search
+from recsys_spark.register.new_items_fit import PlacesFit, fit_places
 from recsys_spark.segments import history_codes, item_codes
 from recsys_spark.threads import one_thread
 

@@ -9,8 +9,8 @@ from threadpoolctl import threadpool_limits
 
 from recsys_spark.log import get_logger
 from recsys_spark.recommend.fusion import Fusion, Weights
-from recsys_spark.recommend.fusion_examples import Examples
-from recsys_spark.recommend.scores import Float64, FloatArray
+from recsys_spark.recommend.scoring.scores import Float64, FloatArray
+from recsys_spark.register.fusion_examples import Examples
 from recsys_spark.segments import HISTORY_SEGMENTS, ITEM_SEGMENTS
 
 log = get_logger(__name__)

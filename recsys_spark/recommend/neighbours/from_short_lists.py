@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recsys_spark.recommend.blocks import users_per_block
-from recsys_spark.recommend.neighbours import anchors_of, best_of_all, known_anchors, neighbour_rows
-from recsys_spark.recommend.short_lists import ShortLists
-from recsys_spark.recommend.topk import Best
+from recsys_spark.recommend.neighbours.short_lists import ShortLists
+from recsys_spark.recommend.neighbours.whole_catalogue import anchors_of, best_of_all, known_anchors, neighbour_rows
+from recsys_spark.recommend.scoring.blocks import users_per_block
+from recsys_spark.recommend.topk.best import Best
 from recsys_spark.recommend.worker import Side, Task
 from recsys_spark.threads import one_thread
 

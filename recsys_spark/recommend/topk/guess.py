@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from recsys_spark.recommend.cells import FIRST_TILE, best_first, reaching, tiles
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.fuse import Fused
-from recsys_spark.recommend.scores import FloatArray, Ints
+from recsys_spark.recommend.scoring.fuse import Fused
+from recsys_spark.recommend.scoring.scores import FloatArray, Ints
+from recsys_spark.recommend.topk.cells import FIRST_TILE, best_first, reaching, tiles
 from recsys_spark.search.rows import place_in_row
 
 _LEAST_ITEMS = 4 * FIRST_TILE  # below, a sample is nearly the whole

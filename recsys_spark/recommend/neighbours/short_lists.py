@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from recsys_spark.recommend.blocks import Block, fuse
-from recsys_spark.recommend.fuse import Fused, Part
-from recsys_spark.recommend.partners import PopularityItems
-from recsys_spark.recommend.scores import FloatArray, Ints
-from recsys_spark.recommend.text_neighbours import TextNeighbours
-from recsys_spark.recommend.topk import Best, best_of_cells
+from recsys_spark.recommend.neighbours.text import TextNeighbours
+from recsys_spark.recommend.scoring.blocks import Block, fuse
+from recsys_spark.recommend.scoring.fuse import Fused, Part
+from recsys_spark.recommend.scoring.partners import PopularityItems
+from recsys_spark.recommend.scoring.scores import FloatArray, Ints
+from recsys_spark.recommend.topk.best import Best, best_of_cells
 from recsys_spark.recommend.worker import Side, Task
 
 Cells = tuple[Ints, Ints]  # (rows of a block, positions in the catalogue)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recsys_spark.recommend.rough import COARSENESS, RoughScores
-from recsys_spark.recommend.scores import DenseScores, Float64, FloatArray, Ints, Precision, Scores
+from recsys_spark.recommend.scoring.rough import COARSENESS, RoughScores
+from recsys_spark.recommend.scoring.scores import DenseScores, Float64, FloatArray, Ints, Precision, Scores
 
 DECIMALS = 9  # scores closer than this are ties
 

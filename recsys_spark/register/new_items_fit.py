@@ -16,7 +16,6 @@ from scipy.special import expit, logit
 
 from recsys_spark.config import Config
 from recsys_spark.recommend.arrow import flat_list
-from recsys_spark.recommend.blocks import fuse, users_per_block
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.new_items import (
     PRIOR_INTERCEPT,
@@ -28,8 +27,9 @@ from recsys_spark.recommend.new_items import (
     filled,
     known_lists,
 )
-from recsys_spark.recommend.scores import Float64, Ints
-from recsys_spark.recommend.topk import Best, best
+from recsys_spark.recommend.scoring.blocks import fuse, users_per_block
+from recsys_spark.recommend.scoring.scores import Float64, Ints
+from recsys_spark.recommend.topk.best import Best, best
 from recsys_spark.recommend.worker import Side, Task, block_of
 from recsys_spark.threads import one_thread
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from recsys_spark.recommend.scores import Float64, FloatArray, FullScores, Ints, SharedScores, SparseScores, as_rows
-from recsys_spark.recommend.vector_items import EncoderItems, FactorItems
+from recsys_spark.recommend.scoring.scores import Float64, FloatArray, FullScores, Ints, SharedScores, SparseScores, as_rows
+from recsys_spark.recommend.scoring.vector_items import EncoderItems, FactorItems
 
 PERSONAL = ("encoder", "cooccurrence", "transitions", "ease", "als", "text")  # partners that look at the user
 BEHAVIOURAL = ("encoder", "cooccurrence", "transitions", "ease", "als")  # those that events taught

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from recsys_spark.recommend.matmul import RoughVectors, matmul
+from recsys_spark.recommend.scoring.matmul import RoughVectors, matmul
 
 Float64 = npt.NDArray[np.float64]
 Ints = npt.NDArray[Any]

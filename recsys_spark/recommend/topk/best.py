@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from recsys_spark.recommend.cells import FIRST_TILE, Gathered, tiles
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.fuse import DECIMALS, Fused, total_of
-from recsys_spark.recommend.guess import guessed_cells
-from recsys_spark.recommend.scores import Float64, FloatArray, Ints
+from recsys_spark.recommend.scoring.fuse import DECIMALS, Fused, total_of
+from recsys_spark.recommend.scoring.scores import Float64, FloatArray, Ints
+from recsys_spark.recommend.topk.cells import FIRST_TILE, Gathered, tiles
+from recsys_spark.recommend.topk.guess import guessed_cells
 from recsys_spark.search.rows import place_in_row
 
 _PAIRS_AT_ONCE = 512

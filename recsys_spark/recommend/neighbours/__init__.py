@@ -1,0 +1,1 @@
+"""Item and user neighbours: from the whole catalogue, or from short lists."""

@@ -1,0 +1,1 @@
+"""What each partner says about a block of users, and the fused score."""
