@@ -19,10 +19,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.encoder.model import Encoder
-from recsys_spark.training.batch import Batch
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.distributed import Ranks
-from recsys_spark.training.step import TrainStep
+from recsys_spark.training.feed.batch import Batch
+from recsys_spark.training.step.train_step import TrainStep
 
 NUM_ITEMS, TEXT_DIM, PAIRS, SMALL = 10_000, 384, 8_192, 256
 WAYS: dict[str, tuple[int, int | None]] = {  # name -> (pairs, rows at a time)

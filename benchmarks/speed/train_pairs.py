@@ -30,9 +30,9 @@ from benchmarks.timing import Spent, Timed, between, now, scratch
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.log import get_logger
-from recsys_spark.training.batch import Batch
 from recsys_spark.training.catalogue import save_catalogue
 from recsys_spark.training.distributed import process_group
+from recsys_spark.training.feed.batch import Batch
 from recsys_spark.training.job import TrainJob
 from recsys_spark.training.trainer import Trainer
 

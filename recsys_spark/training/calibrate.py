@@ -11,13 +11,13 @@ from torch import Tensor
 from recsys_spark.encoder.calibration import Calibration, calibrate
 from recsys_spark.encoder.outcome_calibration import OutcomeCalibration, calibrate_outcomes
 from recsys_spark.log import get_logger
-from recsys_spark.training.batches import validation_outcomes, validation_sequences
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.distributed import Ranks
+from recsys_spark.training.feed.batches import validation_outcomes, validation_sequences
+from recsys_spark.training.feed.profiles import load_profiles, profile_figures
 from recsys_spark.training.job import TrainJob
-from recsys_spark.training.outcomes import outcome_logits
-from recsys_spark.training.profiles import load_profiles, profile_figures
-from recsys_spark.training.step import TrainStep
+from recsys_spark.training.step.outcomes import outcome_logits
+from recsys_spark.training.step.train_step import TrainStep
 from recsys_spark.training.validate import all_item_vectors, masked_scores
 
 log = get_logger(__name__)

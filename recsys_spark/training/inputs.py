@@ -16,7 +16,7 @@ from recsys_spark.context import Context
 from recsys_spark.encoder.query_table import save_queries
 from recsys_spark.errors import InputError
 from recsys_spark.histories import value_of
-from recsys_spark.training.profiles import save_profiles
+from recsys_spark.training.feed.profiles import save_profiles
 from recsys_spark.training.teacher import weights_between
 
 TextVectors = Callable[[Context, DataFrame], DataFrame]  # items -> (item_idx, vector array<float>)

@@ -21,17 +21,17 @@ from recsys_spark.encoder.text_source import resolve_dtype
 from recsys_spark.errors import TrainingError
 from recsys_spark.log import get_logger
 from recsys_spark.training import checkpoint
-from recsys_spark.training.adversarial import moved
 from recsys_spark.training.averaging import WeightAverage
-from recsys_spark.training.batch import Batch, StepOutput
-from recsys_spark.training.batches import Batches, known_pairs, validation_sequences
 from recsys_spark.training.catalogue import Catalogue, load_catalogue
 from recsys_spark.training.distributed import Ranks
+from recsys_spark.training.feed.batch import Batch, StepOutput
+from recsys_spark.training.feed.batches import Batches, known_pairs, validation_sequences
+from recsys_spark.training.feed.plan import Schedule, derived_seed, schedule
 from recsys_spark.training.job import TrainJob, check_losses, check_negatives, settled
 from recsys_spark.training.optim import build_optimiser, build_scheduler
-from recsys_spark.training.plan import Schedule, derived_seed, schedule
 from recsys_spark.training.state import Progress
-from recsys_spark.training.step import TrainStep
+from recsys_spark.training.step.adversarial import moved
+from recsys_spark.training.step.train_step import TrainStep
 from recsys_spark.training.validate import all_item_vectors, recall
 
 log = get_logger(__name__)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from recsys_spark.encoder.model import Encoder
-from recsys_spark.training.augment import History
 from recsys_spark.training.catalogue import PAD, Catalogue
 from recsys_spark.training.distributed import Ranks
-from recsys_spark.training.lengths import last_states
-from recsys_spark.training.step import TrainStep
+from recsys_spark.training.feed.augment import History
+from recsys_spark.training.step.lengths import last_states
+from recsys_spark.training.step.train_step import TrainStep
 
 _MAX_SCORES = 1 << 24  # scores held at once
 _ITEMS_AT_ONCE = 8_192

@@ -20,12 +20,12 @@ from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.negatives import KnownPairs
 from recsys_spark.encoder.text_encoder import TextEncoder
-from recsys_spark.training.adversarial import moved
-from recsys_spark.training.augment import History, Views, two_views
-from recsys_spark.training.batch import Batch, Outcomes
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.distributed import Ranks, process_group
-from recsys_spark.training.step import TrainStep
+from recsys_spark.training.feed.augment import History, Views, two_views
+from recsys_spark.training.feed.batch import Batch, Outcomes
+from recsys_spark.training.step.adversarial import moved
+from recsys_spark.training.step.train_step import TrainStep
 
 NUM_ITEMS, ROWS, PAIRS = 20, 10, 8  # of the global batch
 CASES = {

@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from recsys_spark.encoder.packaged_model import load_model
-from recsys_spark.training import texts
 from recsys_spark.training.distributed import process_group
 from recsys_spark.training.job import TrainJob
 from recsys_spark.training.loop import train
+from recsys_spark.training.step import texts
 from recsys_spark.training.trainer import Trainer
 from tests.training_fixture import run_ranks, steps, stopped_and_resumed, write_job
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from recsys_spark.config.augment import AugmentSettings
-from recsys_spark.training.augment import (
+from recsys_spark.training.feed.augment import (
     History,
     Views,
     changed,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.user_tower import UserTower
-from recsys_spark.training.lengths import SHORTEST, by_length, in_groups
+from recsys_spark.training.step.lengths import SHORTEST, by_length, in_groups
 
 NUM_ITEMS, WIDTH, LENGTH = 9, 8, 40
 

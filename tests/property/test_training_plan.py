@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_spark.errors import TrainingError
-from recsys_spark.training.plan import FeedPlan, batch_reads, derived_seed, plan_feed, schedule, shards
+from recsys_spark.training.feed.plan import FeedPlan, batch_reads, derived_seed, plan_feed, schedule, shards
 
 row_group_sizes = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from recsys_spark.encoder.negatives import KnownPairs, Queue, Sampler, log_in_batch
-from recsys_spark.training.positions import among
-from recsys_spark.training.relations import Between, Guide, OwnItems
+from recsys_spark.training.step.positions import among
+from recsys_spark.training.step.relations import Between, Guide, OwnItems
 
 EVENTS = torch.tensor([8.0, 0.0, 1.0, 27.0, 64.0])
 KNOWN = torch.tensor([True, True, True, False, True])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from recsys_spark.errors import TrainingError
-from recsys_spark.training.feed import Columns, Feed, petastorm_url, read_all, row_groups
+from recsys_spark.training.feed.reader import Columns, Feed, petastorm_url, read_all, row_groups
 from tests.training_fixture import write_files
 
 SIZES = [5, 4, 3, 4, 2]  # on two ranks: 10 and 8 rows

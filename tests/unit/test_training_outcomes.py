@@ -17,14 +17,14 @@ from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.errors import InputError, TrainingError
-from recsys_spark.training.augment import History
-from recsys_spark.training.batch import Batch, Outcomes
 from recsys_spark.training.catalogue import load_catalogue
 from recsys_spark.training.distributed import process_group
+from recsys_spark.training.feed.augment import History
+from recsys_spark.training.feed.batch import Batch, Outcomes
 from recsys_spark.training.job import TrainJob
 from recsys_spark.training.loop import train
 from recsys_spark.training.metrics import read_metrics
-from recsys_spark.training.step import TrainStep
+from recsys_spark.training.step.train_step import TrainStep
 from recsys_spark.training.trainer import Trainer
 from tests.training_fixture import NUM_ITEMS, steps, stopped_and_resumed, walks, write_files, write_job
 from tests.unit.test_training_step import ALONE, BATCH, TEMPERATURE, catalogue, make_step

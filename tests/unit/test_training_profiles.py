@@ -18,14 +18,14 @@ from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.package import read_description
 from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.errors import ConfigError, TrainingError
-from recsys_spark.training.batch import Batch, ProfileRows
 from recsys_spark.training.catalogue import PAD, Catalogue
 from recsys_spark.training.distributed import Ranks, process_group
+from recsys_spark.training.feed.batch import Batch, ProfileRows
+from recsys_spark.training.feed.profiles import Profiles, load_profiles, profile_figures, save_profiles
 from recsys_spark.training.job import TrainJob
 from recsys_spark.training.loop import train
 from recsys_spark.training.metrics import read_metrics
-from recsys_spark.training.profiles import Profiles, load_profiles, profile_figures, save_profiles
-from recsys_spark.training.step import TrainStep
+from recsys_spark.training.step.train_step import TrainStep
 from tests.debug_data import debug_config
 from tests.training_fixture import NUM_ITEMS, TEXT_DIM, write_job
 

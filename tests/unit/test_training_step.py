@@ -14,11 +14,11 @@ from torch import Tensor
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.errors import ConfigError, TrainingError
-from recsys_spark.training.batch import Batch
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.distributed import Ranks
+from recsys_spark.training.feed.batch import Batch
 from recsys_spark.training.job import check_negatives, settled
-from recsys_spark.training.step import TrainStep
+from recsys_spark.training.step.train_step import TrainStep
 
 ALONE = Ranks(0, 1, torch.device("cpu"), None, None)
 TEMPERATURE = 0.3

@@ -14,11 +14,11 @@ from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.negatives import KnownPairs, Sampler
 from recsys_spark.errors import ConfigError
-from recsys_spark.training import gradient_cache
-from recsys_spark.training.batch import Batch, StepOutput
 from recsys_spark.training.catalogue import Catalogue
+from recsys_spark.training.feed.batch import Batch, StepOutput
 from recsys_spark.training.job import check_losses
-from recsys_spark.training.step import TrainStep
+from recsys_spark.training.step import gradient_cache
+from recsys_spark.training.step.train_step import TrainStep
 from tests.unit.test_training_step import ALONE, BATCH, PAIRS, SEQUENCES, TEMPERATURE, WEIGHTS, catalogue, make_step
 
 NOTHING = torch.zeros((0, 2), dtype=torch.int64)

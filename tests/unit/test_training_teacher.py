@@ -13,10 +13,10 @@ from torch import Tensor
 
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.errors import TrainingError
-from recsys_spark.training import step as step_module
 from recsys_spark.training.distributed import process_group
 from recsys_spark.training.job import check_losses
-from recsys_spark.training.step import TrainStep
+from recsys_spark.training.step import train_step as step_module
+from recsys_spark.training.step.train_step import TrainStep
 from recsys_spark.training.teacher import EaseOpinion, Seen, load_weights, save_weights, weights_between
 from recsys_spark.training.trainer import Trainer
 from tests.training_fixture import NUM_ITEMS, write_job

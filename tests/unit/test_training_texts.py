@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from recsys_spark.encoder.text_encoder import TextEncoder
-from recsys_spark.training import texts
 from recsys_spark.training.catalogue import Catalogue
-from recsys_spark.training.texts import text_vectors
+from recsys_spark.training.step import texts
+from recsys_spark.training.step.texts import text_vectors
 
 WORDS = (1, 1, 2, 1, 3, 1, 6)
 TEXTS = ["item " * WORDS[n % 7] + str(n) for n in range(70)] + [""]  # the last has no token

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys_spark.training.augment import History
 from recsys_spark.training.distributed import Ranks
+from recsys_spark.training.feed.augment import History
 from recsys_spark.training.metrics import MetricLog, StepMetrics, loss_curve, masked_per_epoch, read_metrics, recall_curve
 from recsys_spark.training.validate import hits_at_k, recall
 

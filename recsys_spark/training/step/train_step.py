@@ -18,21 +18,21 @@ from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.negatives import KnownPairs, Queue
 from recsys_spark.encoder.task_weights import TaskWeights
 from recsys_spark.encoder.text_encoder import TextEncoder
-from recsys_spark.training.augment import History, Views
-from recsys_spark.training.batch import Batch, Outcomes, ProfileRows, StepOutput
-from recsys_spark.training.candidates import Candidates, CandidateSource
 from recsys_spark.training.catalogue import PAD, Catalogue
 from recsys_spark.training.distributed import Ranks
-from recsys_spark.training.gradient_cache import in_parts
-from recsys_spark.training.lengths import in_groups
+from recsys_spark.training.feed.augment import History, Views
+from recsys_spark.training.feed.batch import Batch, Outcomes, ProfileRows, StepOutput
 from recsys_spark.training.metrics import KINDS
-from recsys_spark.training.outcomes import outcome_losses
-from recsys_spark.training.positions import among, distinct, is_counted, locate, trimmed
-from recsys_spark.training.relations import Between, OwnItems, Partners
-from recsys_spark.training.share import Shares
+from recsys_spark.training.step.candidates import Candidates, CandidateSource
+from recsys_spark.training.step.gradient_cache import in_parts
+from recsys_spark.training.step.lengths import in_groups
+from recsys_spark.training.step.outcomes import outcome_losses
+from recsys_spark.training.step.positions import among, distinct, is_counted, locate, trimmed
+from recsys_spark.training.step.relations import Between, OwnItems, Partners
+from recsys_spark.training.step.share import Shares
+from recsys_spark.training.step.texts import text_vectors
+from recsys_spark.training.step.views import view_loss
 from recsys_spark.training.teacher import Seen
-from recsys_spark.training.texts import text_vectors
-from recsys_spark.training.views import view_loss
 
 _MAX_SCORES = 1 << 25  # scores held at once by the user-item loss; of more, all are made twice
 USER_ITEM, ITEM_ITEM, EXPLICIT, VIEWS = TASKS = ("user_item", "item_item", "explicit", "views")

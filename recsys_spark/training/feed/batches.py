@@ -14,12 +14,12 @@ from torch import Tensor
 
 from recsys_spark.encoder.negatives import KnownPairs
 from recsys_spark.errors import TrainingError
-from recsys_spark.training.augment import History, changed, generator_of, neighbour_table, tail_weights, two_views
-from recsys_spark.training.batch import Batch, Outcomes
 from recsys_spark.training.catalogue import Catalogue
-from recsys_spark.training.feed import Columns, Feed, read_all, row_groups
+from recsys_spark.training.feed.augment import History, changed, generator_of, neighbour_table, tail_weights, two_views
+from recsys_spark.training.feed.batch import Batch, Outcomes
+from recsys_spark.training.feed.profiles import load_profiles
+from recsys_spark.training.feed.reader import Columns, Feed, read_all, row_groups
 from recsys_spark.training.job import TrainJob
-from recsys_spark.training.profiles import load_profiles
 
 SEQUENCES, PAIRS, VALIDATION = "training_sequences", "training_pairs", "validation_sequences"
 EXPLICIT = "training_negatives"

@@ -16,7 +16,7 @@ from recsys_spark.errors import TrainingError
 from recsys_spark.training.catalogue import Catalogue
 from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.metrics import KINDS
-from recsys_spark.training.relations import Between, Guide
+from recsys_spark.training.step.relations import Between, Guide
 from recsys_spark.training.teacher import EaseOpinion
 
 _FEW_SCORES = 1 << 18  # fewer at once only cost time

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recsys_spark.encoder.model import Encoder
-from recsys_spark.training.augment import History
 from recsys_spark.training.catalogue import PAD
+from recsys_spark.training.feed.augment import History
 
 SHORTEST = 4  # columns; shorter ones are not worth a group of their own
 

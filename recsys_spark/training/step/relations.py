@@ -13,7 +13,7 @@ from recsys_spark.encoder.losses import Relations
 from recsys_spark.encoder.negatives import KnownPairs
 from recsys_spark.training.catalogue import PAD
 from recsys_spark.training.metrics import KINDS
-from recsys_spark.training.positions import among
+from recsys_spark.training.step.positions import among
 from recsys_spark.training.teacher import Seen
 
 Cells = Callable[[slice], Tensor]  # some anchors -> bool [b, C]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recsys_spark.training.augment import History, Views
+from recsys_spark.training.feed.augment import History, Views
 
 _NO_ROWS = torch.zeros((0, 2), dtype=torch.int64)
 

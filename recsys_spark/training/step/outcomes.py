@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.errors import TrainingError
-from recsys_spark.training.batch import Outcomes
-from recsys_spark.training.lengths import last_states
+from recsys_spark.training.feed.batch import Outcomes
+from recsys_spark.training.step.lengths import last_states
 
 _ROWS_AT_ONCE = 1_024
 

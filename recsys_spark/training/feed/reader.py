@@ -13,7 +13,7 @@ from petastorm import make_batch_reader
 from petastorm.fs_utils import get_filesystem_and_path_or_paths
 
 from recsys_spark.errors import TrainingError
-from recsys_spark.training.plan import FeedPlan, batch_reads, derived_seed, plan_feed
+from recsys_spark.training.feed.plan import FeedPlan, batch_reads, derived_seed, plan_feed
 
 Columns = dict[str, NDArray[Any]]
 BUFFER_ROWS = 131_072  # rows shuffled together; row groups come in a shuffled order anyway

@@ -15,9 +15,9 @@ from torch import Tensor
 from recsys_spark.encoder.item_tower import UNKNOWN
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.errors import TrainingError
-from recsys_spark.training.augment import generator_of
-from recsys_spark.training.batch import ProfileRows
 from recsys_spark.training.catalogue import PAD, Catalogue
+from recsys_spark.training.feed.augment import generator_of
+from recsys_spark.training.feed.batch import ProfileRows
 
 HELD_SHARE = 0.1  # of the users, to judge by
 _ROWS, _VECTORS, _TABLE = "profiles.npz", "profile_vectors.npy", "training_sequences"
