@@ -58,6 +58,11 @@ def test_lists_of_texts_and_categories_are_words_and_links_are_not(tmp_path: Pat
     found = settings_for(_folder(tmp_path, items, ts=[1, 2, 3]), tmp_path / "w", 0, {}).ingest.items
     assert found is not None
     assert found.template == "{kind}. {tags}. {site}. {none}"
+    wordless = settings_for(
+        _folder(tmp_path, {"price": [1.0, 2.0], "url": ["http://a", "http://b"]}, ts=[1, 2, 3]), tmp_path, 0, {}
+    )
+    assert wordless.ingest.items is not None
+    assert wordless.ingest.items.template == ""
     long = {"tags": [["word"] * 50, ["word word"] * 20]}
     assert settings_for(_folder(tmp_path, long, ts=[1, 2, 3]), tmp_path / "w", 0, {}).encoder.max_tokens == 64  # 40 words
 
