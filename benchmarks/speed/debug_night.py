@@ -15,9 +15,8 @@ from pathlib import Path
 START = time.monotonic()
 
 from recsys_spark import process  # noqa: E402
+from recsys_spark.cli.opening import begin, session  # noqa: E402
 from recsys_spark.config import parse_config  # noqa: E402
-from recsys_spark.order import run_night  # noqa: E402
-from recsys_spark.session import build_session  # noqa: E402
 from tests.debug_data import debug_config, thin_config, write_debug_data  # noqa: E402
 
 
@@ -29,10 +28,12 @@ def main() -> None:
         home = Path(folder)
         settings = (debug_config if full else thin_config)(write_debug_data(home / "data"), home / "warehouse")
         config = parse_config(settings)
-        spark = build_session(config.spark, "debug-night")
-        moments = [("session", time.monotonic())]
-        run_night(config, spark, lambda stage, namespace: moments.append((f"{stage} {namespace}", time.monotonic())))
-        spark.stop()
+        begin(config)
+        from recsys_spark.order import run_night
+
+        with session(config) as spark:
+            moments = [("session", time.monotonic())]
+            run_night(config, spark, lambda stage, namespace: moments.append((f"{stage} {namespace}", time.monotonic())))
     steps = {name: round(now - before, 1) for (_, before), (name, now) in zip([("", START), *moments], moments, strict=False)}
     print(json.dumps({"row": "debug-night", "full": full, "seconds": round(moments[-1][1] - START, 1), "steps": steps}))
 

@@ -39,6 +39,13 @@ def _told_again(settings: Config) -> bool:
     return again is not None
 
 
+def _begin(settings: Config, reads_log: bool = False) -> None:
+    """Start the session; what will work in it is imported meanwhile."""
+    from recsys_spark.cli.opening import begin, has_small_log
+
+    begin(settings, has_small_log(settings) if reads_log else True)
+
+
 @app.command()
 def run(config: ConfigOption, as_of: AsOfOption = None) -> None:
     """Run a whole night.
@@ -48,6 +55,7 @@ def run(config: ConfigOption, as_of: AsOfOption = None) -> None:
     settings = load_config(config, as_of)
     if _told_again(settings):
         return
+    _begin(settings, reads_log=True)
     from recsys_spark.cli.work import night
 
     night(settings)
@@ -67,6 +75,7 @@ def demo(config: ConfigOption = Path("conf/demo.toml")) -> None:
     settings = load_config(config)
     if _told_again(settings):
         return
+    _begin(settings, reads_log=True)
     from recsys_spark.cli.work import demo as run_demo
 
     run_demo(settings)
@@ -75,6 +84,7 @@ def demo(config: ConfigOption = Path("conf/demo.toml")) -> None:
 def _stage_command(stage: str) -> None:
     def command(config: ConfigOption, namespace: NamespaceOption = None, as_of: AsOfOption = None) -> None:
         settings = load_config(config, as_of)
+        _begin(settings, reads_log=True)
         from recsys_spark.cli.work import step
 
         step(settings, stage, namespace)
@@ -93,9 +103,11 @@ def show_user(user_id: str, config: ConfigOption, k: int = 10) -> None:
 
     Example: recsys-spark show user 196 --config conf/demo.toml
     """
+    settings = load_config(config)
+    _begin(settings)
     from recsys_spark.cli.work import show_user as work
 
-    work(load_config(config), user_id, k)
+    work(settings, user_id, k)
 
 
 @show.command("item")
@@ -104,9 +116,11 @@ def show_item(item_id: str, config: ConfigOption, k: int = 10) -> None:
 
     Example: recsys-spark show item 50 --config conf/demo.toml
     """
+    settings = load_config(config)
+    _begin(settings)
     from recsys_spark.cli.work import show_item as work
 
-    work(load_config(config), item_id, k)
+    work(settings, item_id, k)
 
 
 @models.command("list")
@@ -149,6 +163,7 @@ def rollback(config: ConfigOption, to: Annotated[str, typer.Option("--to", help=
     Example: recsys-spark rollback --to 2026-11-21T00:00:00Z --config conf/mine.toml
     """
     settings = load_config(config, to)
+    _begin(settings)
     from recsys_spark.cli.work import rollback as work
 
     work(settings)
@@ -166,6 +181,7 @@ def prune(
     Example: recsys-spark prune --keep-nights 14 --config conf/mine.toml
     """
     settings = load_config(config)
+    _begin(settings)
     from recsys_spark.cli.work import prune as work
 
     work(settings, keep_nights, dry_run, vacuum)

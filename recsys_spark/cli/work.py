@@ -15,6 +15,7 @@ from recsys_spark import receipt
 from recsys_spark.benchmark.published import Table
 from recsys_spark.cli import screen
 from recsys_spark.cli.doctor import require_java
+from recsys_spark.cli.opening import has_small_log, session
 from recsys_spark.config import Config
 from recsys_spark.demo_data import ml100k_folder
 from recsys_spark.night import Night, closing_night
@@ -32,21 +33,6 @@ SeedPlan = tuple[str, dict[str, Any], Callable[[SparkSession, dict[str, Any]], d
 READ_TABLES = ("recommendations", "item_neighbours", "fallback_recommendations")
 
 
-@contextmanager
-def _session(config: Config, brief: bool = True) -> Iterator[SparkSession]:
-    require_java()
-    spark = build_session(config.spark, f"recsys-spark {config.name}", brief)
-    try:
-        yield spark
-    finally:
-        spark.stop()
-
-
-def _has_small_log(config: Config) -> bool:
-    """Both what is to be read and what was read before."""
-    return is_small(*config.ingest.events.paths, f"{config.warehouse}/shared/events")
-
-
 def night(config: Config) -> None:
     """A whole night, then its metrics on the screen."""
     _whole_night(config, screen.night_summary)
@@ -59,7 +45,7 @@ def demo(config: Config) -> None:
 
 def _whole_night(config: Config, show: Callable[[Night, Path], None]) -> None:
     """Run a night, show it, and leave a receipt with what was shown."""
-    with _session(config, _has_small_log(config)) as spark, screen.recorded() as shown:
+    with session(config, has_small_log(config)) as spark, screen.recorded() as shown:
         report, done = run_night(config, spark), Night(config, spark)
         with closing_night(done):
             show(done, report)
@@ -69,32 +55,32 @@ def _whole_night(config: Config, show: Callable[[Night, Path], None]) -> None:
 
 def step(config: Config, stage: str, namespace: str | None) -> None:
     """One stage alone."""
-    with _session(config, _has_small_log(config)) as spark:
+    with session(config, has_small_log(config)) as spark:
         run_step(config, spark, stage, namespace)
 
 
 def show_user(config: Config, user_id: str, k: int) -> None:
     """The published list of one user."""
-    with _session(config) as spark:
+    with session(config) as spark:
         screen.user_list(Store(spark, config.warehouse), user_id, k)
 
 
 def show_item(config: Config, item_id: str, k: int) -> None:
     """The published neighbours of one item."""
-    with _session(config) as spark:
+    with session(config) as spark:
         screen.item_list(Store(spark, config.warehouse), item_id, k)
 
 
 def rollback(config: Config) -> None:
     """Back to the night of ``config.as_of``: the pointer first, then the alias."""
-    with _session(config) as spark:
+    with session(config) as spark:
         night = return_to(config, Store(spark, config.warehouse))
         print(f"readers see the night of {config.as_of.isoformat()}, run {night['run_id']}")
 
 
 def prune(config: Config, keep_nights: int, dry_run: bool, free_files: bool) -> None:
     """Remove what old nights left, or only find it, and say what it is."""
-    with _session(config) as spark:
+    with session(config) as spark:
         screen.leftovers(keep_newest(config, spark, keep_nights, dry_run, free_files), dry_run)
 
 
@@ -192,14 +178,14 @@ def _benchmark_session(sections: dict[str, Any], brief: bool) -> Iterator[Callab
     settings = SparkSettings(**sections.pop("spark", {}))
     started: list[SparkSession] = []
 
-    def session() -> SparkSession:
+    def started_session() -> SparkSession:
         if not started:
             require_java()
             started.append(build_session(settings, "recsys-spark benchmark", brief))
         return started[0]
 
     try:
-        yield session
+        yield started_session
     finally:
         for spark in started:
             spark.stop()
