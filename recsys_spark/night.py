@@ -134,7 +134,7 @@ class Night:
 
     def train(self, namespace: str = "eval") -> StageReport:
         trained = train.run(self.config, self.evaluation, text_vectors)
-        register.run(self.config, self.evaluation, Path(trained.facts["model_dir"]), trained.facts)
+        register.run(self.config, self.evaluation, self.registry, Path(trained.facts["model_dir"]), trained.facts)
         return trained
 
     def without_model(self) -> None:

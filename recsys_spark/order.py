@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,26 @@ def run_night(config: Config, spark: SparkSession, after_step: Callable[[str, st
     with closing_night(night), namespace_lock(night.store, "live"):
         for number, (stage, namespace) in enumerate(STEPS, 1):
             log.info(f"step {number} of {len(STEPS)}", stage=stage, namespace=namespace)
-            outcome = _train(night) if stage == "train" else getattr(night, stage)(namespace)
+            outcome = _step(night, stage, namespace)
             if after_step is not None:
                 after_step(stage, namespace)
     path: Path = outcome
     return path
 
 
-def _train(night: Night) -> Any:
-    """The ranks leave Spark idle while they train: what needs no model is done meanwhile."""
-    for namespace in ("live", "eval"):
-        night.context(namespace)  # made once, before two threads ask for it
-    return side_by_side(lambda: night.train("eval"), night.without_model)[0]
+def _step(night: Night, stage: str, namespace: str) -> Any:
+    """One step, and beside it what later ones would wait for."""
+    if stage == "train":
+        for each in ("live", "eval"):
+            night.context(each)  # made once, before two threads ask for it
+    work: Callable[[], Any] = partial(getattr(night, stage), namespace)
+    beside = _BESIDE.get(stage)
+    return work() if beside is None else side_by_side(work, partial(beside, night))[0]
+
+
+_BESIDE: dict[str, Callable[[Night], Any]] = {
+    # which takes seconds; and that it cannot be reached is said before much is computed
+    "ingest": lambda night: night.registry,
+    # the ranks leave Spark idle while they train
+    "train": lambda night: night.without_model(),
+}

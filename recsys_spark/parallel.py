@@ -6,13 +6,25 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from pyspark import SparkContext, inheritable_thread_target
+
 
 def side_by_side(*calls: Callable[[], Any]) -> list[Any]:
     """The results of the calls, in their order; none of them may need what another one writes.
+
+    Their Spark jobs bear the label of the thread that asks for them.
 
     Raises:
         Exception: the first in the order of the calls, once all have ended, so that nothing still writes.
     """
     with ThreadPoolExecutor(max(1, len(calls)), thread_name_prefix="side-by-side") as pool:
-        started = [pool.submit(call) for call in calls]
+        started = [pool.submit(_labelled(call)) for call in calls]
     return [future.result() for future in started]
+
+
+def _labelled(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The call, in a thread that has what this one has set for its jobs."""
+    if SparkContext._active_spark_context is None:
+        return call
+    labelled: Callable[[], Any] = inheritable_thread_target(call)
+    return labelled

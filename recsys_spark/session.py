@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import is_zipfile
 
 from pyspark.sql import SparkSession
 
 from recsys_spark.config.serving import SparkSettings
 from recsys_spark.errors import MachineError
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch
 
 DELTA_PACKAGE = "io.delta:delta-spark_2.13:4.0.1"
 _DELTA_JARS = ("io.delta_delta-spark_2.13-4.0.1.jar", "io.delta_delta-storage-4.0.1.jar")
@@ -40,15 +43,19 @@ _DEFAULTS = {
 _JVM_NAMES = ("functions", "PythonUtils", "PythonSQLUtils", "org.apache.spark.sql.functions")
 _JVM_MEMBERS = ("col", "lit", "sum", "expr", "coalesce", "when", "count", "max")
 # half of what a JVM does in a night on a small log is to compile at the highest level, which never pays for itself there;
-# the code cache is larger than this level's own, which fills up within a night and then ends all compiling
+# the code cache is larger than this level's own, which fills up within a night and then ends all compiling. Without
+# Hadoop's native library each file that is made on a local disk starts "chmod": by vfork, without a helper in between
 BRIEF = {
     "spark.driver.extraJavaOptions": (
-        "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseParallelGC -XX:MetaspaceSize=256m"
+        "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseParallelGC -XX:MetaspaceSize=256m "
+        "-Djdk.lang.Process.launchMechanism=VFORK"
     )
 }
 SMALL_LOG_BYTES = 4 << 20  # some 200,000 events in text, twice or more in Parquet (decision 006)
 _LOCAL = {
     "spark.databricks.delta.snapshotPartitions": "2",  # the default of 50 costs every read of a small table 50 tasks
+    # the other one starts two programs for each commit; both look for the version's file, then rename
+    "spark.delta.logStore.file.impl": "io.delta.storage.LocalLogStore",
     "spark.python.daemon.module": "recsys_spark.worker_daemon",  # elsewhere conf/spark.conf says so, if executors have us
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
@@ -93,6 +100,15 @@ def build_session(settings: SparkSettings, app_name: str = "recsys-spark", brief
     if settings.shuffle_partitions is None and str(spark.sparkContext.master).startswith("local"):
         spark.conf.set("spark.sql.shuffle.partitions", str(2 * spark.sparkContext.defaultParallelism))
     return spark
+
+
+def load_workers(spark: SparkSession) -> None:
+    """Have Spark start its daemon of Python workers, which loads torch and others for seconds; else the first task waits."""
+    spark.range(0, 1, 1, 1).mapInArrow(_as_they_are, "id long").collect()
+
+
+def _as_they_are(batches: Iterable[RecordBatch]) -> Iterable[RecordBatch]:
+    return batches
 
 
 def is_small(*places: str) -> bool:

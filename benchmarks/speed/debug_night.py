@@ -28,7 +28,7 @@ def main() -> None:
         home = Path(folder)
         settings = (debug_config if full else thin_config)(write_debug_data(home / "data"), home / "warehouse")
         config = parse_config(settings)
-        begin(config)
+        begin(config, loads_workers=True)
         from recsys_spark.order import run_night
 
         with session(config) as spark:

@@ -43,7 +43,7 @@ def _begin(settings: Config, reads_log: bool = False) -> None:
     """Start the session; what will work in it is imported meanwhile."""
     from recsys_spark.cli.opening import begin, has_small_log
 
-    begin(settings, has_small_log(settings) if reads_log else True)
+    begin(settings, has_small_log(settings) if reads_log else True, loads_workers=reads_log)
 
 
 @app.command()

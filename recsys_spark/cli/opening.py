@@ -10,11 +10,16 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.cli.doctor import require_java
 from recsys_spark.config import Config
-from recsys_spark.session import build_session, is_small
+from recsys_spark.session import build_session, is_small, load_workers
 
 
-def begin(config: Config, brief: bool = True) -> None:
+def begin(config: Config, brief: bool = True, loads_workers: bool = False) -> None:
     """Start the session that ``session`` will give: the JVM takes as long as torch and MLflow do, on a core of its own.
+
+    Args:
+        config: of which the session is.
+        brief: there is little to do (see ``build_session``).
+        loads_workers: Spark's Python workers load what they need meanwhile, too.
 
     Raises:
         MachineError: no Java, or one that Spark does not run on.
@@ -23,7 +28,9 @@ def begin(config: Config, brief: bool = True) -> None:
 
     def build() -> None:
         with suppress(Exception):  # whoever asks for the session meets the same error, and says it
-            build_session(config.spark, _name(config), brief)
+            spark = build_session(config.spark, _name(config), brief)
+            if loads_workers:
+                load_workers(spark)
 
     Thread(target=build, name="session", daemon=True).start()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from recsys_spark.cooccurrence.stage import id_hashes
 from recsys_spark.errors import ConfigError
 from recsys_spark.log import get_logger
 from recsys_spark.memory import free_bytes
+from recsys_spark.parallel import side_by_side
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.runs import StagePlan, StageReport
@@ -55,7 +57,8 @@ def run(config: Config, context: Context) -> StageReport | None:
         factors = _als(config, context)
         with _transitions(config, context) as transitions:
             frames = {TRANSITIONS: transitions, WEIGHTS: weights, FACTORS: factors}
-            return [context.store.replace(name, context.namespace, frame, commit) for name, frame in frames.items()], facts
+            replace = partial(context.store.replace, namespace=context.namespace, commit=commit)
+            return side_by_side(*[partial(replace, table=name, frame=frame) for name, frame in frames.items()]), facts
 
     return context.run_stage(plan, body)
 

@@ -18,6 +18,7 @@ from recsys_spark.evaluate import figures, frames
 from recsys_spark.evaluate.gate import GateDecision, differences
 from recsys_spark.evaluate.gate import decide as decide_by_differences
 from recsys_spark.evaluate.segments import item_segments
+from recsys_spark.parallel import side_by_side
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.instants import instant
 from recsys_spark.tables.local import local_frame
@@ -97,19 +98,21 @@ def _rows(
     settings, names = config.evaluate, list(lists)
     items = context.items()
     segments = item_segments(context.events("fit"), items, settings.head_share, settings.tail_share).persist()
-    columns = _collected(frames.ranked_targets(wanted, lists, segments, context.events("history")))
+    users = wanted.select("user_id").distinct()
+    catalogue = segments.join(items.where("available").select("item_idx"), "item_idx", "left_semi")
+    sample = frames.sampled_categories(lists, users, items, MAX_DIVERSITY_USERS, config.seed).where(F.col("rank") <= max(ks))
+    columns, counts, sampled = side_by_side(
+        lambda: _collected(frames.ranked_targets(wanted, lists, segments, context.events("history"))),
+        lambda: _collected(frames.item_counts(catalogue, lists, users, ks)),
+        lambda: [tuple(row) for row in sample.collect()],
+    )
+    segments.unpersist()
     if not len(columns["user_idx"]):
         raise InputError(
             "evaluate", "no test event", "held-out events before as_of", "see evaluate.split and evaluate.holdout_days"
         )
     targets = figures.from_columns(names, columns)
     draws = figures.Draws(settings.bootstrap_samples, settings.confidence, config.seed)
-    users = wanted.select("user_id").distinct()
-    catalogue = segments.join(items.where("available").select("item_idx"), "item_idx", "left_semi")
-    counts = _collected(frames.item_counts(catalogue, lists, users, ks))
-    sample = frames.sampled_categories(lists, users, items, MAX_DIVERSITY_USERS, config.seed).where(F.col("rank") <= max(ks))
-    sampled = [tuple(row) for row in sample.collect()]
-    segments.unpersist()
     rows = figures.ranking_rows(targets, ks, draws)
     rows += figures.list_rows(names, ks, counts, targets.num_users)
     rows += figures.diversity_rows(names, ks, sampled, config.attribute_separator)

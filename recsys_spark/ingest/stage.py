@@ -20,6 +20,7 @@ from recsys_spark.ingest.pseudonyms import id_key, key_check
 from recsys_spark.ingest.quality import bad, quarantine
 from recsys_spark.ingest.sessions import with_sessions
 from recsys_spark.ingest.times import check_time_settings
+from recsys_spark.parallel import side_by_side
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.runs import StagePlan, StageReport
@@ -68,14 +69,12 @@ class _Ingest:
         catalogue, profiles = self._catalogues()
         self._stop_where_all_bad()
         events = self.store.empty("events") if new is None else new
-        written = [self._write_users(profiles, events), self._write_items(catalogue, events)]
+        written = side_by_side(lambda: self._write_users(profiles, events), lambda: self._write_items(catalogue, events))
         if "knowledge_graph" in self.job.sources:
             written.append(self._write_graph())
-        written.append(self._write_quarantine())
-        if new is not None:
-            written.append(self._write_events(new, anew))
-        written += self._write_ledger()
-        facts = self._facts()
+        written += side_by_side(self._write_quarantine, *([] if new is None else [lambda: self._write_events(new, anew)]))
+        ledger, facts = side_by_side(self._write_ledger, self._facts)
+        written += ledger
         self._release()
         return written, facts
 

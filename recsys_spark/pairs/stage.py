@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -18,6 +19,7 @@ from recsys_spark.pairs.positives.collaborative import collaborative
 from recsys_spark.pairs.positives.knowledge_graph import knowledge_graph
 from recsys_spark.pairs.positives.text import text
 from recsys_spark.pairs.sequences import training_sequences, validation_sequences
+from recsys_spark.parallel import side_by_side
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written
 from recsys_spark.tables.visible import Rows
@@ -42,9 +44,8 @@ def run(config: Config, context: Context) -> StageReport:
     settings["moments"] = [[part.name, part.size] for part in config.encoder.moments]  # a key may be a query or a category
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
-        written = [*_write_pairs(config, context, commit), *_write_sequences(config, context, commit)]
-        written += _write_explicit(config, context, commit)
-        written += _write_outcomes(config, context, commit)
+        parts = (_write_pairs, _write_sequences, _write_outcomes)
+        written = [w for part in side_by_side(*[partial(part, config, context, commit) for part in parts]) for w in part]
         rows = {f"num_{w.table}": w.rows for w in written}
         return written, {**overlap(context.read("pairs")), **rows}
 
@@ -95,6 +96,7 @@ def _write_pairs(config: Config, context: Context, commit: Commit) -> list[Writt
         pairs,
         context.store.replace("training_pairs", namespace, mix, commit, num_files=settings.num_files),
         context.store.replace("negatives", namespace, negatives, commit),
+        *_write_explicit(config, context, commit),
     ]
 
 

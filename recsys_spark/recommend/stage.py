@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from recsys_spark.collaborative.stage import FACTORS, TRANSITIONS, WEIGHTS
 from recsys_spark.config import Config
 from recsys_spark.config.serving import RecommendSettings
 from recsys_spark.context import Context
+from recsys_spark.parallel import side_by_side
 from recsys_spark.recommend.arrow import OUTPUT
 from recsys_spark.recommend.fallback import unknown_user_lists
 from recsys_spark.recommend.fusion import Fusion
@@ -33,6 +35,7 @@ from recsys_spark.tables.store import Commit, Written, kept, slice_of
 from recsys_spark.tables.visible import InstantCutoff
 
 FALLBACK = "fallback_recommendations"
+Part = tuple[list[Written], dict[str, Any]]  # tables, and figures for the report
 
 
 @dataclass(frozen=True)
@@ -135,19 +138,18 @@ def _outputs(work: _Run) -> tuple[str, ...]:
 def _write(work: _Run, rules: Rules, commit: Commit) -> tuple[list[Written], dict[str, Any]]:
     side = _item_side(work, rules)
     broadcast = work.context.spark.sparkContext.broadcast(side)
-    near: dict[str, Any] = {}
+    parts: list[Callable[[], Part]] = [lambda: _write_lists(work, broadcast, commit)]
+    if work.neighbours and work.targets is None:
+        parts.append(lambda: _write_neighbours(work, side, broadcast, commit))
+    if work.user_neighbours:
+        parts.append(lambda: _write_user_neighbours(work, commit))
+    if work.targets is None:
+        parts.append(lambda: _write_fallback(work, side, commit))
     try:
-        written = _write_lists(work, broadcast, commit)
-        if work.neighbours and work.targets is None:
-            neighbours, near["neighbours"] = _write_neighbours(work, side, broadcast, commit)
-            written.append(neighbours)
-        if work.user_neighbours:
-            users, near["user_neighbours"] = _write_user_neighbours(work, commit)
-            written.append(users)
-        if work.targets is None:
-            written.append(_write_fallback(work, side, commit))
+        done: list[Part] = side_by_side(*parts)
     finally:
         broadcast.unpersist()
+    written = [table for tables, _ in done for table in tables]
     facts = {
         "weights": work.fusion.weights,
         "fusion": work.fusion.document(),
@@ -156,7 +158,7 @@ def _write(work: _Run, rules: Rules, commit: Commit) -> tuple[list[Written], dic
         "num_allowed": int(side.catalogue.allowed.sum()),
         "model_version": None if work.model is None else work.model.version,
     }
-    return written, facts | near
+    return written, facts | {name: fact for _, found in done for name, fact in found.items()}
 
 
 def _item_side(work: _Run, rules: Rules) -> Side:
@@ -202,7 +204,7 @@ def _task(work: _Run, weights: dict[str, float], k: int) -> Task:
     )
 
 
-def _write_lists(work: _Run, broadcast: Any, commit: Commit) -> list[Written]:
+def _write_lists(work: _Run, broadcast: Any, commit: Commit) -> Part:
     make = functools.partial(list_batches, broadcast=broadcast, task=_task(work, work.fusion.weights, work.settings.k))
     with kept(_user_frame(work).mapInArrow(make, OUTPUT)) as rows:
         lists, short, ranks = (rows.where(F.col("table") == name) for name in (LISTS, SHORTFALLS, RANKS))
@@ -215,30 +217,31 @@ def _write_lists(work: _Run, broadcast: Any, commit: Commit) -> list[Written]:
         else:
             frame = ranks.select(user, "item_id", "rank", F.col("number").alias("num_candidates"))
             written.append(work.context.store.replace(RANKS, work.context.namespace, frame, commit))
-    return written
+    return written, {}
 
 
-def _write_neighbours(work: _Run, side: Side, broadcast: Any, commit: Commit) -> tuple[Written, dict[str, Any]]:
+def _write_neighbours(work: _Run, side: Side, broadcast: Any, commit: Commit) -> Part:
     task = _task(work, neighbour_weights(work.fusion.weights, side.partners), work.settings.neighbours_k)
     anchors = Anchors(work.config, side, broadcast, _vectors(work, "item_embeddings"), task)
     with neighbour_lists(anchors, work.context.spark) as (rows, facts):
         item, neighbour = F.col("owner_id").alias("item_id"), F.col("item_id").alias("neighbour_id")
-        return _replace(work, NEIGHBOURS, rows.select(item, "rank", neighbour, "score", "reasons"), commit), facts
+        written = _replace(work, NEIGHBOURS, rows.select(item, "rank", neighbour, "score", "reasons"), commit)
+        return [written], {"neighbours": facts}
 
 
-def _write_user_neighbours(work: _Run, commit: Commit) -> tuple[Written, dict[str, Any]]:
+def _write_user_neighbours(work: _Run, commit: Commit) -> Part:
     vectors = _vectors(work, "user_embeddings")
     if vectors is None:
         raise ValueError("neighbours of users without a model")
     lists, facts = near_users(vectors, work.config)
-    return _replace(work, USER_NEIGHBOURS, lists, commit), facts
+    return [_replace(work, USER_NEIGHBOURS, lists, commit)], {"user_neighbours": facts}
 
 
-def _write_fallback(work: _Run, side: Side, commit: Commit) -> Written:
+def _write_fallback(work: _Run, side: Side, commit: Commit) -> Part:
     segments = side.segments if work.settings.segment_key == work.settings.context_key else None
     rows = list(unknown_user_lists(side.catalogue, side.partners, work.settings.k, segments))
     frame = local_frame(work.context.spark, rows, "context string, rank int, item_id string, score double")
-    return _replace(work, FALLBACK, frame, commit)
+    return [_replace(work, FALLBACK, frame, commit)], {}
 
 
 def _replace(work: _Run, table: str, frame: DataFrame, commit: Commit) -> Written:

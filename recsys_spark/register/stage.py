@@ -26,12 +26,11 @@ CHALLENGER = "challenger"
 _FUSED_BY = {"partners", "history_items", "history_decay", "new_items_per_ten", "new_item_demand", "max_new_item_loss"}
 
 
-def run(config: Config, context: Context, model_dir: Path, training: dict[str, Any]) -> StageReport:
+def run(config: Config, context: Context, registry: Registry, model_dir: Path, training: dict[str, Any]) -> StageReport:
     """Register the model in ``model_dir`` as challenger; its version is ``facts["model_version"]``.
 
     A rerun finds the version by its fingerprint: killed between logging and recording, it is not logged twice.
     """
-    registry = Registry(config.tracking_uri, config.registry.experiment)
     settings = {
         "recommend": config.recommend.model_dump(mode="json", include=_FUSED_BY),
         "registry": config.registry.model_dump(mode="json"),

@@ -14,6 +14,7 @@ from recsys_spark.code_version import code_version
 from recsys_spark.context import Context
 from recsys_spark.evaluate.gate import GateDecision
 from recsys_spark.histories import histories
+from recsys_spark.parallel import side_by_side
 from recsys_spark.report.data import Fates, Listed, Metric, ProbabilityRow, Reason, ReportData, Sample, StageRow
 from recsys_spark.tables.instants import instant
 from recsys_spark.tables.runs import find_run, run_rows
@@ -33,8 +34,15 @@ def collect(live: Context, eval_namespace: str, gate: GateDecision | None = None
     training = _facts(store, eval_namespace, "train")
     curves = {"loss_curve": training.pop("loss_curve", []), "recall_curve": training.pop("recall_curve", [])}
     registered, measured = _facts(store, eval_namespace, "register"), _facts(store, eval_namespace, "evaluate")
-    published = _published(live)
-    events, places = _popularity(live)
+    published, (events, places), fates, quarantined, metrics, users, neighbours = side_by_side(
+        lambda: _published(live),
+        lambda: _popularity(live),
+        lambda: _fates(store),
+        lambda: _quarantine(store),
+        lambda: _metrics(store, eval_namespace),
+        lambda: _user_samples(live),
+        lambda: _item_samples(live),
+    )
     return ReportData(
         name=config.name,
         as_of=_moment(live.as_of),
@@ -51,21 +59,21 @@ def collect(live: Context, eval_namespace: str, gate: GateDecision | None = None
         confidence=config.evaluate.confidence,
         cutoff=str(measured.get("cutoff", "")),
         counts={k: v for k, v in _facts(store, LIVE, "ingest").items() if not isinstance(v, dict | list)},
-        fates=_fates(store),
-        quarantine=_quarantine(store),
+        fates=fates,
+        quarantine=quarantined,
         training={k: v for k, v in training.items() if not isinstance(v, dict | list)},
         **curves,
         probabilities=_probabilities(training),
         profile=training.get("profile") or {},
-        metrics=_metrics(store, eval_namespace),
+        metrics=metrics,
         item_events=events,
         item_places=places,
         searches=_searches(store),
         weights=registered.get("weights") or {},
         fusion=registered.get("fusion") or {},
         new_items=registered.get("new_items") or {},
-        samples=_user_samples(live),
-        neighbours=_item_samples(live),
+        samples=users,
+        neighbours=neighbours,
         stages=_stages(store, eval_namespace),
         versions=dict(published.get("versions") or {}),
         published_at=_moment(published["published_at"]) if published else "",
