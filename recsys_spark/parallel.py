@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pyspark import SparkContext, inheritable_thread_target
+from pyspark.sql import SparkSession
 
 
 def side_by_side(*calls: Callable[[], Any]) -> list[Any]:
@@ -24,7 +25,8 @@ def side_by_side(*calls: Callable[[], Any]) -> list[Any]:
 
 def _labelled(call: Callable[[], Any]) -> Callable[[], Any]:
     """The call, in a thread that has what this one has set for its jobs."""
-    if SparkContext._active_spark_context is None:
+    session = None if SparkContext._active_spark_context is None else SparkSession.getActiveSession()
+    if session is None:
         return call
-    labelled: Callable[[], Any] = inheritable_thread_target(call)
+    labelled: Callable[[], Any] = inheritable_thread_target(session)(call)
     return labelled

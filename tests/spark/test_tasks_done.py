@@ -10,6 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark import log
+from recsys_spark.parallel import side_by_side
 from recsys_spark.tables.tasks_done import tasks_shown
 
 NUM_TASKS = 60
@@ -52,3 +53,19 @@ def test_jobs_bear_the_name_of_the_stage_while_it_runs_and_not_after(spark: Spar
     assert "pairs in eval" in infos
     assert len(infos) == 2  # the count after it has Spark's own name
     assert context.getLocalProperty("callSite.short") is None
+
+
+def test_jobs_of_work_side_by_side_bear_the_name_too(spark: SparkSession) -> None:
+    context: Any = spark.sparkContext
+    tracker = context.statusTracker()
+
+    def count() -> int:
+        return spark.range(5).count()
+
+    with tasks_shown(spark, "ingest in live"):
+        context.setJobGroup("beside", "")
+        assert side_by_side(count, count) == [5, 5]
+    context.setLocalProperty("spark.jobGroup.id", None)
+    jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup("beside")]
+    assert len(jobs) >= 2
+    assert {tracker.getStageInfo(stage).name for job in jobs for stage in job.stageIds} == {"ingest in live"}
