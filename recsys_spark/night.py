@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -152,7 +152,8 @@ class Night:
         if namespace == "live":
             model = self._model("live")
             fusion, new_items = self._fusion(model)
-            return recommend.run(self.config, self.live, _ref(model), fusion, new_items=new_items)
+            config = self.config if model else with_partners(self.config, fusion.weights)
+            return recommend.run(config, self.live, _ref(model), fusion, new_items=new_items)
         targets = self._targets()
         challenger = self._model("eval")
         fusion, new_items = self._fusion(challenger)
@@ -250,7 +251,8 @@ class Night:
 
     def _baselines(self, targets: DataFrame) -> None:
         for name, weights in self.baselines.items():
-            recommend.run(self.config, self._nested(name), None, Fusion(weights), upstream=self.eval_namespace, targets=targets)
+            config, nested = with_partners(self.config, weights), self._nested(name)
+            recommend.run(config, nested, None, Fusion(weights), upstream=self.eval_namespace, targets=targets)
 
     def _champion(self, champion: ModelVersion, targets: DataFrame) -> None:
         """The champion's lists for the same users, from counts and vectors in a namespace of its own.
@@ -264,6 +266,16 @@ class Night:
             champion, model_dir = stand_in(champion, model_dir, context)
         embed.run(context.config, context, champion, model_dir)
         recommend.run(self.config, context, _ref(champion), fusion, targets=targets, neighbours=False, new_items=new_items)
+
+
+def with_partners(config: Config, names: Iterable[str]) -> Config:
+    """These partners take part even where ``recommend.partners`` leaves them out of the fused lists: what a challenger has
+    to beat is measured all the same, and stands in where no model is."""
+    partners = config.recommend.partners
+    missing = [name for name in names if name not in partners]
+    if not missing:
+        return config
+    return config.model_copy(update={"recommend": config.recommend.model_copy(update={"partners": [*partners, *missing]})})
 
 
 def _ref(model: ModelVersion | None) -> ModelRef | None:

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config
 from recsys_spark.config.ingest import EventSource, ItemSource, KnowledgeGraphSource, Source, UserSource
 from recsys_spark.ingest import events, items, knowledge_graph, users
+from recsys_spark.ingest.described import source_names
 from recsys_spark.ingest.files import SourceFile, list_files
 from recsys_spark.ingest.identify import event_ids, fates, last_wins
 from recsys_spark.ingest.intake import Intake, each_once
@@ -120,7 +121,7 @@ def gather_events(job: Job, ledger: Ledgers, present: DataFrame) -> tuple[Intake
 def gather_items(job: Job, ledger: Ledgers) -> tuple[Intake, DataFrame | None]:
     """The catalogue: its intake, and one row per item."""
     source, taken = cast(ItemSource, job.sources["items"]), intake(job, "items", book_of(ledger, "items"))
-    needed = {*source.columns.values(), *items.source_names(source)}
+    needed = {*source.columns.values(), *source_names(source)}
     taken.read(job.spark, needed, lambda raw: items.typed_items(raw, source, taken.where, job.private))
     if taken.rows is None:
         return taken, None
@@ -132,7 +133,7 @@ def gather_items(job: Job, ledger: Ledgers) -> tuple[Intake, DataFrame | None]:
 def gather_users(job: Job, ledger: Ledgers) -> tuple[Intake, DataFrame | None]:
     """The users' source: its intake, and one row per user."""
     source, taken = cast(UserSource, job.sources["users"]), intake(job, "users", book_of(ledger, "users"))
-    needed = {*source.columns.values(), *users.source_names(source)}
+    needed = {*source.columns.values(), *source_names(source)}
     taken.read(job.spark, needed, lambda raw: users.typed_users(raw, source, taken.where, job.key))
     if taken.rows is None:
         return taken, None

@@ -9,9 +9,9 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.ingest import ItemSource
 from recsys_spark.ingest.attributes import attribute_columns, attributes, sorted_entries
-from recsys_spark.ingest.fields import Fields
+from recsys_spark.ingest.described import described
 from recsys_spark.ingest.quality import Rule, judged
-from recsys_spark.ingest.text import composed, normalised, template_fields
+from recsys_spark.ingest.text import composed, normalised
 from recsys_spark.tables.instants import instant
 
 CATALOGUE_COLUMNS = (
@@ -22,20 +22,13 @@ CATALOGUE_COLUMNS = (
 _NO_WORDS = ("item_id", "available", "first_seen")  # the others may be lists of texts
 
 
-def source_names(source: ItemSource) -> list[str]:
-    """Source columns used beside the mapped ones: attributes, and template fields that are not ours."""
-    fields = [name for name in template_fields(source.template) if name not in source.columns]
-    return [*fields, *attribute_columns(source.columns, source.attributes).values()]
-
-
 def typed_items(raw: DataFrame, source: ItemSource, where: str, private: bool) -> DataFrame:
     """Judged catalogue rows with ``item_id, title, text`` (not yet normalised), ``category, attributes, available, first_seen``.
 
     Raises:
         InputError, ConfigError: as ``Fields`` does.
     """
-    names = source_names(source)
-    fields = Fields(raw, source, where, names, [*names, *(c for ours, c in source.columns.items() if ours not in _NO_WORDS)])
+    fields = described(raw, source, where, _NO_WORDS)
     available, first_seen = fields.boolean("available"), fields.text("first_seen").try_cast("date")
     columns = {
         "item_id": fields.exact("item_id"),

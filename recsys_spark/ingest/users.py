@@ -7,18 +7,13 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.ingest import UserSource
 from recsys_spark.ingest.attributes import attribute_columns, attributes
-from recsys_spark.ingest.fields import Fields, filled
+from recsys_spark.ingest.described import described
+from recsys_spark.ingest.fields import filled
 from recsys_spark.ingest.pseudonyms import pseudonym, with_key
 from recsys_spark.ingest.quality import judged
 from recsys_spark.ingest.text import composed, normalised, template_fields
 
 PROFILE_COLUMNS = "user_id string, profile_text string, attributes map<string,string>"
-
-
-def source_names(source: UserSource) -> list[str]:
-    """Source columns used beside the mapped ones."""
-    fields = [name for name in template_fields(source.template) if name not in source.columns]
-    return [*fields, *attribute_columns(source.columns, source.attributes).values()]
 
 
 def typed_users(raw: DataFrame, source: UserSource, where: str, key: bytes | None) -> DataFrame:
@@ -27,8 +22,7 @@ def typed_users(raw: DataFrame, source: UserSource, where: str, key: bytes | Non
     Raises:
         InputError, ConfigError: as ``Fields`` does.
     """
-    names = source_names(source)
-    fields = Fields(raw, source, where, names, [*names, *(c for ours, c in source.columns.items() if ours != "user_id")])
+    fields = described(raw, source, where, ("user_id",))
     columns = {
         "user_id": pseudonym(fields.exact("user_id"), key),
         "profile_text": composed(source.template, fields.word),

@@ -40,7 +40,9 @@ def settings_for(folder: Path) -> dict[str, Any]:
 def test_no_text_few_items_and_strange_ids(spark: SparkSession, tmp_path: Path) -> None:
     """K is 10 and the catalogue 7: everyone gets all they have not seen, and a reason why it is not ten."""
     write_log(tmp_path / "log.jsonl", USERS, ITEMS, 4)
-    done = run(spark, settings_for(tmp_path), tmp_path)
+    settings = settings_for(tmp_path)
+    settings["recommend"]["partners"] = ["encoder", "transitions", "popularity"]
+    done = run(spark, settings, tmp_path)
     lists: dict[str, list[str]] = {}
     for row in done.store.read("recommendations", "live").orderBy("user_id", "rank").collect():
         lists.setdefault(row["user_id"], []).append(row["item_id"])
@@ -51,6 +53,8 @@ def test_no_text_few_items_and_strange_ids(spark: SparkSession, tmp_path: Path) 
     assert set(short) == set(USERS)
     assert {row["num_items"] for row in short.values()} == {3}
     assert {row["reason"] for row in short.values()} == {"catalogue smaller than K"}
+    measured = done.store.read("metrics", done.night.eval_namespace).select("system").distinct().collect()
+    assert {row["system"] for row in measured} == {"fused", "cooccurrence", "popularity"}  # baselines, left out or not
     neighbours = done.store.read("item_neighbours", "live").collect()
     assert {row["item_id"] for row in neighbours} == set(ITEMS)
     page = done.report.read_text(encoding="utf-8")

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from recsys_spark.config import parse_config
-from recsys_spark.night import BASELINES, Night
+from recsys_spark.config import Config, parse_config
+from recsys_spark.night import BASELINES, Night, with_partners
 from recsys_spark.recommend.fusion import Fusion
+from recsys_spark.recommend.model import fusion_weights
 
 
-def test_without_a_model_lists_are_made_by_cooccurrence_whatever_the_weights() -> None:
-    """A refused challenger must leave a night that publishes, though the config's weights name only the encoder."""
+def _config(**recommend: Any) -> Config:
     columns = {"user_id": "u", "item_id": "i", "ts": "t"}
-    config = parse_config(
+    return parse_config(
         {
             "as_of": "2026-11-22T00:00:00Z",
             "warehouse": "warehouse",
             "ingest": {"events": {"path": "log.csv", "columns": columns}},
-            "recommend": {"weights": {"encoder": 1.0}},
+            "recommend": recommend,
         }
     )
+
+
+def test_without_a_model_lists_are_made_by_cooccurrence_whatever_the_weights() -> None:
+    """A refused challenger must leave a night that publishes, though the config's weights name only the encoder."""
+    config = _config(weights={"encoder": 1.0})
     assert Night(config, cast(Any, None))._fusion(None) == (Fusion(BASELINES["cooccurrence"]), None)
+
+
+def test_a_baseline_is_ranked_where_its_partner_is_left_out_of_the_fused_lists() -> None:
+    config = _config(partners=["encoder", "text"])
+    for weights in BASELINES.values():
+        alone = with_partners(config, weights).recommend
+        assert fusion_weights(alone, weights, has_model=False) == weights
+    assert config.recommend.partners == ["encoder", "text"]  # and the fused lists stay without it
+    assert with_partners(config, {"text": 1.0}) is config  # the fingerprint of a run that needs nothing stays, too
