@@ -57,8 +57,8 @@ def run(config: Config, context: Context) -> StageReport | None:
         factors = _als(config, context)
         with _transitions(config, context) as transitions:
             frames = {TRANSITIONS: transitions, WEIGHTS: weights, FACTORS: factors}
-            replace = partial(context.store.replace, namespace=context.namespace, commit=commit)
-            return side_by_side(*[partial(replace, table=name, frame=frame) for name, frame in frames.items()]), facts
+            put, to = context.store.replace, context.namespace
+            return side_by_side(*[partial(put, name, to, frame, commit) for name, frame in frames.items()]), facts
 
     return context.run_stage(plan, body)
 
