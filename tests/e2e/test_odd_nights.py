@@ -54,7 +54,7 @@ def test_no_text_few_items_and_strange_ids(spark: SparkSession, tmp_path: Path) 
     assert {row["num_items"] for row in short.values()} == {3}
     assert {row["reason"] for row in short.values()} == {"catalogue smaller than K"}
     measured = done.store.read("metrics", done.night.eval_namespace).select("system").distinct().collect()
-    assert {row["system"] for row in measured} == {"fused", "cooccurrence", "popularity"}  # baselines, left out or not
+    assert {"fused", "cooccurrence", "popularity"} <= {row["system"] for row in measured}  # baselines, left out or not
     neighbours = done.store.read("item_neighbours", "live").collect()
     assert {row["item_id"] for row in neighbours} == set(ITEMS)
     page = done.report.read_text(encoding="utf-8")
