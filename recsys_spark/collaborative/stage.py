@@ -20,7 +20,7 @@ from recsys_spark.collaborative.ease import OVERLAP_K, agreement, ease_weights, 
 from recsys_spark.collaborative.gram import Gram, gram_of
 from recsys_spark.collaborative.transitions import item_transitions
 from recsys_spark.config import Config
-from recsys_spark.config.signals import EaseSettings
+from recsys_spark.config.signals import AlsSettings, CollaborativeSettings, EaseSettings, TransitionSettings
 from recsys_spark.context import Context
 from recsys_spark.cooccurrence.stage import id_hashes
 from recsys_spark.errors import ConfigError
@@ -46,16 +46,16 @@ def run(config: Config, context: Context) -> StageReport | None:
         ConfigError: ``collaborative.ease.enabled = "on"`` and the catalogue is larger than the memory allows.
         MachineError: the counts cannot be inverted in the precision asked for.
     """
-    settings = config.collaborative
+    settings = asked(config)
     if settings.ease.enabled == "off" and not settings.als.enabled and not settings.transitions.enabled:
         return None
     depends_on = {"settings": settings.model_dump(mode="json"), "seed": config.seed}
     plan = StagePlan("collaborative", depends_on, {"events": context.events_content("fit")}, (TRANSITIONS, WEIGHTS, FACTORS))
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
-        weights, facts = _ease(config, context)
-        factors = _als(config, context)
-        with _transitions(config, context) as transitions:
+        weights, facts = _ease(config, context, settings.ease)
+        factors = _als(config, context, settings.als)
+        with _transitions(config, context, settings.transitions) as transitions:
             frames = {TRANSITIONS: transitions, WEIGHTS: weights, FACTORS: factors}
             put, to = context.store.replace, context.namespace
             return side_by_side(*[partial(put, name, to, frame, commit) for name, frame in frames.items()]), facts
@@ -63,9 +63,19 @@ def run(config: Config, context: Context) -> StageReport | None:
     return context.run_stage(plan, body)
 
 
+def asked(config: Config) -> CollaborativeSettings:
+    """The settings, without what is on by default and nobody reads: partners that ``recommend.partners`` leaves out."""
+    found, partners = config.collaborative, config.recommend.partners
+    changes: dict[str, Any] = {}
+    if found.ease.enabled == "auto" and "ease" not in partners and not config.train.ease_teaches:
+        changes["ease"] = found.ease.model_copy(update={"enabled": "off"})
+    if "transitions" not in partners:
+        changes["transitions"] = found.transitions.model_copy(update={"enabled": False})
+    return found.model_copy(update=changes)
+
+
 @contextmanager
-def _transitions(config: Config, context: Context) -> Iterator[DataFrame]:
-    settings = config.collaborative.transitions
+def _transitions(config: Config, context: Context, settings: TransitionSettings) -> Iterator[DataFrame]:
     if not settings.enabled:
         yield local_frame(context.spark, [], contract(TRANSITIONS).schema)
         return
@@ -73,8 +83,8 @@ def _transitions(config: Config, context: Context) -> Iterator[DataFrame]:
         yield frame
 
 
-def _ease(config: Config, context: Context) -> tuple[DataFrame, dict[str, Any]]:
-    settings, spark = config.collaborative.ease, context.spark
+def _ease(config: Config, context: Context, settings: EaseSettings) -> tuple[DataFrame, dict[str, Any]]:
+    spark = context.spark
     schema = contract(WEIGHTS).schema
     if settings.enabled == "off":
         return local_frame(spark, [], schema), {}
@@ -122,9 +132,8 @@ def _rows(spark: SparkSession, found: Gram, weights: Any, top_n: int) -> DataFra
     return spark.createDataFrame(table, contract(WEIGHTS).schema)
 
 
-def _als(config: Config, context: Context) -> DataFrame:
+def _als(config: Config, context: Context, settings: AlsSettings) -> DataFrame:
     schema = contract(FACTORS).schema
-    settings = config.collaborative.als
     found = item_factors(context.events("fit"), settings, config.seed) if settings.enabled else None
     rows = [] if found is None else [(int(item), vector.tolist()) for item, vector in zip(*found, strict=True)]
     return local_frame(context.spark, rows, schema)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from recsys_spark.collaborative.stage import asked
 from recsys_spark.config import Config, parse_config
 from recsys_spark.night import BASELINES, Night, with_partners
 from recsys_spark.recommend.fusion import Fusion
@@ -35,3 +36,13 @@ def test_a_baseline_is_ranked_where_its_partner_is_left_out_of_the_fused_lists()
         assert fusion_weights(alone, weights, has_model=False) == weights
     assert config.recommend.partners == ["encoder", "text"]  # and the fused lists stay without it
     assert with_partners(config, {"text": 1.0}) is config  # the fingerprint of a run that needs nothing stays, too
+
+
+def test_partners_that_nobody_reads_are_not_fitted() -> None:
+    both = asked(_config())
+    assert (both.ease.enabled, both.transitions.enabled) == ("auto", True)
+    neither = asked(_config(partners=["encoder", "cooccurrence"]))
+    assert (neither.ease.enabled, neither.transitions.enabled) == ("off", False)
+    taught = _config(partners=["encoder", "transitions"])
+    taught = taught.model_copy(update={"train": taught.train.model_copy(update={"teacher": "ease", "loss": "distillation"})})
+    assert (asked(taught).ease.enabled, asked(taught).transitions.enabled) == ("auto", True)
