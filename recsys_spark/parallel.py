@@ -25,8 +25,8 @@ def side_by_side(*calls: Callable[[], Any]) -> list[Any]:
 
 def _labelled(call: Callable[[], Any]) -> Callable[[], Any]:
     """The call, in a thread that has what this one has set for its jobs."""
-    session = None if SparkContext._active_spark_context is None else SparkSession.getActiveSession()
-    if session is None:
+    if SparkContext._active_spark_context is None:
         return call
-    labelled: Callable[[], Any] = inheritable_thread_target(session)(call)
+    # the default one where another thread has built it, as the command line's does
+    labelled: Callable[[], Any] = inheritable_thread_target(SparkSession.active())(call)
     return labelled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -62,10 +63,13 @@ def test_jobs_of_work_side_by_side_bear_the_name_too(spark: SparkSession) -> Non
     def count() -> int:
         return spark.range(5).count()
 
-    with tasks_shown(spark, "ingest in live"):
-        context.setJobGroup("beside", "")
-        assert side_by_side(count, count) == [5, 5]
-    context.setLocalProperty("spark.jobGroup.id", None)
+    def stage() -> None:
+        with tasks_shown(spark, "ingest in live"):
+            context.setJobGroup("beside", "")
+            assert side_by_side(count, count) == [5, 5]
+
+    with ThreadPoolExecutor(1) as pool:  # in a thread that has not built the session, as that of a command
+        pool.submit(stage).result()
     jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup("beside")]
     assert len(jobs) >= 2
     assert {tracker.getStageInfo(stage).name for job in jobs for stage in job.stageIds} == {"ingest in live"}
