@@ -4,14 +4,13 @@ python -m benchmarks.quality.new_users [--data DIR] [--held-out 0.2] [CASE ...]
 
 A share of the users leaves the log; their rows in the table of users stay, and so does what they are (age, gender,
 occupation) as their profile text. A night runs on the rest; what the held-out users rated is what their lists are to hold.
-The last line is JSON: per case NDCG@10 and hit rate, and their difference to the popular list, paired, with its interval.
+The last line is JSON: per case NDCG@10 and its difference to the popular list, paired, with the interval.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
 import json
 import tomllib
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from benchmarks.quality.new_items import draw
 from recsys_spark.config import parse_config
 from recsys_spark.config.serving import SparkSettings
 from recsys_spark.demo_data import ml100k_folder
@@ -41,11 +41,6 @@ _TEN, _SAMPLES, _CONFIDENCE = 10, 2_000, 0.95
 Floats = NDArray[np.float64]
 
 
-def is_held_out(user_id: str, share: float) -> bool:
-    """Decided by a hash of the id, so that it is the same users each time."""
-    return int(hashlib.sha1(f"new user:{user_id}".encode()).hexdigest()[:8], 16) / 2**32 < share
-
-
 def split(data: Path, share: float, out: Path) -> dict[str, set[str]]:
     """Copies the files of ``data`` into ``out``, the log without the held-out users; returns what these rated."""
     out.mkdir(parents=True, exist_ok=True)
@@ -54,11 +49,13 @@ def split(data: Path, share: float, out: Path) -> dict[str, set[str]]:
         lines = _text(data / f"ml-100k.{kind}").splitlines(keepends=True)
         if kind == "inter":
             head, *rows = lines
-            gone = [row for row in rows if is_held_out(row.split("\t")[0], share)]
-            lines = [head, *(row for row in rows if not is_held_out(row.split("\t")[0], share))]
-            for row in gone:
+            lines = [head]
+            for row in rows:
                 user, item, *_ = row.split("\t")
-                rated.setdefault(user, set()).add(item)
+                if draw(user, "new user") < share:
+                    rated.setdefault(user, set()).add(item)
+                else:
+                    lines.append(row)
         (out / f"ml-100k.{kind}").write_text("".join(lines), encoding="utf-8")
     return rated
 
