@@ -25,6 +25,7 @@ from benchmarks.quality.new_items import draw
 from recsys_spark.config import parse_config
 from recsys_spark.config.serving import SparkSettings
 from recsys_spark.demo_data import ml100k_folder
+from recsys_spark.evaluate.metrics import ndcg
 from recsys_spark.evaluate.significance import paired_bootstrap
 from recsys_spark.night import Night
 from recsys_spark.order import run_night
@@ -100,18 +101,21 @@ def _by(rows: DataFrame, owner: str) -> dict[str, list[str]]:
     return found
 
 
-def ndcg(listed: list[str], rated: set[str]) -> float:
-    """NDCG@10 of one list; what was rated is relevant."""
-    discounts = 1.0 / np.log2(np.arange(2, _TEN + 2))
-    hits = np.array([item in rated for item in listed[:_TEN]], np.float64)
-    return float(hits @ discounts[: len(hits)] / discounts[: min(_TEN, len(rated))].sum())
+def _ndcg(lists: dict[str, list[str]], rated: dict[str, set[str]]) -> Floats:
+    """NDCG@10 of each user, in the order of their ids; what was rated is relevant."""
+    users = sorted(rated)
+    hits = np.zeros((len(users), _TEN), np.bool_)
+    for row, user in enumerate(users):
+        found = [item in rated[user] for item in lists[user][:_TEN]]
+        hits[row, : len(found)] = found
+    return ndcg(hits, np.array([len(rated[user]) for user in users]), _TEN)
 
 
 def compared(found: dict[str, Any], rated: dict[str, set[str]]) -> dict[str, Any]:
     """Figures of one case on the held-out users."""
     users = sorted(rated)
-    ours: Floats = np.array([ndcg(found["lists"].get(user, found["popular"]), rated[user]) for user in users])
-    rival: Floats = np.array([ndcg(found["popular"], rated[user]) for user in users])
+    popular = dict.fromkeys(users, found["popular"])
+    ours, rival = (_ndcg(lists, rated) for lists in (popular | found["lists"], popular))
     gap = paired_bootstrap(ours, rival, _SAMPLES, _CONFIDENCE, seed=0)
     return {
         "users": len(users),
