@@ -3,18 +3,19 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+READY := $(VENV)/.prepared
 
 .PHONY: demo test test-cluster lint types imports check bench java clean
 
-demo: java $(STAMP)
+demo: java $(READY)
 	$(BIN)/recsys-spark demo
 
 # two processes; each takes over what the other has not begun
-test: java $(STAMP)
+test: java $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # only the stages on a standalone cluster of two workers
-test-cluster: java $(STAMP)
+test-cluster: java $(READY)
 	$(BIN)/python -m pytest -m cluster
 
 check: lint types imports
@@ -28,7 +29,7 @@ types: $(STAMP)
 imports: $(STAMP)
 	$(BIN)/lint-imports
 
-bench: java $(STAMP)
+bench: java $(READY)
 	$(BIN)/python -m benchmarks $(ROW)
 
 java:
@@ -42,6 +43,11 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
+
+# once: Delta's jars, and an archive of Spark's classes that every session starts by
+$(READY): $(STAMP)
+	$(BIN)/recsys-spark prepare
+	touch $(READY)
 
 clean:
 	rm -rf work

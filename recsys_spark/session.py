@@ -13,6 +13,7 @@ from zipfile import is_zipfile
 
 from pyspark.sql import SparkSession
 
+from recsys_spark import class_archive
 from recsys_spark.config.serving import SparkSettings
 from recsys_spark.errors import MachineError
 
@@ -45,12 +46,10 @@ _JVM_MEMBERS = ("col", "lit", "sum", "expr", "coalesce", "when", "count", "max")
 # half of what a JVM does in a night on a small log is to compile at the highest level, which never pays for itself there;
 # the code cache is larger than this level's own, which fills up within a night and then ends all compiling. Without
 # Hadoop's native library each file that is made on a local disk starts "chmod": by vfork, without a helper in between
-BRIEF = {
-    "spark.driver.extraJavaOptions": (
-        "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseParallelGC -XX:MetaspaceSize=256m "
-        "-Djdk.lang.Process.launchMechanism=VFORK"
-    )
-}
+BRIEF = (
+    "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseParallelGC -XX:MetaspaceSize=256m "
+    "-Djdk.lang.Process.launchMechanism=VFORK"
+)
 SMALL_LOG_BYTES = 4 << 20  # some 200,000 events in text, twice or more in Parquet (decision 006)
 _LOCAL = {
     "spark.databricks.delta.snapshotPartitions": "2",  # the default of 50 costs every read of a small table 50 tasks
@@ -63,13 +62,16 @@ _LOCAL = {
 }
 
 
-def build_session(settings: SparkSettings, app_name: str = "recsys-spark", brief: bool = False) -> SparkSession:
+def build_session(
+    settings: SparkSettings, app_name: str = "recsys-spark", brief: bool = False, leaves_classes: Path | None = None
+) -> SparkSession:
     """The session for this process; under spark-submit, what it was given wins.
 
     Args:
         settings: what is added to Spark's own configuration.
         app_name: as Spark's pages show it.
         brief: there is little to do: a local session compiles its code quickly rather than well.
+        leaves_classes: where the JVM of a local session is to leave an archive of its classes (``class_archive``).
 
     Raises:
         MachineError: Delta's classes are absent, which happens under spark-submit without conf/spark.conf.
@@ -86,7 +88,7 @@ def build_session(settings: SparkSettings, app_name: str = "recsys-spark", brief
         builder = builder.master(master)
     if master is not None and master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-        options |= _LOCAL | (BRIEF if brief else {})
+        options |= _LOCAL | {"spark.driver.extraJavaOptions": _java_options(brief, leaves_classes)}
     if not submitted:
         options |= _delta(master, settings.options) | {"spark.driver.memory": settings.driver_memory}
     if settings.shuffle_partitions is not None:
@@ -100,6 +102,11 @@ def build_session(settings: SparkSettings, app_name: str = "recsys-spark", brief
     if settings.shuffle_partitions is None and str(spark.sparkContext.master).startswith("local"):
         spark.conf.set("spark.sql.shuffle.partitions", str(2 * spark.sparkContext.defaultParallelism))
     return spark
+
+
+def _java_options(brief: bool, leaves_classes: Path | None) -> str:
+    archive = class_archive.java_options() if leaves_classes is None else class_archive.dump_options(leaves_classes)
+    return " ".join([*([BRIEF] if brief else []), *archive])
 
 
 def load_workers(spark: SparkSession) -> None:
@@ -138,12 +145,20 @@ def _delta(master: str | None, asked: Mapping[str, str]) -> dict[str, str]:
 
     Looking the package up costs seconds at every start, even of what lies on disk. Executors elsewhere need the package.
     """
-    folder = Path(asked.get("spark.jars.ivy", _IVY_HOME)).expanduser() / "jars"
-    jars = [folder / name for name in _DELTA_JARS]
+    jars = _delta_jars(asked.get("spark.jars.ivy", _IVY_HOME))
     alone = master is not None and master.startswith("local") and not master.startswith("local-cluster")
     if alone and not {"spark.jars.packages", "spark.driver.extraClassPath"} & set(asked) and all(map(is_zipfile, jars)):
         return {"spark.driver.extraClassPath": os.pathsep.join(map(str, jars))}
     return {"spark.jars.packages": DELTA_PACKAGE}
+
+
+def _delta_jars(ivy: str) -> list[Path]:
+    return [Path(ivy).expanduser() / "jars" / name for name in _DELTA_JARS]
+
+
+def has_delta() -> bool:
+    """Whether an earlier session has left Delta's jars where local ones find them."""
+    return all(map(is_zipfile, _delta_jars(_IVY_HOME)))
 
 
 def _check_delta(spark: SparkSession) -> None:

@@ -29,7 +29,7 @@ hypothesis.settings.load_profile("busy machine")
 def spark() -> Iterator[SparkSession]:
     """A small local session that all Spark tests share."""
     settings = SparkSettings(master="local[2]", driver_memory="2g", shuffle_partitions=2, options=QUICK)
-    session = build_session(settings, "tests")
+    session = build_session(settings, "tests", brief=True)
     yield session
     session.stop()
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from recsys_spark.session import BRIEF
-
 TOPICS = ("garden", "kitchen", "cycling", "music", "camping")
 WORDS = {
     "garden": ["rake", "seed", "hose", "spade", "pot", "soil"],
@@ -23,7 +21,6 @@ START_SECONDS = 1_700_000_000  # 2023-11-14
 AS_OF = "2024-02-01T00:00:00Z"
 # a test session is short and its data small: a class per query would never earn back its compilation
 QUICK = {
-    **BRIEF,
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.codegen.wholeStage": "false",  # rows are too few to pay for compiling a class per query
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",

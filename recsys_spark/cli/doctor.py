@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from rich.console import Console
 from rich.table import Table
 
+from recsys_spark import class_archive
 from recsys_spark.errors import MachineError
 
 JAVA_VERSIONS = (17, 21)
@@ -91,9 +92,14 @@ def _disk() -> Check:
     return Check("disk", gib >= MIN_DISK_GIB, f"{gib:.1f} GiB free", f"free {MIN_DISK_GIB:.0f} GiB here")
 
 
+def _classes() -> Check:
+    archived = bool(class_archive.java_options())
+    return Check("archive of classes", True, "there" if archived else "none: recsys-spark prepare makes sessions start faster")
+
+
 def checks() -> list[Check]:
     """Everything this machine is looked at for."""
-    return [_java(), _python(), *(_package(n, v) for n, v in PACKAGES.items()), _memory(), _disk()]
+    return [_java(), _python(), *(_package(n, v) for n, v in PACKAGES.items()), _memory(), _disk(), _classes()]
 
 
 def check_machine() -> None:

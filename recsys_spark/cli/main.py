@@ -199,6 +199,19 @@ def doctor() -> None:
 
 
 @app.command()
+def prepare() -> None:
+    """Get this machine ready: fetch Delta's jars, and archive Spark's classes so that every later session starts faster.
+
+    Once per environment, and again after Java or a package has changed.
+
+    Example: recsys-spark prepare
+    """
+    from recsys_spark.cli.prepare import prepare as work
+
+    work()
+
+
+@app.command()
 def contracts() -> None:
     """Print the contracts of all tables.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from recsys_spark.session import BRIEF
 from recsys_spark.tables.store import Store
 from tests.debug_data import QUICK, debug_config, toml
 from tests.e2e.conftest import Done
@@ -42,7 +43,7 @@ def _submit(master: str, job: str, config: Path, *arguments: str) -> str:
         *("--conf", "spark.driver.host=127.0.0.1", "--conf", "spark.driver.bindAddress=127.0.0.1"),
         *("--conf", "spark.databricks.delta.snapshotPartitions=2"),
         *("--conf", "spark.python.daemon.module=recsys_spark.worker_daemon"),
-        *("--conf", f"spark.executor.extraJavaOptions={QUICK['spark.driver.extraJavaOptions']}"),
+        *("--conf", f"spark.driver.extraJavaOptions={BRIEF}", "--conf", f"spark.executor.extraJavaOptions={BRIEF}"),
         *[part for name, value in QUICK.items() for part in ("--conf", f"{name}={value}")],
         *(str(ROOT / "jobs" / f"{job}.py"), "--config", str(config), *arguments),
     ]
