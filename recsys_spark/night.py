@@ -211,7 +211,9 @@ class Night:
             return Fusion(BASELINES["cooccurrence"]), None
         document = json.loads((self._model_dir(model) / "fusion.json").read_text())
         fixed = self.config.recommend.weights
-        fusion = Fusion(fixed) if fixed else Fusion.from_document(document)
+        fusion = Fusion.from_document(document)
+        if fixed:
+            fusion = Fusion(fixed, profile=fusion.profile)
         return fusion, NewItems.from_document(document.get("new_items"), self.config.recommend.new_items_per_ten)
 
     def _opponent(self, challenger: ModelVersion | None) -> ModelVersion | None:

@@ -26,6 +26,7 @@ class RecommendSettings(Settings):
     k: int = Field(20, ge=1)
     partners: list[Partner] = ["encoder", "cooccurrence", "transitions", "ease", "als", "text", "popularity"]
     weights: dict[str, float] = {}  # fixed fusion weights; empty: those of the model version
+    profile_weights: dict[str, float] = {}  # of text, encoder and popularity for users without events; empty: as on validation
     history_items: int = Field(20, ge=1)  # last items of a user that score candidates
     history_decay: float | None = Field(None, gt=0, le=1)  # weight of the n-th last item is decay^n; None: chosen per partner
     active_days: int | None = None  # only users with an event in the last days; None: all

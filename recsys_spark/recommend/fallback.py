@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys_spark.recommend.catalogue import Catalogue
+from recsys_spark.recommend.model import PROFILE
 from recsys_spark.recommend.rules import SegmentLists
 from recsys_spark.recommend.scoring.blocks import Block, signals
 from recsys_spark.recommend.scoring.partners import BEHAVIOURAL, PERSONAL, Partners
 from recsys_spark.recommend.scoring.scores import Ints, SharedScores
 from recsys_spark.segments import history_codes
 
-PROFILE_WEIGHTS = {"text": 1.0, "popularity": 0.1}  # popularity orders the items that no word of the profile reaches
-PROFILE_VECTOR = {"encoder": 1.0}  # beside them, where a user has a vector by their profile (``embed.profile_users``)
 MAX_CONTEXTS = 1_000  # fallback lists are made for this many values of the context key, those with most events
 
 
@@ -38,16 +38,18 @@ def groups(
     weights: dict[str, float],
     contexts: list[str | None],
     by_history: Sequence[dict[str, float]] = (),
+    profile: dict[str, float] = PROFILE,
 ) -> Iterator[Group]:
     """Deal a block's users to the first way of scoring that says something about them.
 
     personal (encoder, co-occurrence, EASE or ALS knows the user) or item_text (only the texts of their items do), then the
     profile text, then what is popular in their context, then what is popular. Weights without a personal partner (the popularity
-    baseline) make every list popular.
+    baseline) make every list popular; ``profile`` weights without any but popularity's pass profile texts over.
     """
     known = signals(block, partners)
     used = {name: known[name] & (weights.get(name, 0.0) != 0.0) for name in PERSONAL}
-    by_profile = used["encoder"] & _described(block, partners) & (np.diff(block.history.indptr) == 0)
+    described = _described(block, partners)
+    by_profile = known["encoder"] & described & (np.diff(block.history.indptr) == 0)  # a vector, too (``embed.profile_users``)
     used["encoder"] = used["encoder"] & ~by_profile
     by_behaviour = np.logical_or.reduce([used[name] for name in BEHAVIOURAL])
     personal = by_behaviour | used["text"]
@@ -57,10 +59,21 @@ def groups(
     if not any(weights.get(name, 0.0) != 0.0 for name in PERSONAL):
         yield Group(np.arange(block.num_users), {"popularity": 1.0}, ["popular"] * block.num_users)
         return
-    if by_profile.any():
-        users = np.flatnonzero(by_profile)
-        yield Group(users, PROFILE_WEIGHTS | PROFILE_VECTOR, ["profile"] * len(users), profile=True)
-    yield from _impersonal(block, partners, ~personal & ~by_profile, contexts)
+    left = ~personal
+    for some, own in _profile_weights(by_profile, profile):
+        users = np.flatnonzero(left & described & some)
+        if len(users):
+            yield Group(users, own, ["profile"] * len(users), profile=True)
+            left[users] = False
+    yield from _impersonal(partners, left, contexts)
+
+
+def _profile_weights(with_vector: npt.NDArray[np.bool_], profile: dict[str, float]) -> Iterator[tuple[Any, dict[str, float]]]:
+    """The weights of those with a vector and of the others, where they are more than what is popular."""
+    words = {name: weight for name, weight in profile.items() if name != "encoder"}
+    for some, weights in ((with_vector, profile), (~with_vector, words)):
+        if any(weight for name, weight in weights.items() if name != "popularity"):
+            yield some, weights
 
 
 def _described(block: Block, partners: Partners) -> npt.NDArray[np.bool_]:
@@ -89,12 +102,7 @@ def _by_segment(
             yield some, own
 
 
-def _impersonal(block: Block, partners: Partners, left: npt.NDArray[np.bool_], contexts: list[str | None]) -> Iterator[Group]:
-    described = left & _described(block, partners)
-    if described.any():
-        users = np.flatnonzero(described)
-        yield Group(users, PROFILE_WEIGHTS, ["profile"] * len(users), profile=True)
-    left = left & ~described
+def _impersonal(partners: Partners, left: npt.NDArray[np.bool_], contexts: list[str | None]) -> Iterator[Group]:
     known = set(partners.popularity.context_values)
     of = np.array([value if value in known else None for value in contexts], object)
     for value in sorted({v for v, open_ in zip(of, left, strict=True) if open_ and v is not None}):

@@ -24,21 +24,24 @@ class Fusion:
         segments: user segment (``segments.HISTORY_SEGMENTS``) -> weights; the same partners as in ``weights``.
         items: item segment (``segments.ITEM_SEGMENTS``) -> partner -> factor of its weight; what is not named has 1.
         decays: partner -> weight of the n-th last history item, ``decay^n``; others take ``recommend.history_decay``.
+        profile: weights for users of whom only a profile text is known; None: not chosen.
     """
 
     weights: Weights
     segments: Mapping[str, Weights] = field(default_factory=dict)
     items: Mapping[str, Weights] = field(default_factory=dict)
     decays: Mapping[str, float] = field(default_factory=dict)
+    profile: Weights | None = None
 
     def document(self) -> dict[str, Any]:
         """As ``fusion.json`` and the report have it."""
-        return {"segments": {ALL: self.weights, **self.segments}, "items": dict(self.items), "decays": dict(self.decays)}
+        found = {"segments": {ALL: self.weights, **self.segments}, "items": dict(self.items), "decays": dict(self.decays)}
+        return found if self.profile is None else {**found, "profile": dict(self.profile)}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Fusion:
         segments = dict(document["segments"])
-        return cls(segments.pop(ALL), segments, document.get("items", {}), document.get("decays", {}))
+        return cls(segments.pop(ALL), segments, document.get("items", {}), document.get("decays", {}), document.get("profile"))
 
     def by_history(self) -> list[Weights]:
         """Weights in the order of ``HISTORY_SEGMENTS``."""

@@ -11,6 +11,8 @@ from recsys_spark.recommend.fusion import Fusion
 KNOWN = ("encoder", "cooccurrence", "transitions", "ease", "als", "text", "popularity")
 # where nothing was chosen on validation
 PRIOR = {"encoder": 1.0, "cooccurrence": 0.3, "transitions": 0.1, "ease": 0.3, "als": 0.1, "text": 0.1, "popularity": 0.1}
+# of users of whom only a profile text is known, likewise; popularity orders the items that no word of it reaches
+PROFILE = {"text": 1.0, "encoder": 1.0, "popularity": 0.1}
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,7 @@ def fusion_weights(settings: RecommendSettings, given: dict[str, float] | None, 
         ConfigError: a weight for a partner that does not exist, a weight that is not finite, or no weight above 0.
     """
     wanted = given if given is not None else (settings.weights or PRIOR)
-    for name, weight in wanted.items():
-        if name not in KNOWN:
-            raise ConfigError("fusion weights", f"unknown partner '{name}'", f"one of {', '.join(KNOWN)}")
-        if not 0 <= weight < float("inf"):
-            raise ConfigError("fusion weights", f"{name} = {weight}", "a finite number, 0 or more")
+    _check("fusion weights", wanted, KNOWN)
     part: dict[str, float] = {
         name: float(wanted[name]) for name in KNOWN if name in settings.partners and wanted.get(name, 0.0) > 0
     }
@@ -45,6 +43,25 @@ def fusion_weights(settings: RecommendSettings, given: dict[str, float] | None, 
     return part
 
 
+def profile_weights(settings: RecommendSettings, given: dict[str, float] | None) -> dict[str, float]:
+    """The weights for users of whom only a profile text is known: the config's, else those given, else a prior.
+
+    Raises:
+        ConfigError: a weight for a partner that knows nothing of such users, or one that is not finite.
+    """
+    wanted = settings.profile_weights or given or PROFILE
+    _check("recommend.profile_weights", wanted, tuple(PROFILE))
+    return {name: float(weight) for name, weight in wanted.items() if weight > 0}
+
+
+def _check(where: str, weights: dict[str, float], known: tuple[str, ...]) -> None:
+    for name, weight in weights.items():
+        if name not in known:
+            raise ConfigError(where, f"unknown partner '{name}'", f"one of {', '.join(known)}")
+        if not 0 <= weight < float("inf"):
+            raise ConfigError(where, f"{name} = {weight}", "a finite number, 0 or more")
+
+
 def usable(settings: RecommendSettings, given: Fusion | None, has_model: bool) -> Fusion:
     """The fusion of a run (see ``fusion_weights``): segments keep only partners that take part.
 
@@ -52,7 +69,8 @@ def usable(settings: RecommendSettings, given: Fusion | None, has_model: bool) -
         ConfigError: see ``fusion_weights``.
     """
     weights = fusion_weights(settings, None if given is None else given.weights, has_model)
+    profile = profile_weights(settings, None if given is None else given.profile)
     if given is None:
-        return Fusion(weights)
+        return Fusion(weights, profile=profile)
     segments = {name: {p: w for p, w in own.items() if p in weights} for name, own in given.segments.items()}
-    return Fusion(weights, {name: own for name, own in segments.items() if own}, given.items, given.decays)
+    return Fusion(weights, {name: own for name, own in segments.items() if own}, given.items, given.decays, profile)

@@ -18,7 +18,7 @@ from recsys_spark.parallel import side_by_side
 from recsys_spark.recommend.arrow import OUTPUT
 from recsys_spark.recommend.fallback import unknown_user_lists
 from recsys_spark.recommend.fusion import Fusion
-from recsys_spark.recommend.model import ModelRef, usable
+from recsys_spark.recommend.model import PROFILE, ModelRef, usable
 from recsys_spark.recommend.neighbours.choose import Anchors, neighbour_lists
 from recsys_spark.recommend.neighbours.users import USER_NEIGHBOURS, near_users
 from recsys_spark.recommend.neighbours.whole_catalogue import NEIGHBOURS, neighbour_weights
@@ -201,6 +201,7 @@ def _task(work: _Run, weights: dict[str, float], k: int) -> Task:
         work.targets is not None,
         work.new_items,
         tuple(work.fusion.by_history()) if work.fusion.segments else (),
+        work.fusion.profile or PROFILE,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from recsys_spark.recommend.explain import Explainer
 from recsys_spark.recommend.fallback import Group, groups
 from recsys_spark.recommend.filters import Filter, shortfall_reason
 from recsys_spark.recommend.fusion import Fusion
+from recsys_spark.recommend.model import PROFILE
 from recsys_spark.recommend.new_items import SOURCE, NewItems, best_new, known_lists, new_positions, with_new_items
 from recsys_spark.recommend.rules import NO_SEGMENTS, SegmentLists
 from recsys_spark.recommend.scoring.blocks import Block, Past, fuse, seen_matrix, users_per_block
@@ -67,6 +68,7 @@ class Task:
     rank_targets: bool = False
     new_items: NewItems | None = None
     by_history: tuple[dict[str, float], ...] = ()  # weights by user segment; none: those of all
+    profile: dict[str, float] = field(default_factory=lambda: PROFILE)  # weights where only a profile text is known
 
 
 def list_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Iterator[Any]:
@@ -107,7 +109,7 @@ def _lists_of(batch: Any, side: Side, task: Task) -> Iterator[Any]:
     owners = np.repeat(np.arange(batch.num_rows), lengths)
     cols = side.catalogue.positions(target_idx)
     target_ids = batch.column("target_ids").flatten()
-    for group in groups(block, side.partners, task.weights, contexts, task.by_history):
+    for group in groups(block, side.partners, task.weights, contexts, task.by_history, task.profile):
         place = np.full(block.num_users, -1)
         place[group.users] = np.arange(len(group.users))
         mine = np.flatnonzero(place[owners] >= 0)

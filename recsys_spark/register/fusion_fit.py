@@ -85,7 +85,7 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
         features = _past_of_each(rows, num_users, held[0], config, names)
         examples = _examples(rows, num_users, held[0], config, features)
         fusion = search(examples, names, {name: decay for name, decay in features if decay is not None})
-        tried = _scored(rows, held[0], config, features, [*({name: 1.0} for name in names), fusion.weights])[0]
+        tried = mean_ndcg(rows, held[0], config, features, [*({name: 1.0} for name in names), fusion.weights])[0]
         held.append(context.spark.sparkContext.broadcast(side.fused_by(fusion, config.evaluate)))
         places = fit_places(config, rows, held[-1], fusion.weights)
     finally:
@@ -128,20 +128,33 @@ def _past_of_each(rows: DataFrame, num_users: int, broadcast: Any, config: Confi
 # -- exact NDCG of candidates -------------------------------------------------------------------------------------
 
 
-def _scored(
-    rows: DataFrame, broadcast: Any, config: Config, features: list[Feature], candidates: list[Weights]
+def mean_ndcg(
+    rows: DataFrame,
+    broadcast: Any,
+    config: Config,
+    features: list[Feature],
+    candidates: list[Weights],
+    profile: bool = False,
 ) -> tuple[list[tuple[Weights, float]], int]:
-    """Mean NDCG@10 of each candidate, every item ranked, and the number of users behind it."""
+    """Mean NDCG@10 of each candidate, every item ranked, and the number of users behind it.
+
+    Args:
+        rows: ``user_id, items, seen, vector, target_idx`` of users.
+        broadcast: the item side.
+        features: the partners that candidates weigh, each with its decay.
+        candidates: weights; a partner that one does not name has 0.
+        profile: text is scored by ``profile_text``, which rows have, too, not by what users have met.
+    """
     names = [name for name, _ in features]
     matrix = np.array([[c.get(name, 0.0) for name in names] for c in candidates], np.float32)
-    totals, users = _totals(rows, broadcast, config, features, matrix)
+    totals, users = _totals(rows, broadcast, config, features, matrix, profile)
     return [(weights, float(total) / max(users, 1)) for weights, total in zip(candidates, totals, strict=True)], users
 
 
 def _totals(
-    rows: DataFrame, broadcast: Any, config: Config, features: list[Feature], candidates: FloatArray
+    rows: DataFrame, broadcast: Any, config: Config, features: list[Feature], candidates: FloatArray, profile: bool = False
 ) -> tuple[Float64, int]:
-    task = FitTask(tuple(features), candidates, config.recommend.decay, config.recommend.user_block)
+    task = FitTask(tuple(features), candidates, config.recommend.decay, config.recommend.user_block, profile)
     make = functools.partial(ndcg_batches, broadcast=broadcast, task=task)
     sums = (
         rows.mapInArrow(make, "candidate int, total double, users long").groupBy("candidate").agg(F.sum("total"), F.sum("users"))
@@ -160,6 +173,7 @@ class FitTask:
     candidates: FloatArray
     decay: float
     user_block: int
+    profile: bool = False  # text is scored by the users' profile texts
 
 
 def ndcg_batches(batches: Iterator[Any], broadcast: Any, task: FitTask) -> Iterator[Any]:
@@ -218,7 +232,7 @@ def _users(batches: Iterator[Any], side: Side, task: FitTask) -> Iterator[_User]
         for start in range(0, whole.num_rows, rows):
             batch = whole.slice(start, rows)
             block = block_of(batch, side, task.decay)
-            z_PBN = _z_scores(block, side, task.features)
+            z_PBN = _z_scores(block, side, task)
             barred = np.zeros((block.num_users, size), np.float32)
             Filter(side.catalogue.allowed, block.seen).apply(barred, 0, size)
             lengths, target_idx = flat_list(batch.column("target_idx"))
@@ -230,12 +244,12 @@ def _users(batches: Iterator[Any], side: Side, task: FitTask) -> Iterator[_User]
                 yield _User(z_PBN[:, user], barred[user], wanted, int(history[user]), folds[user])
 
 
-def _z_scores(block: Block, side: Side, features: tuple[Feature, ...]) -> FloatArray:
+def _z_scores(block: Block, side: Side, task: FitTask) -> FloatArray:
     """float32 ``[P, B, N]``."""
     size, found = len(side.catalogue), []
-    for name, decay in features:
+    for name, decay in task.features:
         partners = replace(side.partners, decays={} if decay is None else {name: decay}, weight_factors={})
-        scores = fuse(block, partners, {name: 1.0}).parts[0].scores
+        scores = fuse(block, partners, {name: 1.0}, profile=task.profile).parts[0].scores
         found.append(np.broadcast_to(scores.tile(1.0, 0, size, np.float32), (block.num_users, size)))
     return np.stack(found)
 
@@ -285,4 +299,4 @@ def _example(user: _User, target: int, codes: Any) -> tuple[Any, ...] | None:
     return (*parts, int(codes[target]), user.history, _share(len(user.targets)), user.fold)
 
 
-__all__ = ["FusionFit", "fit_fusion"]
+__all__ = ["FusionFit", "fit_fusion", "mean_ndcg"]

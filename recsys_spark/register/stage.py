@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.collaborative.stage import FACTORS, TRANSITIONS, WEIGHTS
 from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.embed.encode import item_vectors, user_vectors
+from recsys_spark.embed.profiles import encode_profiles, profile_rows
 from recsys_spark.histories import histories
 from recsys_spark.log import get_logger
 from recsys_spark.register.fusion_fit import FusionFit, fit_fusion
+from recsys_spark.register.profile_fit import ProfileFit, fit_profiles
 from recsys_spark.registry import ModelVersion, Registry
 from recsys_spark.tables.runs import StagePlan, StageReport, fingerprint
 from recsys_spark.tables.store import Commit, Written
@@ -23,7 +27,15 @@ from recsys_spark.tables.visible import InstantCutoff
 
 log = get_logger(__name__)
 CHALLENGER = "challenger"
-_FUSED_BY = {"partners", "history_items", "history_decay", "new_items_per_ten", "new_item_demand", "max_new_item_loss"}
+_FUSED_BY = {
+    "partners",
+    "history_items",
+    "history_decay",
+    "new_items_per_ten",
+    "new_item_demand",
+    "max_new_item_loss",
+    "profile_weights",
+}
 
 
 def run(config: Config, context: Context, registry: Registry, model_dir: Path, training: dict[str, Any]) -> StageReport:
@@ -38,16 +50,20 @@ def run(config: Config, context: Context, registry: Registry, model_dir: Path, t
         "model_name": config.model_name,
         "seed": config.seed,
     }
+    profiles = config.ingest.users is not None and bool(config.ingest.users.template)
+    if profiles:
+        settings["profile_users"] = config.embed.profile_users
     inputs = {
         "model": model_dir.name,
         **{name: context.content(name) for name in ("cooccurrence", TRANSITIONS, WEIGHTS, FACTORS)},
         "validation": context.events_content("validation"),
         "items": context.items_content(),
+        **({"users": context.users_content()} if profiles else {}),
     }
     plan = StagePlan("register", settings, inputs, (), lambda facts: _stands(registry, config.model_name, facts))
 
     def body(_: Commit) -> tuple[list[Written], dict[str, Any]]:
-        fit = _fusion(config, context, model_dir)
+        fit, profile = _fusion(config, context, model_dir, profiles)
         (model_dir / "fusion.json").write_text(json.dumps(fit.document(), indent=1))
         tags = _tags(config, context, fingerprint("register", settings, inputs))
         best = [[0, float(training.get("validation_recall") or 0.0)]]
@@ -64,6 +80,7 @@ def run(config: Config, context: Context, registry: Registry, model_dir: Path, t
             "fusion": fit.fusion.document(),
             "tried": table,
             "new_items": fit.places.document(),
+            "profile": None if profile is None else profile.document(),
         }
 
     return context.run_stage(plan, body)
@@ -75,15 +92,26 @@ def _probabilities(training: dict[str, Any]) -> dict[str, list[list[float]]]:
     return {f"{name}_{key}": [[0, float(value)]] for name, found in named.items() for key, value in found.items()}
 
 
-def _fusion(config: Config, context: Context, model_dir: Path) -> FusionFit:
-    """Weights on validation users, whose vectors come from fit histories only."""
+def _fusion(config: Config, context: Context, model_dir: Path, profiles: bool) -> tuple[FusionFit, ProfileFit | None]:
+    """Weights on validation users, whose vectors come from fit histories only, and those of profile texts on new ones."""
     items = context.kept(item_vectors(context, model_dir, context.items()))
     past = histories(context.events("fit"), config.encoder.max_history, config.encoder.moments)
     targets = context.events("validation").select("user_idx").distinct()
     users = user_vectors(context, model_dir, past.join(targets, "user_idx", "left_semi"), items)
     fit = fit_fusion(config, context, items.select("item_idx", "vector"), users.select("user_idx", "vector"))
     log.info("fusion weights chosen on validation", **fit.fusion.weights)
-    return fit
+    if not profiles:
+        return fit, None
+
+    def by_profile(newcomers: DataFrame) -> DataFrame:
+        rows = profile_rows(context.users(), model_dir).join(newcomers, "user_idx", "left_semi")
+        return encode_profiles(context, model_dir, rows)
+
+    vectors = by_profile if config.embed.profile_users else None
+    profile = fit_profiles(config, context, items.select("item_idx", "vector"), vectors)
+    if profile is not None:
+        fit = replace(fit, fusion=replace(fit.fusion, profile=profile.weights))
+    return fit, profile
 
 
 def _stands(registry: Registry, model_name: str, facts: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.recommend.catalogue import Item, build_catalogue
 from recsys_spark.recommend.fallback import groups, unknown_user_lists
 from recsys_spark.recommend.filters import shortfall_reason
-from recsys_spark.recommend.model import PRIOR, fusion_weights
+from recsys_spark.recommend.model import PRIOR, PROFILE, fusion_weights, profile_weights
 from recsys_spark.recommend.neighbours.whole_catalogue import neighbour_weights
 from recsys_spark.recommend.rules import Rule
 from recsys_spark.recommend.scoring.blocks import Block, history_matrix, seen_matrix, users_per_block
@@ -115,6 +115,14 @@ def test_a_vector_by_a_profile_scores_beside_its_words_and_a_history_goes_first(
         2: ("personal", 2.0, False),
         3: ("profile", None, True),
     }
+    without_vectors = {"text": 1.0, "popularity": 0.5}
+    weights = {"encoder": 2.0, "cooccurrence": 1.0}
+    own = list(groups(block, partners, weights, [None] * 4, profile=without_vectors))
+    assert {u: g.weights for g in own if g.profile for u in g.users.tolist()} == {0: without_vectors, 3: without_vectors}
+    popular = list(groups(block, partners, weights, ["fr", None, None, None], profile={"text": 0.0, "popularity": 1.0}))
+    assert {u: s for g in popular for u, s in zip(g.users.tolist(), g.sources, strict=True)} == {
+        0: "context", 1: "personal", 2: "personal", 3: "popular",
+    }  # fmt: skip
 
 
 def test_lists_for_unknown_users_hold_what_is_popular_there() -> None:
@@ -137,6 +145,11 @@ def test_weights_of_a_run() -> None:
         fusion_weights(settings, {"text": -1.0}, True)
     with pytest.raises(ConfigError, match="no partner takes part"):
         fusion_weights(settings, {"encoder": 1.0}, False)
+    assert profile_weights(settings, None) == PROFILE
+    assert profile_weights(settings, {"text": 0.0, "popularity": 1.0}) == {"popularity": 1.0}
+    assert profile_weights(RecommendSettings(profile_weights={"text": 1.0}), {"popularity": 1.0}) == {"text": 1.0}
+    with pytest.raises(ConfigError, match="unknown partner 'ease'"):
+        profile_weights(RecommendSettings(profile_weights={"ease": 1.0}), None)
 
 
 def test_neighbours_use_the_partners_that_relate_items() -> None:
