@@ -13,6 +13,7 @@ import argparse
 import gzip
 import json
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     "profile-tower": {"embed": {"profile_users": True}, "train": {"profile_share": 0.1}},  # and one learned from users
 }
 TEMPLATE = "{age:token} years old, {gender:token}, {occupation:token}"
+# users of whom nothing was met before the validation choose what their texts are worth: it takes a split by time
+AS_OF = datetime(1998, 4, 24, tzinfo=UTC)  # the day after the last rating
+SPLIT = {"split": "time", "holdout_days": 14.0, "validation_days": 45.0}
 KINDS = ("inter", "item", "user", "kg", "link")
 _TEN, _SAMPLES, _CONFIDENCE = 10, 2_000, 0.95
 Floats = NDArray[np.float64]
@@ -75,6 +79,7 @@ def settings(files: Path, warehouse: Path, case: dict[str, dict[str, Any]]) -> d
             if "path" in part:
                 part["path"] = str(files / Path(part["path"]).name)
     found["ingest"]["users"]["template"] = TEMPLATE
+    found |= {"as_of": AS_OF, "evaluate": SPLIT}
     for section, values in case.items():
         found.setdefault(section, {}).update(values)
     return found
@@ -91,7 +96,8 @@ def run_case(
     lists = night.store.read("recommendations", "live").where(current & F.col("user_id").isin(users))
     popular = night.store.read("fallback_recommendations", "live").where(current & (F.col("context") == ""))
     sources = {row["source"]: row["count"] for row in lists.groupBy("source").count().collect()}
-    return {"lists": _by(lists, "user_id"), "popular": _by(popular, "context")[""], "sources": sources}
+    shown = {"lists": _by(lists, "user_id"), "popular": _by(popular, "context")[""], "sources": sources}
+    return {**shown, "profile": night.facts("register")["profile"]}
 
 
 def _by(rows: DataFrame, owner: str) -> dict[str, list[str]]:
@@ -120,6 +126,7 @@ def compared(found: dict[str, Any], rated: dict[str, set[str]]) -> dict[str, Any
     return {
         "users": len(users),
         "sources": found["sources"],
+        "validation": found["profile"],
         "ndcg": round(float(ours.mean()), 4),
         "popular_ndcg": round(float(rival.mean()), 4),
         "difference": [round(value, 4) for value in (gap.value, gap.low, gap.high)],

@@ -12,10 +12,13 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
+from recsys_spark.night import BASELINES, Night
+from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.stage import run
 from recsys_spark.register import profile_fit
 from recsys_spark.register.profile_fit import POPULAR, candidates, fit_profiles
 from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.runs import StagePlan
 from recsys_spark.tables.store import Commit, Store
 from recsys_spark.tables.visible import InstantCutoff
 
@@ -110,6 +113,15 @@ def test_profile_texts_that_tell_nothing_are_passed_over(spark: SparkSession, tm
         rows = store.read("recommendations", namespace).where(F.col("user_id") == f"u{OLD + NEW}").collect()
         sources[namespace] = {row["source"] for row in rows}
     assert sources == {"eval/words": {"profile"}, "eval/popular": {"popular"}}
+
+
+def test_without_a_model_lists_are_made_by_cooccurrence_whatever_the_weights(spark: SparkSession, tmp_path: Path) -> None:
+    """A refused challenger must leave a night that publishes, though the config's weights name only the encoder; what this
+    night has found profile texts to be worth holds all the same."""
+    night = Night(_config(_store(spark, tmp_path / "warehouse", True).root, weights={"encoder": 1.0}), spark)
+    assert night._fusion(None) == (Fusion(BASELINES["cooccurrence"]), None)
+    night.context("eval").run_stage(StagePlan("register", {}, {}, ()), lambda _: ([], {"profile": {"weights": POPULAR}}))
+    assert night._fusion(None) == (Fusion(BASELINES["cooccurrence"], profile=POPULAR), None)
 
 
 def test_candidates_begin_with_what_is_popular() -> None:

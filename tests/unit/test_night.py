@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from recsys_spark.collaborative.stage import asked
 from recsys_spark.config import Config, parse_config
-from recsys_spark.night import BASELINES, Night, with_partners
-from recsys_spark.recommend.fusion import Fusion
+from recsys_spark.night import BASELINES, with_partners
 from recsys_spark.recommend.model import fusion_weights
 
 
@@ -21,12 +20,6 @@ def _config(**recommend: Any) -> Config:
             "recommend": recommend,
         }
     )
-
-
-def test_without_a_model_lists_are_made_by_cooccurrence_whatever_the_weights() -> None:
-    """A refused challenger must leave a night that publishes, though the config's weights name only the encoder."""
-    config = _config(weights={"encoder": 1.0})
-    assert Night(config, cast(Any, None))._fusion(None) == (Fusion(BASELINES["cooccurrence"]), None)
 
 
 def test_a_baseline_is_ranked_where_its_partner_is_left_out_of_the_fused_lists() -> None:
