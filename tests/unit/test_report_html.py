@@ -235,6 +235,12 @@ def test_the_profile_tower_is_judged_beside_no_tower_and_popularity(page: str) -
     assert "Users with only a text" not in render(EMPTY)
 
 
+def test_weights_of_profile_texts_are_said_where_they_were_chosen(page: str) -> None:
+    assert "Users of whom only a profile text is known" not in page
+    told = render(replace(full_data(), fusion={"profile": {"text": 0.5, "encoder": 0.0, "popularity": 1.0}}))
+    assert "chosen on new users of the validation: its words 0.5, popularity 1." in told
+
+
 def test_an_empty_night_renders_every_section() -> None:
     page = render(EMPTY)
     assert set(SECTIONS) <= set(_parsed(page).ids)
