@@ -115,11 +115,14 @@ class Night:
             MissingTableError: that stage has not run.
         """
         where = namespace or self.eval_namespace
-        row = find_run(self.store, where, stage)
-        if row is None:
+        found = self._recorded(stage, where)
+        if found is None:
             raise MissingTableError(f"stage '{stage}'", f"has not run in {where}", do=f"run 'recsys-spark {stage}' first")
-        found: dict[str, Any] = json.loads(row["facts"] or "{}")
         return found
+
+    def _recorded(self, stage: str, namespace: str) -> dict[str, Any] | None:
+        row = find_run(self.store, namespace, stage)
+        return None if row is None else json.loads(row["facts"] or "{}")
 
     # -- the steps --------------------------------------------------------------------------------------------
 
@@ -218,9 +221,8 @@ class Night:
         return fusion, NewItems.from_document(document.get("new_items"), self.config.recommend.new_items_per_ten)
 
     def _profile_weights(self) -> Weights | None:
-        row = find_run(self.store, self.eval_namespace, "register")
-        found = json.loads(row["facts"] or "{}").get("profile") if row is not None else None
-        return found["weights"] if found else None
+        chosen = (self._recorded("register", self.eval_namespace) or {}).get("profile")
+        return chosen["weights"] if chosen else None
 
     def _opponent(self, challenger: ModelVersion | None) -> ModelVersion | None:
         """The champion the challenger meets; after its own promotion still the one it replaced, so that reruns agree."""

@@ -88,7 +88,7 @@ def build_session(
         builder = builder.master(master)
     if master is not None and master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-        options |= _LOCAL | {"spark.driver.extraJavaOptions": _java_options(brief, leaves_classes)}
+        options |= _LOCAL | _java_options(brief, leaves_classes)
     if not submitted:
         options |= _delta(master, settings.options) | {"spark.driver.memory": settings.driver_memory}
     if settings.shuffle_partitions is not None:
@@ -104,9 +104,11 @@ def build_session(
     return spark
 
 
-def _java_options(brief: bool, leaves_classes: Path | None) -> str:
+def _java_options(brief: bool, leaves_classes: Path | None) -> dict[str, str]:
+    """Nothing where there is nothing to say: an empty one would take the place of what Spark's own files set."""
     archive = class_archive.java_options() if leaves_classes is None else class_archive.dump_options(leaves_classes)
-    return " ".join([*([BRIEF] if brief else []), *archive])
+    found = [*([BRIEF] if brief else []), *archive]
+    return {"spark.driver.extraJavaOptions": " ".join(found)} if found else {}
 
 
 def load_workers(spark: SparkSession) -> None:

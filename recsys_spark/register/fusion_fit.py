@@ -95,10 +95,15 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
     return FusionFit(fusion, sorted(tried, key=lambda row: -row[1]), num_users, places)
 
 
+def drawn_users(users: DataFrame, config: Config) -> DataFrame:
+    """At most ``evaluate.max_fusion_users`` of them, drawn by seeded hash of ``user_id``."""
+    order = (F.xxhash64(F.lit(config.seed), "user_id"), F.col("user_id"))
+    return users.orderBy(*order).limit(config.evaluate.max_fusion_users)
+
+
 def _validation_users(config: Config, context: Context, user_vectors: DataFrame | None) -> DataFrame:
     targets = context.events("validation").where("label != -1").select("user_id", "user_idx", "item_idx").distinct()
-    order = (F.xxhash64(F.lit(config.seed), "user_id"), F.col("user_id"))
-    drawn = targets.select("user_id", "user_idx").distinct().orderBy(*order).limit(config.evaluate.max_fusion_users)
+    drawn = drawn_users(targets.select("user_id", "user_idx").distinct(), config)
     settings = config.recommend
     fit = context.events("fit").join(drawn.select("user_idx"), "user_idx", "left_semi")
     rows = user_rows(fit, context.users().limit(0), settings.history_items, settings.filter_seen, None, None)
@@ -299,4 +304,4 @@ def _example(user: _User, target: int, codes: Any) -> tuple[Any, ...] | None:
     return (*parts, int(codes[target]), user.history, _share(len(user.targets)), user.fold)
 
 
-__all__ = ["FusionFit", "fit_fusion", "mean_ndcg"]
+__all__ = ["FusionFit", "drawn_users", "fit_fusion", "mean_ndcg"]

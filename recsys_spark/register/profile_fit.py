@@ -16,7 +16,7 @@ from recsys_spark.log import get_logger
 from recsys_spark.recommend.fusion import Weights
 from recsys_spark.recommend.side import item_side
 from recsys_spark.recommend.users import with_vectors
-from recsys_spark.register.fusion_fit import Feature, mean_ndcg
+from recsys_spark.register.fusion_fit import Feature, drawn_users, mean_ndcg
 
 log = get_logger(__name__)
 
@@ -97,15 +97,9 @@ def _newcomers(config: Config, context: Context) -> DataFrame:
     targets = context.events("validation").where("label != -1").select("user_idx", "item_idx").distinct()
     described = context.users().where("profile_text IS NOT NULL").select("user_id", "user_idx", "profile_text")
     known = context.events("fit").select("user_idx").distinct()
-    order = (F.xxhash64(F.lit(config.seed), "user_id"), F.col("user_id"))
     wanted = targets.groupBy("user_idx").agg(F.sort_array(F.collect_list("item_idx")).alias("target_idx"))
     empty = F.array().cast("array<int>")
     tasks = 2 * context.spark.sparkContext.defaultParallelism
-    return (
-        described.join(wanted, "user_idx")
-        .join(known, "user_idx", "left_anti")
-        .orderBy(*order)
-        .limit(config.evaluate.max_fusion_users)
-        .repartition(tasks, "user_idx")
-        .select("user_id", "user_idx", empty.alias("items"), empty.alias("seen"), "profile_text", "target_idx")
-    )
+    newcomers = described.join(wanted, "user_idx").join(known, "user_idx", "left_anti")
+    columns = ("user_id", "user_idx", empty.alias("items"), empty.alias("seen"), "profile_text", "target_idx")
+    return drawn_users(newcomers, config).repartition(tasks, "user_idx").select(*columns)

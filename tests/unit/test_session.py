@@ -55,3 +55,13 @@ def test_a_log_is_small_by_what_lies_in_all_its_places(tmp_path: Path, monkeypat
     assert session.is_small(str(tmp_path / "nowhere"), old)
     assert not session.is_small(new, old)
     assert not session.is_small("s3://bucket/log")
+
+
+def test_a_session_with_nothing_to_say_to_java_leaves_what_spark_itself_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session.class_archive, "folder", lambda: tmp_path)
+    assert session._java_options(brief=False, leaves_classes=None) == {}
+    assert session._java_options(brief=True, leaves_classes=None) == {"spark.driver.extraJavaOptions": session.BRIEF}
+    (tmp_path / "classes-3.jsa").write_bytes(b"xyz")
+    assert "SharedArchiveFile" in session._java_options(brief=False, leaves_classes=None)["spark.driver.extraJavaOptions"]
