@@ -1,8 +1,9 @@
 """Exact top-100 of 40,000 users over 60,000 items by inner product, seen items left out, into Delta.
 
 Our side is the recommend stage's own path: ``worker.list_batches`` with the encoder as the only partner, from Parquet rows
-of users and a frame of item vectors to list rows with scores and reasons. The catalogue, which a night makes once for all
-its systems, stands. ``checked`` is our side through the store, as in a night.
+of users and a frame of item vectors to list rows with scores, as ``recommend.max_reasons = 0`` makes them: the rivals give
+no reasons. ``explained`` are the same lists with three reasons each, ``checked`` these through the store, as in a night. The
+catalogue, which a night makes once for all its systems, stands.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from recsys_spark.recommend.worker import LISTS, Side, Task, list_batches
 from recsys_spark.tables.store import Commit, Store
 
 K = 100
+_MAX_REASONS = RecommendSettings().max_reasons
 _SAMPLE_USERS, _SLOW_S = 8_000, 600.0  # a rival that would take longer is timed on a sample
 _CHECKED_USERS = 100
 _TOLERANCE = 1e-5  # of float32 sums of 128 products
@@ -50,12 +52,12 @@ def catalogue_of(num_items: int) -> Catalogue:
 
 
 @contextmanager
-def _lists(spark: SparkSession, source: Path, catalogue: Catalogue) -> Iterator[DataFrame]:
+def _lists(spark: SparkSession, source: Path, catalogue: Catalogue, max_reasons: int) -> Iterator[DataFrame]:
     """The rows of table recommendations, as the stage makes them."""
     vectors = encoder_items(spark.read.parquet(str(source / "items")), catalogue)
     side = spark.sparkContext.broadcast(Side(catalogue, Partners(PopularityItems(np.zeros(len(catalogue))), vectors)))
     settings = RecommendSettings()
-    task = Task({"encoder": 1.0}, K, settings.decay, settings.max_reasons, settings.user_block, settings.item_tile)
+    task = Task({"encoder": 1.0}, K, settings.decay, max_reasons, settings.user_block, settings.item_tile)
     users = spark.read.parquet(str(source / "users")).repartition(2 * spark.sparkContext.defaultParallelism, "user_id")
     try:
         rows = users.mapInArrow(functools.partial(list_batches, broadcast=side, task=task), OUTPUT)
@@ -65,15 +67,15 @@ def _lists(spark: SparkSession, source: Path, catalogue: Catalogue) -> Iterator[
         side.unpersist()
 
 
-def ours(spark: SparkSession, source: Path, catalogue: Catalogue, target: Path) -> None:
+def ours(spark: SparkSession, source: Path, catalogue: Catalogue, target: Path, max_reasons: int = 0) -> None:
     """Into a new Delta table by the writer that the rival has too."""
-    with _lists(spark, source, catalogue) as rows:
+    with _lists(spark, source, catalogue, max_reasons) as rows:
         write_delta(rows, target)
 
 
 def ours_checked(spark: SparkSession, source: Path, catalogue: Catalogue, target: Path) -> None:
     """Through the store, which proves contract and keys."""
-    with _lists(spark, source, catalogue) as rows:
+    with _lists(spark, source, catalogue, _MAX_REASONS) as rows:
         stamped = rows.withColumns(
             {
                 "model_version": F.lit(1),
@@ -107,6 +109,7 @@ def _against_als(scale: Scale, dimension: int) -> Figures:
         model, rival_users = _rival(spark, factors, folder)
         sides: dict[str, Way] = {
             "ours": functools.partial(ours, spark, folder, catalogue),
+            "explained": functools.partial(ours, spark, folder, catalogue, max_reasons=_MAX_REASONS),
             "checked": functools.partial(ours_checked, spark, folder, catalogue),
             "rival": functools.partial(write_recommendations, model, K),
         }
@@ -114,10 +117,11 @@ def _against_als(scale: Scale, dimension: int) -> Figures:
         checked = _chosen(factors)[:_CHECKED_USERS].tolist()
         equal = _all_exact(factors, our_lists(spark, warm["ours"], checked), checked, filtered=True)
         equal = equal and _all_exact(factors, als_lists(spark, warm["rival"], checked), checked, filtered=False)
-        work = {"ours": num_users, "checked": num_users, "rival": rival_users}
+        work = dict.fromkeys(sides, num_users) | {"rival": rival_users}
         timed = alternate(sides, scale.rounds, folder, work, "users")
     scaled = num_users / rival_users  # 1 where the rival ran for all users
     more = _sizes(factors, spark) | {
+        "ratio_explained": round(timed.ratio("rival", "explained") * scaled, 3),
         "ratio_checked": round(timed.ratio("rival", "checked") * scaled, 3),
         "rival_users": rival_users,
         "rival_scaled_from_a_sample": scaled > 1,

@@ -37,7 +37,7 @@ class RecommendSettings(Settings):
     segment_key: str | None = None  # key of the users' attributes, else of the event context, that names a user's segment
     neighbours_k: int = Field(20, ge=1)
     user_neighbours: int = Field(0, ge=0)  # nearest users of every user, by their vectors; 0: no such lists
-    max_reasons: int = Field(3, ge=1)
+    max_reasons: int = Field(3, ge=0)  # of one recommendation; 0: lists without reasons, which are smaller and written faster
     new_items_per_ten: int = Field(3, ge=0, le=9)  # of each ten, new at most; each where its chance earns it. 0: none
     new_item_demand: float | None = Field(None, ge=0)  # how often one is next, of an average item; None: as on validation
     max_new_item_loss: float = Field(0.06, ge=0, le=1)  # of validation NDCG@10, at most; and .6 x the chance that one is next

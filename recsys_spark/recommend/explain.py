@@ -47,15 +47,15 @@ class Explainer:
     history_kind: str = "history"
 
     def reasons(self, block: Block, best: Best, context: str | None = None, profile: bool = False) -> Reasons:
-        """At least one and at most ``max_reasons`` reasons for each chosen item, the weightiest first.
+        """At least one and at most ``max_reasons`` reasons for each chosen item, the weightiest first; none where that is 0.
 
         A partner's share is its part of the positive weighted z-scores. Co-occurrence, transitions, EASE and text deal
         theirs to the history items exactly as these made the score; the encoder's and that of ALS, which are no sums over
         items, are dealt by decay x similarity. Text goes to a shared attribute where there is one.
         """
-        if not len(best.rows):
+        if not len(best.rows) or not self.max_reasons:
             nothing = pa.array([], pa.string())
-            return Reasons(np.zeros(1, np.int32), nothing, nothing, nothing, np.empty(0))
+            return Reasons(np.zeros(len(best.rows) + 1, np.int32), nothing, nothing, nothing, np.empty(0))
         shares = _positive_shares(best)
         items, weights = _padded(block.history)
         own = {name: self._own_weights(name, block, weights) for name in PAST}

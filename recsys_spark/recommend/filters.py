@@ -36,17 +36,17 @@ class Filter:
         by_item.eliminate_zeros()
         return by_item.indices, np.repeat(np.arange(by_item.shape[1]), np.diff(by_item.indptr)), by_item.indptr
 
-    def apply(self, scores: FloatArray, start: int, stop: int) -> None:
-        """Set the cells of a tile ``[B, stop - start]`` that are not allowed to -inf, in place."""
+    def apply(self, scores: FloatArray, start: int, stop: int, lowest: float = -np.inf) -> None:
+        """Set the cells of a tile ``[B, stop - start]`` that are not allowed to ``lowest``, in place."""
         barred = np.flatnonzero(~self.allowed[start:stop])
         if len(barred):
-            scores[:, barred] = -np.inf
+            scores[:, barred] = lowest
         if self.seen.nnz:
             users, items, begins = self._seen_by_item
             met = slice(begins[start], begins[stop])
-            scores[users[met], items[met] - start] = -np.inf
+            scores[users[met], items[met] - start] = lowest
         for users, left in self._by_segment():
-            scores[np.ix_(users, np.flatnonzero(~left[start:stop]))] = -np.inf
+            scores[np.ix_(users, np.flatnonzero(~left[start:stop]))] = lowest
 
     def _by_segment(self) -> Iterator[tuple[Ints, npt.NDArray[np.bool_]]]:
         """Users of each segment with rules, and the items [N] that these leave."""

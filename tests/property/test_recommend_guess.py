@@ -13,7 +13,7 @@ from scipy import sparse
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.scoring.blocks import Block, fuse, seen_matrix
 from recsys_spark.recommend.scoring.fuse import Fused
-from recsys_spark.recommend.scoring.matmul import RoughVectors
+from recsys_spark.recommend.scoring.matmul import LOWEST_BITS, RoughVectors, bits_not_above, float_of_bits
 from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, RelatedItems
 from recsys_spark.recommend.scoring.vector_items import EncoderItems
 from recsys_spark.recommend.topk.best import best
@@ -124,3 +124,36 @@ def test_rough_products_stay_within_their_bound(seed: int, scale: float, weight:
     assert rough.coarseness > 0
     assert (np.abs(found - exact) <= bound * 1.01).all()
     assert np.abs(found - exact).max() > 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), scale=st.sampled_from([1e-30, 1.0, 1e30]))
+def test_bits_compare_as_the_numbers_that_they_stand_for(seed: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    products = RoughVectors.of((scale * rng.normal(size=(200, 1))).astype(np.float32))
+    one = RoughVectors.of(np.ones((1, 1), np.float32))
+    numbers, bits = products.products(one, 0, 1).ravel(), products.product_bits(one, 0, 1).ravel()
+    assert (float_of_bits(bits) == numbers).all()
+    floors = np.concatenate([np.abs(scale * rng.normal(size=50)).astype(np.float32), numbers[numbers > 0][:50]])
+    lowered = float_of_bits(bits_not_above(floors))
+    assert ((lowered <= floors) & (lowered > floors * (1 - 2.0**-7))).all()
+    reached = bits[:, None] >= bits_not_above(floors)[None, :]
+    assert (reached == (numbers[:, None] >= lowered[None, :])).all()
+    assert bits_not_above(np.zeros(1, np.float32))[0] > LOWEST_BITS
+    assert bits.min() >= LOWEST_BITS
+
+
+def test_the_quick_pass_compares_bits_once_its_floors_are_above_zero() -> None:
+    partners, block = _world(1, "normal", 30_000, 30, True)
+    allowed, read = Filter(np.ones(30_000, np.bool_), block.seen), []
+
+    class Watched(Fused):
+        def tile_bits(self, start: int, stop: int) -> Any:
+            read.append(start)
+            return super().tile_bits(start, stop)
+
+    fused = fuse(block, partners, ALONE).roughly()
+    watched = Watched(fused.parts, fused.num_users, fused.num_items, fused.coarseness)
+    assert guessed_cells(watched, allowed, 20, 2_048) is not None
+    assert read[0] == 256
+    assert read[-1] + 2_048 >= 30_000

@@ -68,6 +68,12 @@ def test_every_item_has_a_reason_and_shares_stay_below_one() -> None:
                 assert all(share >= 0 for *_, share in reasons)
 
 
+def test_lists_may_do_without_reasons() -> None:
+    found = _explained({"cooccurrence": 1.0}, [0, 2], max_reasons=0)
+    assert found.keys() == _explained({"cooccurrence": 1.0}, [0, 2]).keys()
+    assert not any(found.values())
+
+
 def test_a_further_reason_of_nearly_nothing_is_left_out() -> None:
     for weight, beside_others in ((1e-3, False), (1.0, True)):
         found = _explained({"encoder": 1.0, "popularity": weight}, [2, 0]).values()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys_spark.recommend.scoring.rough import COARSENESS, RoughScores
 from recsys_spark.recommend.scoring.scores import DenseScores, Float64, FloatArray, Ints, Precision, Scores
@@ -63,6 +64,13 @@ class Fused:
             if tile is not total:
                 np.add(total, tile, out=total)
         return total
+
+    def tile_bits(self, start: int, stop: int) -> npt.NDArray[np.int16] | None:
+        """Bits of the scores where they are products in bfloat16 (``roughly``), free to overwrite; elsewhere None."""
+        first = self.parts[0] if self.parts else None
+        if first is None or not isinstance(first.scores, RoughScores):
+            return None
+        return first.scores.tile_bits(first.weight, start, stop)
 
     def columns(self, cols: Ints) -> Fused:
         """The scores of these items alone, each as it is among all."""

@@ -14,6 +14,7 @@ Float64 = npt.NDArray[np.float64]
 FloatArray = npt.NDArray[Any]
 _CPU_FLAGS = {"amx_bf16", "avx512_bf16"}
 _ROWS_AT_ONCE = 1_024
+LOWEST_BITS = np.iinfo(np.int16).min  # of bfloat16 -0.0: as an integer below every other
 
 
 @functools.cache
@@ -66,5 +67,24 @@ class RoughVectors:
 
     def products(self, others: RoughVectors, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Inner products ``[N, stop - start]`` with rows of ``others``: summed in float32, then rounded to bfloat16."""
-        found: npt.NDArray[np.float32] = _torch().mm(self.values, others.values[start:stop].T).float().numpy()
+        found: npt.NDArray[np.float32] = self._products(others, start, stop).float().numpy()
         return found
+
+    def product_bits(self, others: RoughVectors, start: int, stop: int) -> npt.NDArray[np.int16]:
+        """The same as the bits of bfloat16: among numbers above 0 they are in the same order, and half as many bytes."""
+        torch = _torch()
+        found: npt.NDArray[np.int16] = self._products(others, start, stop).view(torch.int16).numpy()
+        return found
+
+    def _products(self, others: RoughVectors, start: int, stop: int) -> Any:
+        return _torch().mm(self.values, others.values[start:stop].T)
+
+
+def float_of_bits(bits: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    """What the bits of bfloat16 stand for."""
+    return (bits.astype(np.int32) << 16).view(np.float32)
+
+
+def bits_not_above(numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+    """Bits of the largest bfloat16 that is not above each number; none may be below 0."""
+    return (numbers.view(np.int32) >> 16).astype(np.int16)

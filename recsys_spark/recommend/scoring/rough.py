@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys_spark.recommend.scoring.matmul import RoughVectors
 from recsys_spark.recommend.scoring.scores import DenseScores, Float64, FloatArray, Ints, Precision, Scores
@@ -38,6 +39,10 @@ class RoughScores:
         if dtype is not np.float32:
             return self.exact.tile(weight, start, stop, dtype)
         return self._users(weight).products(self.items, start, stop)
+
+    def tile_bits(self, weight: float, start: int, stop: int) -> npt.NDArray[np.int16]:
+        """The float32 tile as bits of bfloat16."""
+        return self._users(weight).product_bits(self.items, start, stop)
 
     def _users(self, weight: float) -> RoughVectors:
         """Made once for all tiles."""

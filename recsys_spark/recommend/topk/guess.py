@@ -8,6 +8,7 @@ import numpy as np
 
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.scoring.fuse import Fused
+from recsys_spark.recommend.scoring.matmul import LOWEST_BITS, bits_not_above, float_of_bits
 from recsys_spark.recommend.scoring.scores import FloatArray, Ints
 from recsys_spark.recommend.topk.cells import FIRST_TILE, best_first, reaching, tiles
 from recsys_spark.search.rows import place_in_row
@@ -28,13 +29,10 @@ def guessed_cells(fused: Fused, allowed: Filter, k: int, item_tile: int) -> tupl
     """
     if fused.num_items < max(_LEAST_ITEMS, 2 * k):
         return None
-    rough = fused.roughly()
-    gathered = _Guessed(rough, _TOO_MANY * (k + FIRST_TILE // 4))
+    gathered = _Guessed(fused.roughly(), allowed, _TOO_MANY * (k + FIRST_TILE // 4))
     raised = 0
     for start, stop in tiles(fused.num_items, min(FIRST_TILE, item_tile), item_tile):
-        scores = rough.tile(start, stop, np.float32)
-        allowed.apply(scores, start, stop)
-        gathered.add(scores, start)
+        gathered.add(start, stop)
         if gathered.too_many():
             return None
         if stop >= _STEP * raised and stop < fused.num_items:
@@ -52,7 +50,8 @@ def _sample_rank(k: int, share: float) -> int:
 class _Guessed:
     """Cells that reach the floors; ``num_users x most`` of them between two raises are too many."""
 
-    def __init__(self, fused: Fused, most: int) -> None:
+    def __init__(self, fused: Fused, allowed: Filter, most: int) -> None:
+        self._fused, self._allowed = fused, allowed
         self._num_users, self._most = fused.num_users, fused.num_users * most
         self._slack, self._coarseness = 1.01 * fused.slack(np.float32), 2.02 * fused.coarseness
         self._lowest = np.finfo(np.float32).min
@@ -60,9 +59,17 @@ class _Guessed:
         nothing = np.empty(0, np.int64)
         self._pieces: list[tuple[Ints, Ints, FloatArray]] = [(nothing, nothing, np.empty(0, np.float32))]
 
-    def add(self, scores: FloatArray, start: int) -> None:
-        """Gather the cells of a tile that reach the floor."""
-        self._pieces.append(reaching(scores, self._floor, start))
+    def add(self, start: int, stop: int) -> None:
+        """Gather the allowed cells of items ``start..stop`` that reach the floor, or differ from it by less than rounding."""
+        bits = self._fused.tile_bits(start, stop) if (self._floor > 0).all() else None
+        if bits is None:
+            scores = self._fused.tile(start, stop, np.float32)
+            self._allowed.apply(scores, start, stop)
+            self._pieces.append(reaching(scores, self._floor, start))
+            return
+        self._allowed.apply(bits, start, stop, LOWEST_BITS)  # bits compare as the scores do: every floor is above 0
+        rows, cols, found = reaching(bits, bits_not_above(self._floor), start)
+        self._pieces.append((rows, cols, float_of_bits(found)))
 
     def too_many(self) -> bool:
         return sum(len(rows) for rows, _, _ in self._pieces[1:]) > self._most
