@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Config
 from recsys_spark.context import Context
-from recsys_spark.night import BASELINES, Night
+from recsys_spark.night import BASELINES, Night, with_partners
 from recsys_spark.recommend import stage as recommend
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.model import ModelRef
@@ -94,4 +94,5 @@ class BenchmarkNight(Night):
         return done
 
     def _alone(self, name: str, model: ModelRef | None, fusion: Fusion, targets: DataFrame) -> None:
-        recommend.run(self.config, self._nested(name), model, fusion, upstream=self.eval_namespace, targets=targets)
+        config = with_partners(self.config, fusion.weights)  # a rival is measured even where our lists do without it
+        recommend.run(config, self._nested(name), model, fusion, upstream=self.eval_namespace, targets=targets)

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from recsys_spark.benchmark import night as benchmark_night
 from recsys_spark.benchmark.night import NO_PLACES, BenchmarkNight
 from recsys_spark.config import parse_config
+from recsys_spark.recommend.fusion import Fusion
+from recsys_spark.recommend.model import fusion_weights
 from recsys_spark.registry import ModelVersion
 from recsys_spark.tables.store import Store
 from tests.debug_data import debug_config
@@ -32,3 +35,17 @@ def test_every_system_has_a_folder_of_its_own(tmp_path: Path, places: bool) -> N
     assert (NO_PLACES in systems) is places
     folders = {Store(NO_SESSION, str(tmp_path)).path("recommendations", f"benchmark/x/systems/{name}") for name in systems}
     assert len(folders) == len(systems)
+
+
+def test_a_rival_is_measured_where_our_lists_do_without_its_partner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = debug_config(tmp_path, tmp_path / "warehouse") | {"recommend": {"partners": ["encoder", "text"]}}
+    night = BenchmarkNight(parse_config(settings), NO_SESSION, "benchmark/x", lambda frame: frame)
+    found: dict[str, float] = {}
+
+    def run(config: Any, _context: Any, _model: Any, fusion: Fusion, **_more: Any) -> None:
+        found.update(fusion_weights(config.recommend, fusion.weights, has_model=False))
+
+    monkeypatch.setattr(benchmark_night.recommend, "run", run)
+    monkeypatch.setattr(night, "_nested", lambda _name: None)
+    night._alone("cooccurrence", None, Fusion({"cooccurrence": 1.0}), NO_SESSION)
+    assert found == {"cooccurrence": 1.0}
