@@ -261,8 +261,11 @@ class Night:
 
     def _baselines(self, targets: DataFrame) -> None:
         for name, weights in self.baselines.items():
-            config, nested = with_partners(self.config, weights), self._nested(name)
-            recommend.run(config, nested, None, Fusion(weights), upstream=self.eval_namespace, targets=targets)
+            self._alone(name, None, Fusion(weights), targets)
+
+    def _alone(self, name: str, model: ModelRef | None, fusion: Fusion, targets: DataFrame) -> None:
+        config = with_partners(self.config, fusion.weights)
+        recommend.run(config, self._nested(name), model, fusion, upstream=self.eval_namespace, targets=targets)
 
     def _champion(self, champion: ModelVersion, targets: DataFrame) -> None:
         """The champion's lists for the same users, from counts and vectors in a namespace of its own.

@@ -9,8 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Config
 from recsys_spark.context import Context
-from recsys_spark.night import BASELINES, Night, with_partners
-from recsys_spark.recommend import stage as recommend
+from recsys_spark.night import BASELINES, Night
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.model import ModelRef
 from recsys_spark.recommend.new_items import NewItems
@@ -92,7 +91,3 @@ class BenchmarkNight(Night):
         for name in self.further_systems:
             self._alone(name, model, fusions[name], targets)
         return done
-
-    def _alone(self, name: str, model: ModelRef | None, fusion: Fusion, targets: DataFrame) -> None:
-        config = with_partners(self.config, fusion.weights)  # a rival is measured even where our lists do without it
-        recommend.run(config, self._nested(name), model, fusion, upstream=self.eval_namespace, targets=targets)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from recsys_spark.benchmark import night as benchmark_night
 from recsys_spark.benchmark.night import NO_PLACES, BenchmarkNight
 from recsys_spark.config import parse_config
+from recsys_spark.recommend import stage as recommend
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.model import fusion_weights
 from recsys_spark.registry import ModelVersion
@@ -45,7 +45,7 @@ def test_a_rival_is_measured_where_our_lists_do_without_its_partner(tmp_path: Pa
     def run(config: Any, _context: Any, _model: Any, fusion: Fusion, **_more: Any) -> None:
         found.update(fusion_weights(config.recommend, fusion.weights, has_model=False))
 
-    monkeypatch.setattr(benchmark_night.recommend, "run", run)
+    monkeypatch.setattr(recommend, "run", run)
     monkeypatch.setattr(night, "_nested", lambda _name: None)
     night._alone("cooccurrence", None, Fusion({"cooccurrence": 1.0}), NO_SESSION)
     assert found == {"cooccurrence": 1.0}
