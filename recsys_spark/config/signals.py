@@ -56,7 +56,7 @@ class CooccurrenceSettings(Settings):
     min_llr: float = Field(0.0, ge=0)  # pairs less significant than this are dropped; 0: none
     top_n: int = Field(200, ge=1)  # neighbours kept per item
     way: CountingWay = "auto"  # blocked: baskets go to blocks of items; broadcast: all baskets go to every task; auto: by size
-    broadcast_below_mib: int = Field(64, ge=1)  # auto: a log whose rows the optimiser estimates to be smaller is broadcast
+    broadcast_below_mib: int = Field(64, ge=1)  # auto: baskets whose rows the optimiser estimates to be smaller are broadcast
     incremental: bool = False  # live counts: from a kept state and what has changed, not from all events each night
     fold_after: int = Field(8, ge=1)  # batches of the state after which they are summed into one
 

@@ -24,7 +24,7 @@ def basket_rows(events: DataFrame, settings: CooccurrenceSettings, *more: str) -
     """
     kept = events.where(F.col("label") != DISLIKE) if settings.likes_only else events
     owner = F.xxhash64("user_id").alias("owner")
-    columns: list[Any] = [_key(settings.basket).alias("basket"), owner, "item_idx", "ts", "weight", *more]
+    columns: list[Any] = [basket_key(settings.basket).alias("basket"), owner, "item_idx", "ts", "weight", *more]
     if not settings.crosses:
         return kept.select(*columns)
     anchor, target = _bit(settings.anchor_types, ANCHOR), _bit(settings.target_types, TARGET)
@@ -36,7 +36,8 @@ def _bit(event_types: list[str], side: int) -> Column:
     return F.when(F.col("event_type").isin(event_types), side).otherwise(0) if event_types else F.lit(side)
 
 
-def _key(kind: BasketKind) -> Column:
+def basket_key(kind: BasketKind) -> Column:
+    """``basket`` of an event: a 64-bit hash of what its basket is known by."""
     day = F.floor(F.unix_micros("ts") / _MICROS_PER_DAY)
     keys: dict[BasketKind, list[Column]] = {
         "session": [F.col("session_id")],

@@ -23,12 +23,11 @@ from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.cooccurrence.messages import SCHEMA, TOTALS, WHOLE, deal_rows, gather_squares, gather_totals
 from recsys_spark.cooccurrence.plan import Hashes, ItemTotals, Plan, plan_of
 from recsys_spark.cooccurrence.tasks import Shared, all_baskets, count_blocks, send_baskets, sum_squares
-from recsys_spark.log import get_logger
+from recsys_spark.cooccurrence.way import is_broadcast
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.dealing import partition_keys
 from recsys_spark.tables.local import local_frame
 
-log = get_logger(__name__)
 NO_DECAY = datetime(2000, 1, 1, tzinfo=UTC)  # a reference for counts that do not decay by time: any instant would do
 
 
@@ -82,17 +81,9 @@ def cooccurrences(
 
 
 def _is_broadcast(rows: DataFrame, settings: CooccurrenceSettings) -> bool:
-    """Whether all baskets go to the driver and from there to every task; by the optimiser's estimate of their size, as it
-    decides on joins, unless a way is asked for."""
-    if settings.way != "auto":
-        log.info("co-occurrence", way=settings.way, reason="as configured")
-        return settings.way == "broadcast"
+    """By the optimiser's estimate of all baskets' size, as it decides on joins."""
     query: Any = rows._jdf.queryExecution()  # no public way to ask for it
-    size_mib = int(str(query.optimizedPlan().stats().sizeInBytes())) >> 20
-    small = size_mib < settings.broadcast_below_mib
-    way, most = "broadcast" if small else "blocked", settings.broadcast_below_mib
-    log.info("co-occurrence", way=way, reason=f"about {size_mib} MiB of rows, broadcast below {most}")
-    return small
+    return is_broadcast("baskets", int(str(query.optimizedPlan().stats().sizeInBytes())) >> 20, settings)
 
 
 def _blocks(messages: DataFrame, plan: Plan) -> tuple[DataFrame, Shared | None]:

@@ -86,28 +86,28 @@ class Keeper:
         with self._contributions(rows, wanted) as (frame, facts):
             return self._put(frame, replace(wanted, facts=facts), anew=True)
 
-    def _touched(self, present: State, wanted: State) -> tuple[DataFrame, DataFrame] | None:
+    def _touched(self, present: State, wanted: State) -> tuple[DataFrame, tuple[DataFrame, ...]] | None:
         """As ``touched_rows``; None where commits that are needed have been cleaned away."""
         store, namespace = self.context.store, self.context.namespace
         before, after = (Sight(s.until, store.read("robots", namespace, s.robots_version)) for s in (present, wanted))
         try:
             changes = changes_since(store, "events", namespace, present.events_version, wanted.events_version)
             events = store.read("events", namespace, wanted.events_version)
-            rows, gone = touched_rows(events, changes, before, after, self.settings)
-            gone.count()
+            rows, kept = touched_rows(events, changes, before, after, self.settings)
         except (PySparkException, Py4JJavaError) as error:
             log.warning("changes of table events", problem=str(error).splitlines()[0][:300])
             return None
-        return rows, gone
+        return rows, kept
 
-    def _changed(self, present: State, wanted: State, rows: DataFrame, gone: DataFrame) -> State:
+    def _changed(self, present: State, wanted: State, rows: DataFrame, kept: tuple[DataFrame, ...]) -> State:
         try:
             with self._contributions(rows, present) as (frame, facts):
                 added = difference(present.facts, facts, sign=1)
                 done = replace(wanted, reference=present.reference, batches=present.batches + 1, facts=added)
                 return self._put(frame, done, anew=False)
         finally:
-            gone.unpersist()
+            for frame in kept:
+                frame.unpersist()
 
     @contextmanager
     def _contributions(self, rows: DataFrame, state: State) -> Iterator[tuple[DataFrame, dict[str, Any]]]:

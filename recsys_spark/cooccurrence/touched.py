@@ -10,12 +10,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config.signals import CooccurrenceSettings
-from recsys_spark.cooccurrence.baskets import basket_rows
+from recsys_spark.cooccurrence.baskets import basket_key, basket_rows
+from recsys_spark.cooccurrence.way import is_broadcast
 from recsys_spark.tables.change_feed import SIGN
 from recsys_spark.tables.instants import instant
 
 _WAS, _IS = "_was_robot", "_is_robot"
 _FLAGS = ("_old", "_new")
+_BYTES_PER_KEY = 64  # of a hash table that a join is sent
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Sight:
 
 def touched_rows(
     log: DataFrame, changes: DataFrame, before: Sight, after: Sight, settings: CooccurrenceSettings
-) -> tuple[DataFrame, DataFrame]:
+) -> tuple[DataFrame, tuple[DataFrame, ...]]:
     """All rows of the baskets that an event has entered or left: of late events, deleted ones, those between two cutoffs,
     and those of users who have become robots or are none any longer.
 
@@ -38,14 +40,19 @@ def touched_rows(
 
     Returns:
         rows of ``basket_rows`` with ``new int`` (counts now) and ``old int`` (in sum over equal rows, counted
-        before), and the net changes among them, which the caller keeps while it reads the rows.
+        before), and what has been kept to make them: the caller lets go of it when it has read the rows.
     """
     robots = _robots(before, after)
     gone = _net(_flagged(changes, robots, before, after), settings).persist()
     moved = _rows(_moved(log, robots, before, after), settings)
-    keys = moved.select("basket").union(gone.select("basket")).distinct()
-    here = _rows(_flagged(log, robots, before, after), settings).join(keys, "basket", "left_semi")
-    return here.unionByName(gone.where("old <> 0")), gone
+    keys = moved.select("basket").union(gone.select("basket")).distinct().persist()
+    # The planner guesses their number from sizes of files, and would shuffle all of a large log for them.
+    if is_broadcast("touched baskets", (keys.count() * _BYTES_PER_KEY) >> 20, settings):
+        near = log.join(F.broadcast(keys), basket_key(settings.basket) == keys["basket"], "left_semi")
+        here = _rows(_flagged(near, robots, before, after), settings)
+    else:
+        here = _rows(_flagged(log, robots, before, after), settings).join(keys, "basket", "left_semi")
+    return here.unionByName(gone.where("old <> 0")), (gone, keys)
 
 
 def _moved(log: DataFrame, robots: DataFrame, before: Sight, after: Sight) -> DataFrame:
