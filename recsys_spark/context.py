@@ -8,11 +8,13 @@ from datetime import datetime
 from threading import RLock
 from typing import Any, TypeVar
 
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
 from recsys_spark.tables.content import Content, content_hash, contents_by
+from recsys_spark.tables.held import level_for
 from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.runs import Body, StagePlan, StageReport, run_stage
 from recsys_spark.tables.store import Store
@@ -20,6 +22,7 @@ from recsys_spark.tables.visible import ROLE, ROLES, Cutoff, Rows, of_role, robo
 
 T = TypeVar("T")
 MAX_KEPT_EVENTS = 20_000_000  # a larger log is read from the table each time: holding it would only fill the disks
+_BYTES_PER_EVENT = 200  # as Spark holds one
 
 
 @dataclass
@@ -78,7 +81,10 @@ class Context:
         told = everything.where(~F.col("event_type").isin(types)) if types else everything
         marked = with_role(told, self.cutoff)
         log = marked.join(self.robots(), "user_idx", "left_anti").select(*everything.columns, ROLE)
-        return self.kept(log) if self.store.rows("events", self.namespace) <= MAX_KEPT_EVENTS else log
+        num_events = self.store.rows("events", self.namespace)
+        if num_events > MAX_KEPT_EVENTS:
+            return log
+        return self.kept(log, level_for(self.spark, "event log", num_events * _BYTES_PER_EVENT))
 
     def robots(self) -> DataFrame:
         """Users that act like machines in the visible history: ``(user_idx, reasons)``."""
@@ -129,9 +135,9 @@ class Context:
             found: T = self.cache.made[name]
             return found
 
-    def kept(self, frame: DataFrame) -> DataFrame:
+    def kept(self, frame: DataFrame, level: StorageLevel = StorageLevel.MEMORY_AND_DISK_DESER) -> DataFrame:
         """The frame, computed at its first use and held until ``release``."""
-        self.cache.frames.append(frame.persist())
+        self.cache.frames.append(frame.persist(level))
         return frame
 
     def release(self) -> None:

@@ -32,6 +32,7 @@ _DEFAULTS = {
     "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "0",
     "spark.sql.execution.arrow.maxBytesPerBatch": "2147483647",  # else its size is computed anew for every row
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.inMemoryColumnarStorage.batchSize": "2000",  # of 10,000 text vectors a column would be one piece of 16 MB
     "spark.sql.adaptive.enabled": "true",
     "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",  # see process.WAIT_POLICY
     "spark.ui.showConsoleProgress": "false",
@@ -52,6 +53,8 @@ BRIEF = (
 )
 SMALL_LOG_BYTES = 4 << 20  # some 200,000 events in text, twice or more in Parquet (decision 006)
 _LOCAL = {
+    # driver and executor share one heap: of 4 GB the usual .6 leaves too little for broadcasts in the making, Arrow, Parquet
+    "spark.memory.fraction": "0.4",
     "spark.databricks.delta.snapshotPartitions": "2",  # the default of 50 costs every read of a small table 50 tasks
     # the other one starts two programs for each commit; both look for the version's file, then rename
     "spark.delta.logStore.file.impl": "io.delta.storage.LocalLogStore",
