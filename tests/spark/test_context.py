@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pyspark import StorageLevel
 from pyspark.sql import SparkSession
 
 from recsys_spark import context as module
@@ -32,6 +33,16 @@ def test_contents_of_all_views_are_those_of_the_rows(here: Context, monkeypatch:
         assert here.events_content(rows) == content_hash(plain) == content_hash(here.events(rows)), rows
         sizes[rows] = plain.count()
     assert sizes == {"fit": 10, "history": 15, "validation": 5, "test": 5}
+    here.release()
+
+
+def test_a_log_that_would_fill_the_heap_is_kept_on_disk(here: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_memory = here.events_content("fit")
+    assert here._log().storageLevel.useMemory
+    here.release()
+    monkeypatch.setattr(module, "_BYTES_PER_EVENT", 1 << 32)
+    assert here.events_content("fit") == in_memory
+    assert here._log().storageLevel == StorageLevel.DISK_ONLY
     here.release()
 
 
