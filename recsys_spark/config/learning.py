@@ -92,7 +92,7 @@ class TrainSettings(LossSettings):
     loss_weights: Literal["fixed", "learned"] = "fixed"  # learned: shares are multiplied by weights of their own (uncertainty)
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     patience: int = Field(6, ge=1)  # epochs without a better validation recall; a small validation set is noisy
-    max_minutes: float | None = Field(None, gt=0)  # of training; the best epoch until then is kept. None: no limit
+    max_minutes: float | None = Field(None, gt=0)  # of training, at most: the best epoch so far is kept. None: no limit
     validation_k: int = 10
     calibrate: bool = True  # at the end: fit probabilities (next item, outcome) on validation, report their errors
     checkpoint_every_steps: int = Field(200, ge=1)

@@ -61,7 +61,7 @@ def _steps(trainer: Trainer) -> Iterator[StepMetrics]:
             waited = time.perf_counter() - start
             rate, epoch = float(trainer.scheduler.get_last_lr()[0]), plan.epoch(state.step)
             done = trainer.step(batch, describe)
-            ends = plan.ends_epoch(state.step - 1)
+            ends = trainer.is_out_of_time() or plan.ends_epoch(state.step - 1)
             found = trainer.end_epoch(epoch) if ends else None
             seconds = time.perf_counter() - start
             state.seconds, state.wait_seconds = state.seconds + seconds, state.wait_seconds + waited

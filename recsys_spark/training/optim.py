@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -50,6 +50,6 @@ def rate_factor(step: int, total_steps: int, warmup_share: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / rest)))
 
 
-def build_scheduler(optimiser: Optimizer, total_steps: int, warmup_share: float) -> LambdaLR:
-    """A scheduler that is stepped once per optimiser step."""
-    return LambdaLR(optimiser, lambda step: rate_factor(step, total_steps, warmup_share))
+def build_scheduler(optimiser: Optimizer, total_steps: Callable[[], int], warmup_share: float) -> LambdaLR:
+    """A scheduler that is stepped once per optimiser step; ``total_steps`` is asked each time."""
+    return LambdaLR(optimiser, lambda step: rate_factor(step, total_steps(), warmup_share))

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_PACE_STEPS = 20  # are timed before they tell how many there is time for
 STEPS, PATIENCE, TIME = "all epochs done", "no better epoch", "out of time"
+
+
+def planned_steps(step: int, seconds: float, first_epoch: int, total: int, max_minutes: float) -> int:
+    """Steps that a training may count on, for its learning rates to come down in time: ``total``; where at the pace of its
+    first ``step`` steps not even the first epoch will be done within ``max_minutes``, those that will."""
+    if step < _PACE_STEPS:
+        return total
+    in_time = int(step * 60 * max_minutes / seconds)
+    return total if in_time >= min(first_epoch, total) else max(in_time, step)
 
 
 @dataclass
@@ -29,7 +39,8 @@ class Progress:
 
         Args:
             seconds: of training so far, the same number on every rank.
-            max_minutes: no epoch starts that would, at the mean pace of those before, end later; None: no limit.
+            max_minutes: no epoch starts that would, at the mean pace of those before, end later, and one that takes longer
+                than these did is cut short, as the first may have to be; None: no limit.
         """
         if self.step >= total_steps:
             self.stopped = STEPS

@@ -29,7 +29,7 @@ from recsys_spark.training.feed.batches import Batches, known_pairs, validation_
 from recsys_spark.training.feed.plan import Schedule, derived_seed, schedule
 from recsys_spark.training.job import TrainJob, check_losses, check_negatives, settled
 from recsys_spark.training.optim import build_optimiser, build_scheduler
-from recsys_spark.training.state import Progress
+from recsys_spark.training.state import Progress, planned_steps
 from recsys_spark.training.step.adversarial import moved
 from recsys_spark.training.step.train_step import TrainStep
 from recsys_spark.training.validate import all_item_vectors, recall
@@ -70,7 +70,8 @@ class Trainer:
         text_weights = self.text_encoder.parameters() if self.text_encoder else ()
         weights = [*self.encoder.parameters(), *(self.model.task_weights.parameters() if self.model.task_weights else ())]
         self.optimiser: Optimizer = build_optimiser(job.train, weights, text_weights)
-        self.scheduler: LambdaLR = build_scheduler(self.optimiser, self.schedule.total_steps, job.train.warmup_share)
+        self._planned = self.schedule.total_steps
+        self.scheduler: LambdaLR = build_scheduler(self.optimiser, lambda: self._planned, job.train.warmup_share)
         self.average = WeightAverage(self.model.parameters(), job.train.weight_average) if job.train.weight_average else None
 
     def _text_encoder(self) -> TextEncoder | None:
@@ -200,6 +201,16 @@ class Trainer:
             "look at these rows, or lower train.learning_rate; the last good checkpoint is kept",
         )
 
+    def is_out_of_time(self) -> bool:
+        """Whether this step was the last, the same on every rank; learning rates are told how many there will be."""
+        limit, state, plan = self.job.train.max_minutes, self.progress, self.schedule
+        if limit is None:
+            return False
+        seconds = self._seconds()
+        if state.epochs == 0:
+            self._planned = planned_steps(state.step, seconds, plan.steps_per_epoch, plan.total_steps, limit)
+        return seconds > 60 * limit
+
     # -- one epoch's end --------------------------------------------------------------------------------------
 
     def validate(self) -> float | None:
@@ -223,6 +234,6 @@ class Trainer:
         return found
 
     def _seconds(self) -> float:
-        """Those of the first rank, on every rank: all must stop at the same epoch."""
+        """Those of the first rank, on every rank: all must stop at the same step."""
         own = self.progress.seconds if self.ranks.rank == 0 else 0.0
         return float(self.ranks.sum(torch.tensor([own], dtype=torch.float64, device=self.ranks.device)))

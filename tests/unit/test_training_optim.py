@@ -57,7 +57,7 @@ def test_no_warmup_and_nothing_but_warmup() -> None:
 def test_scheduler_scales_every_group() -> None:
     layer = nn.Linear(2, 2)
     optimiser = build_optimiser(TrainSettings(learning_rate=0.4), layer.parameters(), ())
-    scheduler = build_scheduler(optimiser, 10, 0.2)
+    scheduler = build_scheduler(optimiser, lambda: 10, 0.2)
     assert scheduler.get_last_lr() == pytest.approx([0.2, 0.2])
     optimiser.step()
     scheduler.step()

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from recsys_spark.config.learning import TrainSettings
 from recsys_spark.training.distributed import process_group
 from recsys_spark.training.loop import train
-from recsys_spark.training.state import PATIENCE, STEPS, TIME, Progress
+from recsys_spark.training.state import PATIENCE, STEPS, TIME, Progress, planned_steps
 from tests.training_fixture import write_job
 
 
@@ -49,6 +49,21 @@ def test_a_training_out_of_time_keeps_the_best_epoch_it_has(tmp_path: Path) -> N
         train(job, ranks)
     result = json.loads(job.result.read_text())
     assert (result["epochs"], result["best_epoch"], result["stopped"]) == (1, 1, TIME)
+    assert result["steps"] < result["steps_per_epoch"]  # cut short
+
+
+@pytest.mark.parametrize(
+    ("step", "seconds", "total", "expected"),
+    [
+        (19, 1_000.0, 5_000, 5_000),  # too early to tell
+        (20, 20.0, 5_000, 120),  # a second each, of 120; the first epoch has 1,000
+        (20, 2.0, 5_000, 5_000),  # 1,200 in time: it will be done
+        (20, 20.0, 100, 100),
+        (130, 130.0, 5_000, 130),
+    ],
+)
+def test_learning_rates_come_down_within_the_time_there_is(step: int, seconds: float, total: int, expected: int) -> None:
+    assert planned_steps(step, seconds, 1_000, total, 2.0) == expected
 
 
 def test_a_limit_is_a_positive_number() -> None:
