@@ -48,10 +48,18 @@ def search(examples: Examples, partners: Sequence[str], decays: dict[str, float]
 
 
 def climb(objective: Objective, size: int) -> FloatArray:
-    """Weights ``[P]``, the largest 1: the best of several starts, then the best single change as long as there is one."""
-    starts = np.vstack([np.eye(size), np.ones(size)])
-    values = objective(starts)
-    best, value = starts[values.argmax()], float(values.max())
+    """Weights ``[P]``, the largest 1: from the best partner alone and from all alike, the best single change as long as there
+    is one; then the better of both. One start is not enough: all alike may be worth a hair more than the best partner and
+    lead nowhere, as no single change takes away what several partners add."""
+    alone, alike = np.eye(size), np.ones(size)
+    *singles, whole = objective(np.vstack([alone, alike])).tolist()
+    first = int(np.argmax(singles))
+    ends = [_climbed(objective, alone[first], singles[first]), _climbed(objective, alike, whole)]
+    return max(ends, key=lambda end: end[1])[0]  # of equals the first
+
+
+def _climbed(objective: Objective, best: FloatArray, value: float) -> tuple[FloatArray, float]:
+    """The weights that single changes lead to from ``best``, and their value."""
     for _ in range(MAX_ROUNDS):
         tried = np.array(_steps(best))
         values = objective(tried)
@@ -59,8 +67,7 @@ def climb(objective: Objective, size: int) -> FloatArray:
             break
         top = tried[values.argmax()]  # of equals the first
         value, best = float(values.max()), top / top.max()
-    found: FloatArray = np.round(best, 4)
-    return found
+    return np.round(best, 4), value
 
 
 def _steps(weights: FloatArray) -> list[FloatArray]:

@@ -143,3 +143,15 @@ def test_climbing_swaps_partners_that_know_the_same() -> None:
 def test_codes_of_segments() -> None:
     assert [HISTORY_SEGMENTS[code] for code in history_codes([0, 5, 6, 20, 21])] == ["new", "new", "light", "light", "heavy"]
     assert item_codes(np.array([50, 20, 20, 1, 0]), 0.2, 0.2).tolist() == [0, 1, 1, 2, 3]
+
+
+def test_a_climb_leaves_a_start_that_leads_nowhere() -> None:
+    def objective(weights_CP: FloatArray) -> Float64:
+        """All alike are worth more than either alone, and no single change of these is better; a little of the second is best."""
+        share = weights_CP[:, 1] / np.maximum(weights_CP[:, 0], 1e-9)
+        little, nothing = (share > 0) & (share <= 0.12), (share == 0) & (weights_CP[:, 0] > 0)
+        return np.select([little, nothing, share == 1.0], [0.49, 0.48, 0.485], 0.4)
+
+    weights = climb(objective, 2)
+    assert weights[0] == 1.0
+    assert 0 < weights[1] <= 0.12
