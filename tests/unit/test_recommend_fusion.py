@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from recsys_spark.recommend.fusion import Fusion
+from recsys_spark.recommend.scoring.scores import Float64, FloatArray
 from recsys_spark.register import fusion_examples
 from recsys_spark.register.fusion_examples import Examples, short_list
 from recsys_spark.register.fusion_fit import user_ndcg
