@@ -81,7 +81,7 @@ def cooccurrences(
 
 
 def _is_broadcast(rows: DataFrame, settings: CooccurrenceSettings) -> bool:
-    """By the optimiser's estimate of all baskets' size, as it decides on joins."""
+    """Whether all baskets are broadcast: by the optimiser's estimate of their size, as it decides on joins (see ``way``)."""
     query: Any = rows._jdf.queryExecution()  # no public way to ask for it
     return is_broadcast("baskets", int(str(query.optimizedPlan().stats().sizeInBytes())) >> 20, settings)
 
