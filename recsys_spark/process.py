@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import os
@@ -39,6 +40,21 @@ def die_with_parent() -> None:
     """On Linux, end when the process that started us ends: a scheduler's time-out kills only the JVM."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def end_at_exit() -> None:
+    """Let this process, which has done all its work, end with 0 before Python takes itself down.
+
+    Gloo's threads may hold the last collective's tensors until then, and releasing those in an interpreter that is going
+    aborts the process (pytorch/pytorch pull request 179291): a rank that had finished would count as lost.
+    """
+    atexit.register(_end)
+
+
+def _end() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)
 
 
 @contextlib.contextmanager

@@ -64,6 +64,11 @@ class TrainJob:
     def result(self) -> Path:
         return Path(self.folder) / "result.json"
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the result is written and its model is where it says."""
+        return self.result.exists() and (Path(self.model_dir) / "encoder.json").exists()
+
     def error_file(self, rank: int) -> Path:
         return Path(self.folder) / f"rank-{rank}.err"
 

@@ -18,6 +18,7 @@ from recsys_spark import errors
 from recsys_spark.config.learning import TrainSettings
 from recsys_spark.log import get_logger
 from recsys_spark.process import WAIT_POLICY
+from recsys_spark.training.job import TrainJob
 from recsys_spark.training.run import run_rank, threads
 
 log = get_logger(__name__)
@@ -57,7 +58,8 @@ def _attempt(job_path: Path, settings: TrainSettings, spark: SparkSession) -> st
             distributor.run(run_rank, str(job_path))
         except Exception as error:  # Spark wraps whatever happened, and hides it
             return " ".join(str(error).split())[:500] or type(error).__name__
-    return None
+    # a rank that finished leaves an output, and then Spark does not tell that another one was lost
+    return None if TrainJob.load(job_path).is_finished else "the ranks ended without a result"
 
 
 @contextlib.contextmanager

@@ -23,6 +23,8 @@ from recsys_spark.training.loop import train
 def run_rank(job_path: str) -> None:
     """Train as the rank that the environment says; an error is also left in ``rank-<r>.err`` for the driver.
 
+    For a process of its own: after a training that went well, the process ends without Python's own teardown.
+
     Raises:
         RecsysError: what stopped the training.
     """
@@ -37,6 +39,7 @@ def run_rank(job_path: str) -> None:
     except Exception as error:
         _leave(job.error_file(rank), error)
         raise
+    process.end_at_exit()
 
 
 def threads(local_ranks: int) -> int:

@@ -76,7 +76,7 @@ def run(config: Config, context: Context, text_vectors: TextVectors) -> StageRep
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
         job = _job(config, context, commit.fingerprint)
-        if not _finished(job):
+        if not job.is_finished:
             if config.train.start_ranks or not job.path.exists():  # else ranks that others started may be reading
                 job.path.unlink(missing_ok=True)  # where it is, the inputs are whole
                 adapted, within = _adapted(config, context)
@@ -99,10 +99,6 @@ def _pending(job: TrainJob) -> PendingError:
 
 def _stands(facts: dict[str, Any]) -> bool:
     return (Path(facts.get("model_dir", "")) / "encoder.json").exists()
-
-
-def _finished(job: TrainJob) -> bool:
-    return job.result.exists() and _stands({"model_dir": job.model_dir})
 
 
 def _job(config: Config, context: Context, fingerprint: str) -> TrainJob:

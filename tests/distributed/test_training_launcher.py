@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pyspark.sql import SparkSession
 
 from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.errors import TrainingError
@@ -56,3 +59,20 @@ def test_a_rank_lost_too_often_shows_its_trace(tmp_path: Path) -> None:
         start(job)
     assert "running again goes on from the newest checkpoint" in str(caught.value)
     assert list(collect_errors(Path(job.folder))) == ["rank-0"]
+
+
+def test_a_rank_lost_after_another_has_finished_is_noticed(spark: SparkSession, tmp_path: Path) -> None:
+    """Rank 1 leaves when the steps are done; rank 0 can't put the model where something else lies."""
+    job = write_job(tmp_path, ranks=2, epochs=1, max_restarts=1)
+    Path(job.model_dir).write_text("in the way")
+    with pytest.raises(TrainingError, match=r"(?s)ranks failed 2 times.*rank-0: .*model-abc"):
+        launch(job.path, job.train, spark)
+    assert not job.result.exists()
+
+
+def test_a_rank_that_is_done_ends_before_python_does(tmp_path: Path) -> None:
+    """What would abort in the interpreter's teardown is not reached, and what was printed is."""
+    code = "import atexit, os; from recsys_spark.process import end_at_exit; atexit.register(os.abort); end_at_exit()"
+    code += "; print('done', end='')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "done")
