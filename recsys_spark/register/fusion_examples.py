@@ -6,6 +6,7 @@ S user segments (or one row for all), I item segments.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -81,20 +82,26 @@ class Examples:
 
     def totals(self, weights_CSP: FloatArray, factors_CIP: FloatArray | None = None) -> Float64:
         """``gains(...).sum()`` of each candidate ``[C]``: all candidates of a stretch of rows while these are in the cache."""
-        number, first = len(weights_CSP), 0
-        totals, ends = np.zeros(number), self._starts + self.lengths
-        while first < len(self):
-            reach = int(self._starts[first]) + max(1, _CELLS // number)
-            last = max(first + 1, int(np.searchsorted(ends, reach, "right")))
-            totals += self._totals_of(slice(first, last), weights_CSP, factors_CIP)
-            first = last
+        totals = np.zeros(len(weights_CSP))
+        for stretch in self.stretches(max(1, _CELLS // len(weights_CSP))):
+            totals += self._totals_of(*stretch, weights_CSP, factors_CIP)
         return totals
 
-    def _totals_of(self, chosen: slice, weights_CSP: FloatArray, factors_CIP: FloatArray | None) -> Float64:
-        """Of some examples in succession. Where scores are equal the threshold that an item must reach is lower or higher,
-        as it goes before the target or not; rows go first, so that whatever follows reads them as they lie."""
-        starts = self._starts[chosen] - self._starts[chosen.start]
-        rows = slice(int(self._starts[chosen.start]), int(self._starts[chosen.start] + starts[-1] + self.lengths[chosen][-1]))
+    def stretches(self, num_rows: int) -> Iterator[tuple[slice, slice, Ints]]:
+        """All examples in succession, as many at a time as have ``num_rows`` rows, at least one: their slice, that of their
+        rows, and where each one's rows begin in the latter."""
+        first, ends = 0, self._starts + self.lengths
+        while first < len(self):
+            begin = int(self._starts[first])
+            last = max(first + 1, int(np.searchsorted(ends, begin + num_rows, "right")))
+            yield slice(first, last), slice(begin, int(ends[last - 1])), self._starts[first:last] - begin
+            first = last
+
+    def _totals_of(
+        self, chosen: slice, rows: slice, starts: Ints, weights_CSP: FloatArray, factors_CIP: FloatArray | None
+    ) -> Float64:
+        """Of one stretch. Where scores are equal the threshold that an item must reach is lower or higher, as it goes before
+        the target or not; rows go first, so that whatever follows reads them as they lie."""
         history, own_segment = self.history[chosen], self.target_segment[chosen]
         of_target = _scores(self.target_z[chosen], history, own_segment, weights_CSP, factors_CIP)
         spread = 1e-6 * np.maximum(np.abs(of_target), 1.0)  # float32 sums of equal parts

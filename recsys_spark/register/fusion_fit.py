@@ -59,12 +59,12 @@ class FusionFit:
 
 
 def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None, user_vectors: DataFrame | None) -> FusionFit:
-    """The fusion with the best mean NDCG@10 of the validation targets, fit items left out as recommend does.
+    """The fusion that ranks validation targets best, fit items left out as recommend does.
 
-    First each partner alone chooses how it weighs the past; then weights, and where they prove themselves segments, are
-    searched on short lists (``fusion_examples``). Scored are at most ``evaluate.max_fusion_users`` users, drawn by seeded
-    hash. Weights set in the config, or a cutoff without validation rows, are taken as they are (or the prior), with an
-    empty table.
+    First each partner alone chooses how it weighs the past; then weights are fitted (``fusion_likelihood``), and segments
+    searched where they prove themselves, on short lists (``fusion_examples``). Scored are at most
+    ``evaluate.max_fusion_users`` users, drawn by seeded hash. Weights set in the config, or a cutoff without validation rows,
+    are taken as they are (or the prior), with an empty table.
 
     Args:
         item_vectors: ``(item_idx, vector)`` of a model not fitted on validation; None: no encoder takes part.

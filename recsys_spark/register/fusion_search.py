@@ -1,4 +1,4 @@
-"""The search for fusion weights: one weight at a time, from several starts, and segments only where they prove themselves."""
+"""The search for fusion weights: one row for all, and rows of segments only where they prove themselves."""
 
 from __future__ import annotations
 
@@ -11,32 +11,27 @@ from recsys_spark.log import get_logger
 from recsys_spark.recommend.fusion import Fusion, Weights
 from recsys_spark.recommend.scoring.scores import Float64, FloatArray
 from recsys_spark.register.fusion_examples import Examples
+from recsys_spark.register.fusion_likelihood import likeliest
 from recsys_spark.segments import HISTORY_SEGMENTS, ITEM_SEGMENTS
 
 log = get_logger(__name__)
 
-STEPS = (0.0, 0.25, 0.5, 0.7, 0.85, 1.2, 1.4, 2.0, 4.0)  # factors of one weight
-SWAPS = (0.7, 1.0, 1.5, 2.5)  # of the weight that another partner gives up
-ENTRIES = (0.05, 0.1, 0.2, 0.4, 1.0)  # of the largest weight, for one that is 0
+POWERS = (0.5, 0.3, 0.05)  # of targets that are far from found, which pull more the smaller it is
 SEGMENT_STEPS = (0.4, 0.7, 1.4, 2.5)
-MAX_ROUNDS = 12
-WORTH = 1e-3  # a partner is kept for at least this share of the NDCG
 MIN_EXAMPLES = 200  # of a segment that may have weights of its own
 
-Objective = Callable[[FloatArray], Float64]  # values [C] of C candidates; they cost less together
 Meaning = Callable[[FloatArray], tuple[FloatArray, FloatArray | None]]
 
 
 def search(examples: Examples, partners: Sequence[str], decays: dict[str, float]) -> Fusion:
-    """The fusion with the best mean NDCG@10 on the examples; segments are kept where the other half of the users confirms them.
+    """The fusion for users like those of the examples; segments are kept where the other half of the users confirms them.
 
     Args:
         partners: names of the P columns, in order.
         decays: what the z-scores were made with; passed on, also of partners that get no weight.
     """
     with threadpool_limits(1, "blas"):  # products as thin as P leave threads nothing but to wait for each other
-        weights = climb(lambda w_CP: examples.totals(w_CP[:, None]), len(partners))
-        weights = without_idle(lambda w_CP: examples.totals(w_CP[:, None]), weights)
+        weights = _chosen(examples)
         by_history = _by_history(examples, weights)
         by_item = _by_item(examples, weights if by_history is None else by_history)
     return Fusion(
@@ -47,64 +42,12 @@ def search(examples: Examples, partners: Sequence[str], decays: dict[str, float]
     )
 
 
-def climb(objective: Objective, size: int) -> FloatArray:
-    """Weights ``[P]``, the largest 1: from the best partner alone and from all alike, the best single change as long as there
-    is one; then the better of both. One start is not enough: all alike may be worth a hair more than the best partner and
-    lead nowhere, as no single change takes away what several partners add."""
-    alone, alike = np.eye(size), np.ones(size)
-    *singles, whole = objective(np.vstack([alone, alike])).tolist()
-    first = int(np.argmax(singles))
-    ends = [_climbed(objective, alone[first], singles[first]), _climbed(objective, alike, whole)]
-    return max(ends, key=lambda end: end[1])[0]  # of equals the first
-
-
-def _climbed(objective: Objective, best: FloatArray, value: float) -> tuple[FloatArray, float]:
-    """The weights that single changes lead to from ``best``, and their value."""
-    for _ in range(MAX_ROUNDS):
-        tried = np.array(_steps(best))
-        values = objective(tried)
-        if values.max() <= value * (1.0 + 1e-6):
-            break
-        top = tried[values.argmax()]  # of equals the first
-        value, best = float(values.max()), top / top.max()
-    return np.round(best, 4), value
-
-
-def _steps(weights: FloatArray) -> list[FloatArray]:
-    found = []
-    for place, weight in enumerate(weights):
-        for value in [weight * step for step in STEPS] if weight > 0 else [e * weights.max() for e in ENTRIES]:
-            changed = weights.copy()
-            changed[place] = value
-            if changed.max() > 0:
-                found.append(changed)
-    return found + _swaps(weights)
-
-
-def _swaps(weights: FloatArray) -> list[FloatArray]:
-    """A partner without weight in the place of one that has some: of two that know the same, a single change reaches only
-    the one that came first."""
-    found = []
-    for out in np.flatnonzero(weights):
-        for into in np.flatnonzero(weights == 0):
-            for share in SWAPS:
-                changed = weights.copy()
-                changed[into], changed[out] = share * weights[out], 0.0
-                found.append(changed)
+def _chosen(examples: Examples) -> FloatArray:
+    """Weights ``[P]``: of the likeliest for each of ``POWERS`` and each partner alone, those that rank best."""
+    fitted = [likeliest(examples, power) for power in POWERS]
+    candidates = np.vstack([*fitted, np.eye(examples.z.shape[1])])
+    found: FloatArray = np.round(candidates[int(np.argmax(examples.totals(candidates[:, None])))], 4)  # of equals the first
     return found
-
-
-def without_idle(objective: Objective, weights: FloatArray) -> FloatArray:
-    """Without the partners that are worth less than ``WORTH``, one after the other, the least first."""
-    weights = weights.copy()
-    while len(places := np.flatnonzero(weights)) > 1:
-        without = np.array([np.where(np.arange(len(weights)) == place, 0.0, weights) for place in places])
-        full, *left = objective(np.vstack([weights, without])).tolist()
-        value, place = max(zip(left, places.tolist(), strict=True))
-        if value < full * (1.0 - WORTH):
-            break
-        weights[place] = 0.0
-    return np.asarray(np.round(weights / weights.max(), 4))
 
 
 # -- segments -----------------------------------------------------------------------------------------------------

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from recsys_spark.recommend.fusion import Fusion
-from recsys_spark.recommend.scoring.scores import Float64, FloatArray
-from recsys_spark.register import fusion_examples
+from recsys_spark.register import fusion_examples, fusion_likelihood, fusion_search
 from recsys_spark.register.fusion_examples import Examples, short_list
 from recsys_spark.register.fusion_fit import user_ndcg
-from recsys_spark.register.fusion_search import climb, search, without_idle
+from recsys_spark.register.fusion_likelihood import likeliest, value_and_gradient
+from recsys_spark.register.fusion_search import search
 from recsys_spark.segments import HISTORY_SEGMENTS, history_codes, item_codes
 
 NUM_ITEMS = 60
@@ -122,37 +124,65 @@ def test_segments_of_items_are_kept_where_they_differ() -> None:
     assert factors["b"].tolist() == [1.0, found.items["tail"]["b"], found.items["tail"]["b"]]
 
 
-def test_climbing_and_dropping() -> None:
-    best = climb(lambda w: -np.abs(w / w.max(axis=1, keepdims=True) - [1.0, 0.35, 0.0]).sum(axis=1), 3)
-    assert best[0] == 1.0
-    assert best[1] == pytest.approx(0.35, abs=0.06)
-    assert best[2] == 0.0
-    kept = without_idle(lambda w: (w > 0) @ np.array([1.0, 1e-5, 0.1]), np.array([0.5, 0.2, 0.1]))
-    assert kept.tolist() == [1.0, 0.0, 0.2]
+def _plain_value(examples: Examples, weights: Any, power: float) -> float:
+    """The formula, one example at a time: share * p^q / q with the softmax probability p of the target."""
+    ends = np.cumsum(examples.lengths)
+    total = 0.0
+    for e, end in enumerate(ends):
+        scores = np.append(examples.z[end - examples.lengths[e] : end] @ weights, examples.target_z[e] @ weights)
+        total += examples.share[e] * softmax(scores)[-1] ** power / power
+    return total
 
 
-def test_climbing_swaps_partners_that_know_the_same() -> None:
-    """The third partner is the better one, where its weight is right; the second hides it: next to it, it only harms."""
+@pytest.mark.parametrize("cells", [1, 300, 1 << 18])
+def test_the_fitted_value_and_its_gradient(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusion_likelihood, "_CELLS", cells)
+    z, targets = _drawn(40, 3, seed=4)
+    plain = _examples(z, targets, 20)
+    examples = replace(plain, share=np.linspace(0.2, 1.0, len(plain)))
+    tried = ([0.3, 0.0, 1.2], 0.5), ([0.3, 0.0, 1.2], 0.05), ([40.0, 900.0, 0.0], 0.5)  # the last beyond what exp can take
+    for weights, power in [(np.array(w), q) for w, q in tried]:
+        value, gradient = value_and_gradient(examples, weights, power)
+        assert value == pytest.approx(_plain_value(examples, weights, power), rel=1e-6)
+        steps = 1e-5 * np.eye(3)
+        ways = [[_plain_value(examples, weights + sign * step, power) for sign in (1, -1)] for step in steps]
+        slopes = [(up - down) / 2e-5 for up, down in ways]
+        np.testing.assert_allclose(gradient, slopes, atol=1e-5)
 
-    def value(w: Any) -> float:
-        a, b, c = w / w.max()
-        return float(1.0 - abs(a - 1.0) + min(b, 0.2) + (0.36 if 0.27 < c < 0.33 else 0.0) - (0.5 if b and c else 0.0))
 
-    assert climb(lambda w_CP: np.array([value(w) for w in w_CP]), 3).tolist() == pytest.approx([1.0, 0.0, 0.3])
+def test_fitted_weights_leave_out_who_knows_nothing_more() -> None:
+    """Of four partners two know, the third says what the first does, the fourth says nothing."""
+    z, targets = _planted(800, lambda user, target: 0 if user % 3 else 1)
+    doubled = np.stack([z[:, 0], z[:, 1], z[:, 0], z[:, 2]], axis=1)
+    examples = _examples(doubled, targets, 30)
+    weights = likeliest(examples, 0.3)
+    assert weights.max() == 1.0
+    assert weights[3] < 0.1
+    assert (weights[0] > 0) != (weights[2] > 0)
+    assert 0.2 < weights[1] < 1.0
+    nobody = examples.take(np.zeros(len(examples), bool))
+    assert likeliest(nobody, 0.3).tolist() == [1.0] * 4
+
+
+def test_fitted_weights_hold_on_users_they_were_not_chosen_on() -> None:
+    """Each target is known to one partner of two; the best weights of a fine grid are hardly better."""
+    z, targets = _planted(1_200, lambda user, target: 0 if user % 3 else 1)
+    examples = _examples(z, targets, 30)
+    chosen, held = (examples.take(examples.fold == fold) for fold in (0, 1))
+    found = search(chosen, ("a", "b", "c"), {}).weights
+    row = np.array([found.get(name, 0.0) for name in "abc"])
+    grid = np.array([[1.0, share, 0.0] for share in np.linspace(0, 1, 21)])
+    assert held.totals(row[None, None])[0] > 0.97 * held.totals(grid[:, None]).max()
+
+
+def test_a_partner_that_ranks_better_alone_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, targets = _planted(300, lambda user, target: 1)
+    monkeypatch.setattr(fusion_search, "likeliest", lambda examples, power: np.array([1.0, 0.5, 0.0]))
+    assert search(_examples(z, targets, 30), ("a", "b", "c"), {}).weights == {"b": 1.0}
+    monkeypatch.setattr(fusion_search, "likeliest", lambda examples, power: np.array([0.0, 1.0, 0.0]))
+    assert search(_examples(z, targets, 30), ("a", "b", "c"), {}).weights == {"b": 1.0}
 
 
 def test_codes_of_segments() -> None:
     assert [HISTORY_SEGMENTS[code] for code in history_codes([0, 5, 6, 20, 21])] == ["new", "new", "light", "light", "heavy"]
     assert item_codes(np.array([50, 20, 20, 1, 0]), 0.2, 0.2).tolist() == [0, 1, 1, 2, 3]
-
-
-def test_a_climb_leaves_a_start_that_leads_nowhere() -> None:
-    def objective(weights_CP: FloatArray) -> Float64:
-        """All alike are worth more than either alone, and no single change of these is better; a little of the second is best."""
-        share = weights_CP[:, 1] / np.maximum(weights_CP[:, 0], 1e-9)
-        little, nothing = (share > 0) & (share <= 0.12), (share == 0) & (weights_CP[:, 0] > 0)
-        return np.select([little, nothing, share == 1.0], [0.49, 0.48, 0.485], 0.4)
-
-    weights = climb(objective, 2)
-    assert weights[0] == 1.0
-    assert 0 < weights[1] <= 0.12
