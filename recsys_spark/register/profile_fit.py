@@ -16,7 +16,8 @@ from recsys_spark.log import get_logger
 from recsys_spark.recommend.fusion import Weights
 from recsys_spark.recommend.side import item_side
 from recsys_spark.recommend.users import with_vectors
-from recsys_spark.register.fusion_fit import Feature, drawn_users, mean_ndcg
+from recsys_spark.register.fusion_fit import drawn_users
+from recsys_spark.register.fusion_ndcg import Feature, mean_ndcg
 
 log = get_logger(__name__)
 

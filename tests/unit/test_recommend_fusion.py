@@ -12,8 +12,8 @@ from scipy.special import softmax
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.register import fusion_examples, fusion_likelihood, fusion_search
 from recsys_spark.register.fusion_examples import Examples, short_list
-from recsys_spark.register.fusion_fit import user_ndcg
 from recsys_spark.register.fusion_likelihood import likeliest, value_and_gradient
+from recsys_spark.register.fusion_ndcg import user_ndcg
 from recsys_spark.register.fusion_search import search
 from recsys_spark.segments import HISTORY_SEGMENTS, history_codes, item_codes
 

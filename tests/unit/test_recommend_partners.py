@@ -21,7 +21,7 @@ from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, R
 from recsys_spark.recommend.scoring.scores import SharedScores
 from recsys_spark.recommend.scoring.vector_items import EncoderItems
 from recsys_spark.recommend.sql import current_sql
-from recsys_spark.register.fusion_fit import user_ndcg
+from recsys_spark.register.fusion_ndcg import user_ndcg
 
 
 def test_history_weights_fall_with_age_and_add_up() -> None:

@@ -15,7 +15,7 @@ from recsys_spark.recommend.rules import Rule
 from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, RelatedItems
 from recsys_spark.recommend.scoring.vector_items import EncoderItems
 from recsys_spark.recommend.worker import LISTS, RANKS, SHORTFALLS, Side, Task, list_batches
-from recsys_spark.register.fusion_fit import FitTask, ndcg_batches
+from recsys_spark.register.fusion_ndcg import FitTask, ndcg_batches
 
 
 @dataclass(frozen=True)
