@@ -25,7 +25,8 @@ from recsys_spark.recommend.scoring.blocks import Block, Past, fuse, seen_matrix
 from recsys_spark.recommend.scoring.fuse import Fused
 from recsys_spark.recommend.scoring.partners import Partners
 from recsys_spark.recommend.scoring.scores import Ints
-from recsys_spark.recommend.topk.best import Best, Targets, best
+from recsys_spark.recommend.topk.best import Best, best
+from recsys_spark.recommend.topk.targets import Targets
 from recsys_spark.threads import one_thread
 
 LISTS, SHORTFALLS, RANKS = "recommendations", "shortfalls", "target_ranks"

@@ -15,8 +15,10 @@ from recsys_spark.recommend.rules import SegmentLists
 from recsys_spark.recommend.scoring.blocks import Block, fuse, history_matrix, seen_matrix
 from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, RelatedItems, TextItems
 from recsys_spark.recommend.scoring.vector_items import EncoderItems
-from recsys_spark.recommend.topk.best import Targets, best
+from recsys_spark.recommend.topk import best as best_module
+from recsys_spark.recommend.topk.best import best
 from recsys_spark.recommend.topk.cells import best_first
+from recsys_spark.recommend.topk.targets import Targets
 
 WEIGHTS = (
     {"encoder": 1.0},
@@ -131,6 +133,48 @@ def test_ranks_of_targets_equal_the_full_sort(seed: int, num_items: int, weights
     ranks = np.zeros((4, num_items), int)
     ranks[found.rows, found.cols] = found.ranks
     assert targets.ranks.tolist() == ranks.ravel().tolist()  # K = N: every allowed item is in the list, at its rank
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), k=st.sampled_from([1, 10, 90]), weights=st.sampled_from(WEIGHTS), coarse=st.booleans())
+def test_ranks_counted_in_float32_equal_the_full_sort(seed: int, k: int, weights: dict[str, float], coarse: bool) -> None:
+    """Enough items for the quick pass; where many scores are equal it leaves the count to the sure one."""
+    num_items = 1_500
+    partners, block, allowed = _world(seed, num_items, 3, coarse, False)
+    fused, keep = fuse(block, partners, weights), Filter(allowed, block.seen)
+    cols = np.random.default_rng(seed).integers(-1, num_items, 60)
+    rows = np.arange(60) % 3
+    targets = Targets.of(fused, keep, rows, cols)
+    short = best(fused, keep, k, 256, targets)
+    full = best(fused, keep, num_items, 256)
+    ranks = np.zeros((3, num_items), int)
+    ranks[full.rows, full.cols] = full.ranks
+    assert targets.ranks.tolist() == np.where(cols < 0, 0, ranks[rows, cols]).tolist()
+    listed = full.ranks <= k
+    assert (short.rows.tolist(), short.cols.tolist()) == (full.rows[listed].tolist(), full.cols[listed].tolist())
+
+
+def test_targets_are_counted_in_the_quick_pass_unless_scores_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    sure = monkeypatch_calls(monkeypatch)
+    partners, block, _ = _world(3, 1_500, 3, False, False)
+    keep, cells = Filter(np.ones(1_500, np.bool_), block.seen), (np.arange(3), np.array([5, 700, 1_400]))
+    for weights, expected in (({"encoder": 1.0}, 0), (WEIGHTS[-1], 0), ({"cooccurrence": 1.0}, 1)):
+        fused = fuse(block, partners, weights)
+        best(fused, keep, 10, 256, Targets.of(fused, keep, *cells))
+        assert len(sure) == expected
+
+
+def monkeypatch_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows whenever the sure pass is taken."""
+    calls: list[int] = []
+    plain = best_module._sure_cells
+
+    def counted(*args: Any) -> Any:
+        calls.append(1)
+        return plain(*args)
+
+    monkeypatch.setattr(best_module, "_sure_cells", counted)
+    return calls
 
 
 @settings(max_examples=30, deadline=None)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.scoring.fuse import DECIMALS, Fused, total_of
-from recsys_spark.recommend.scoring.scores import Float64, FloatArray, Ints
+from recsys_spark.recommend.scoring.scores import Float64, Ints
 from recsys_spark.recommend.topk.cells import FIRST_TILE, Gathered, tiles
 from recsys_spark.recommend.topk.guess import guessed_cells
+from recsys_spark.recommend.topk.targets import Targets
 from recsys_spark.search.rows import place_in_row
 
-_PAIRS_AT_ONCE = 512
 _MOST_ROWS = 1_024  # whose numbers fit into a sort key beside a score
-_TIE = 10.0**-DECIMALS
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,13 @@ def best(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets
 
     Items stand in tie order: of two equal scores (to 9 decimals) the item with the smaller position wins. A pass over
     tiles gathers every cell that rounding does not rule out; those few are scored again in float64, which decides. It is
-    a quick pass with guessed floors, and a sure one where the guess was wrong or targets are ranked. Memory: one tile
+    a quick pass with guessed floors, and a sure one where the guess was wrong. Memory: one tile
     ``[B, item_tile]`` and about 2 x k gathered cells per user, beside what the partners hold.
 
     Args:
         targets: cells whose ranks are counted on the way (see ``Targets``).
     """
-    cells = guessed_cells(fused, allowed, k, item_tile) if targets is None else None
+    cells = guessed_cells(fused, allowed, k, item_tile, targets)
     return best_of_cells(fused, *(cells or _sure_cells(fused, allowed, k, item_tile, targets)), k)
 
 
@@ -80,6 +78,8 @@ def _in_order(rows: Ints, cols: Ints, scores: Float64) -> Ints:
 def _sure_cells(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets | None) -> tuple[Ints, Ints]:
     """Rows and positions of all cells that may be among the best K: by float32, by float64 when targets are ranked."""
     dtype = np.float32 if targets is None else np.float64
+    if targets is not None:
+        targets.forget()
     gathered = Gathered(fused.num_users, k, fused.slack(dtype), dtype)
     compacted = 0
     for start, stop in tiles(fused.num_items, max(k, min(item_tile, FIRST_TILE)), item_tile):
@@ -93,41 +93,3 @@ def _sure_cells(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: 
             compacted = stop
     gathered.compact()
     return gathered.rows, gathered.cols
-
-
-@dataclass
-class Targets:
-    """Cells ``(rows, cols)`` whose rank among the allowed items is counted; ``ranks`` is 0 where one is not allowed."""
-
-    rows: Ints
-    cols: Ints
-    scores: Float64
-    valid: npt.NDArray[np.bool_]
-    above: Ints = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.above = np.zeros(len(self.rows), np.int64)
-
-    @classmethod
-    def of(cls, fused: Fused, allowed: Filter, rows: Ints, cols: Ints) -> Targets:
-        """Targets of a block; a position of -1 is an item outside the catalogue."""
-        known = cols >= 0
-        inside = np.where(known, cols, 0) if fused.num_items else cols
-        valid = known.copy()
-        valid[known] = allowed.allows(rows[known], cols[known])
-        scores = np.zeros(len(rows))
-        scores[known] = fused.at(rows[known], cols[known])
-        return cls(rows, inside, scores, valid)
-
-    def count(self, scores: FloatArray, start: int) -> None:
-        """Add the items of one filtered tile that come before each target."""
-        positions = np.arange(start, start + scores.shape[1])
-        for begin in range(0, len(self.rows), _PAIRS_AT_ONCE):
-            part = slice(begin, begin + _PAIRS_AT_ONCE)
-            distance = scores[self.rows[part]] - self.scores[part, None]
-            first = positions[None, :] < self.cols[part, None]
-            self.above[part] += ((distance > _TIE) | ((distance >= -_TIE) & first)).sum(axis=1)
-
-    @property
-    def ranks(self) -> Ints:
-        return np.where(self.valid, self.above + 1, 0)

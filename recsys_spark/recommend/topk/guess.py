@@ -11,6 +11,7 @@ from recsys_spark.recommend.scoring.fuse import Fused
 from recsys_spark.recommend.scoring.matmul import LOWEST_BITS, bits_not_above, float_of_bits
 from recsys_spark.recommend.scoring.scores import FloatArray, Ints
 from recsys_spark.recommend.topk.cells import FIRST_TILE, best_first, reaching, tiles
+from recsys_spark.recommend.topk.targets import RoughCount, Targets
 from recsys_spark.search.rows import place_in_row
 
 _LEAST_ITEMS = 4 * FIRST_TILE  # below, a sample is nearly the whole
@@ -19,26 +20,35 @@ _DEVIATIONS, _MORE = 4.5, 5  # guessed too high for about one user in a million
 _TOO_MANY = 8  # times K cells gathered per user between two raises: equal scores without end
 
 
-def guessed_cells(fused: Fused, allowed: Filter, k: int, item_tile: int) -> tuple[Ints, Ints] | None:
+def guessed_cells(
+    fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets | None = None
+) -> tuple[Ints, Ints] | None:
     """Rows and positions of all cells that may be among the best K; None where the guess does not prove right.
 
     Items come in the order of a hash, so those read so far are a sample of all: of N items the best K have about
     ``m = K x read / N`` among them, and hardly ever more than ``m + 4.5 sqrt(m) + 5``. The score at that rank, less what
     rounding may do, is the floor that further cells must reach. A guess is right if in the end the K-th best, less the
     same, is above every floor that was used: then nothing below a floor can be among the best K.
+
+    Args:
+        targets: get their ranks, where the guess proves right and float32 tells their scores from others'.
     """
     if fused.num_items < max(_LEAST_ITEMS, 2 * k):
         return None
-    gathered = _Guessed(fused.roughly(), allowed, _TOO_MANY * (k + FIRST_TILE // 4))
+    count = None if targets is None else RoughCount(targets, fused)
+    gathered = _Guessed(fused if count else fused.roughly(), allowed, _TOO_MANY * (k + FIRST_TILE // 4), count)
     raised = 0
     for start, stop in tiles(fused.num_items, min(FIRST_TILE, item_tile), item_tile):
         gathered.add(start, stop)
-        if gathered.too_many():
+        if gathered.gave_up or gathered.too_many():
             return None
         if stop >= _STEP * raised and stop < fused.num_items:
             gathered.raise_floors(_sample_rank(k, stop / fused.num_items))
             raised = stop
-    return gathered.proven(k)
+    cells = gathered.proven(k)
+    if cells is not None and count is not None:
+        count.finish()
+    return cells
 
 
 def _sample_rank(k: int, share: float) -> int:
@@ -48,10 +58,11 @@ def _sample_rank(k: int, share: float) -> int:
 
 
 class _Guessed:
-    """Cells that reach the floors; ``num_users x most`` of them between two raises are too many."""
+    """Cells that reach the floors; ``num_users x most`` of them between two raises are too many. ``gave_up``: targets are
+    not to be counted this way."""
 
-    def __init__(self, fused: Fused, allowed: Filter, most: int) -> None:
-        self._fused, self._allowed = fused, allowed
+    def __init__(self, fused: Fused, allowed: Filter, most: int, count: RoughCount | None) -> None:
+        self._fused, self._allowed, self._count, self.gave_up = fused, allowed, count, False
         self._num_users, self._most = fused.num_users, fused.num_users * most
         self._slack, self._coarseness = 1.01 * fused.slack(np.float32), 2.02 * fused.coarseness
         self._lowest = np.finfo(np.float32).min
@@ -66,6 +77,7 @@ class _Guessed:
             scores = self._fused.tile(start, stop, np.float32)
             self._allowed.apply(scores, start, stop)
             self._pieces.append(reaching(scores, self._floor, start))
+            self.gave_up = self._count is not None and not self._count.add(scores, start)
             return
         self._allowed.apply(bits, start, stop, LOWEST_BITS)  # bits compare as the scores do: every floor is above 0
         rows, cols, found = reaching(bits, bits_not_above(self._floor), start)
