@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from recsys_spark.recommend.scoring.scores import Float64
 from recsys_spark.register.fusion_examples import Examples
 
-WORTH = 1e-3  # all partners that are dropped together may cost this share of the value
+WORTH = 2e-3  # all partners that are dropped together may cost this share of the gain
 _START = 0.3  # of every weight
 _MAX_ITERATIONS = 80
 _CELLS = 1 << 18  # of rows and partners at once
@@ -23,26 +23,30 @@ Open = npt.NDArray[np.bool_]
 
 
 def likeliest(examples: Examples, power: float) -> Float64:
-    """Weights ``[P]`` of at least 0, the largest 1, with the greatest ``value_and_gradient``; without idle partners.
+    """Weights ``[P]`` of at least 0 with the greatest ``value_and_gradient``; what counts for lists is their proportion.
 
     NDCG@10 itself moves in jumps, so what maximises it on some hundred users fits these users; this is smooth, and near
-    enough (docs/decisions/015-partners-in-closed-form-and-their-fusion.md). A partner is idle if the others, fitted anew
-    without it, are worth nearly as much (``WORTH``). All alike where there are no examples.
+    enough (docs/decisions/015-partners-in-closed-form-and-their-fusion.md). All alike where there are no examples.
 
     Args:
         power: above 0, at most 1; see ``value_and_gradient``.
     """
     size = examples.z.shape[1]
-    if not len(examples):
-        return np.ones(size)
-    weights, full = _fitted(examples, power, np.full(size, _START), np.ones(size, bool))
+    weights, _ = _fitted(examples, power, np.full(size, _START), np.ones(size, bool))
+    return weights if weights.any() else np.ones(size)
+
+
+def without_idle(examples: Examples, power: float, weights: Float64) -> Float64:
+    """The likeliest ``weights`` without idle partners, one dropped after the other, the least first: those without which the
+    others, fitted anew, gain nearly as much (all but ``WORTH``) over weights of 0, under which all items are alike."""
+    full, nothing = (value_and_gradient(examples, w, power)[0] for w in (weights, np.zeros(len(weights))))
     while len(places := np.flatnonzero(weights)) > 1:
-        fits = [_fitted(examples, power, weights, np.isin(np.arange(size), places[places != place])) for place in places]
-        without, value = max(fits, key=lambda fit: fit[1])  # of equals the first
-        if value < full * (1.0 - WORTH):
+        left = [np.isin(np.arange(len(weights)), places[places != place]) for place in places]
+        without, value = max((_fitted(examples, power, weights, takes) for takes in left), key=lambda fit: fit[1])
+        if full - value > WORTH * (full - nothing) or not without.any():
             break
         weights = without
-    return np.asarray(weights / weights.max() if weights.any() else np.ones(size), np.float64)
+    return weights
 
 
 def _fitted(examples: Examples, power: float, start: Float64, taking_part: Open) -> tuple[Float64, float]:

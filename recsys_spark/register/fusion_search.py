@@ -11,12 +11,13 @@ from recsys_spark.log import get_logger
 from recsys_spark.recommend.fusion import Fusion, Weights
 from recsys_spark.recommend.scoring.scores import Float64, FloatArray
 from recsys_spark.register.fusion_examples import Examples
-from recsys_spark.register.fusion_likelihood import likeliest
+from recsys_spark.register.fusion_likelihood import likeliest, without_idle
 from recsys_spark.segments import HISTORY_SEGMENTS, ITEM_SEGMENTS
 
 log = get_logger(__name__)
 
 POWERS = (0.5, 0.3, 0.05)  # of targets that are far from found, which pull more the smaller it is
+MAX_ROWS = 4_000_000  # that weights are fitted on
 SEGMENT_STEPS = (0.4, 0.7, 1.4, 2.5)
 MIN_EXAMPLES = 200  # of a segment that may have weights of its own
 
@@ -43,11 +44,27 @@ def search(examples: Examples, partners: Sequence[str], decays: dict[str, float]
 
 
 def _chosen(examples: Examples) -> FloatArray:
-    """Weights ``[P]``: of the likeliest for each of ``POWERS`` and each partner alone, those that rank best."""
-    fitted = [likeliest(examples, power) for power in POWERS]
-    candidates = np.vstack([*fitted, np.eye(examples.z.shape[1])])
-    found: FloatArray = np.round(candidates[int(np.argmax(examples.totals(candidates[:, None])))], 4)  # of equals the first
-    return found
+    """Weights ``[P]``, the largest 1: of the likeliest for each of ``POWERS`` those that rank best, less idle partners; or the
+    best partner alone, if it ranks better by more than the standard error."""
+    few = _thinned(examples)
+    fitted = np.array([likeliest(few, power) for power in POWERS])
+    best = int(np.argmax(examples.totals(fitted[:, None])))  # of equals the first
+    weights = without_idle(few, POWERS[best], fitted[best])
+    singles = np.eye(len(weights))
+    alone = singles[int(np.argmax(examples.totals(singles[:, None])))]
+    found = alone if _is_proven(examples.gains(alone[None]) - examples.gains(weights[None])) else weights
+    return np.asarray(np.round(found / found.max(), 4))
+
+
+def _is_proven(gained: Float64) -> bool:
+    """Whether differences ``[E]`` sum up to more than the standard error of their sum."""
+    return len(gained) > 0 and bool(gained.sum() > gained.std() * np.sqrt(len(gained)))
+
+
+def _thinned(examples: Examples) -> Examples:
+    """Examples with about ``MAX_ROWS`` rows, evenly spaced; more would not change what is fitted."""
+    share = MAX_ROWS / max(len(examples.z), 1)
+    return examples if share >= 1 else examples.take(np.arange(len(examples)) * share % 1.0 < share)
 
 
 # -- segments -----------------------------------------------------------------------------------------------------
@@ -89,9 +106,9 @@ def _proven(examples: Examples, flat: FloatArray, rows: list[int], meant: Meanin
         held = examples.take(examples.fold == fold)
         differences.append(held.gains(*meant(chosen)) - held.gains(*meant(flat)))
     gained = np.concatenate(differences)
-    error = float(gained.std() * np.sqrt(len(gained)))
-    log.info(f"fusion by {what}", gained=round(float(gained.sum()) / examples.num_users, 6), kept=bool(gained.sum() > error))
-    if gained.sum() <= error:
+    kept = _is_proven(gained)
+    log.info(f"fusion by {what}", gained=round(float(gained.sum()) / examples.num_users, 6), kept=kept)
+    if not kept:
         return None
     return _refined(examples, flat, rows, meant)
 

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.register import fusion_examples, fusion_likelihood, fusion_search
 from recsys_spark.register.fusion_examples import Examples, short_list
-from recsys_spark.register.fusion_likelihood import likeliest, value_and_gradient
+from recsys_spark.register.fusion_likelihood import likeliest, value_and_gradient, without_idle
 from recsys_spark.register.fusion_ndcg import user_ndcg
 from recsys_spark.register.fusion_search import search
 from recsys_spark.segments import HISTORY_SEGMENTS, history_codes, item_codes
@@ -155,21 +155,27 @@ def test_fitted_weights_leave_out_who_knows_nothing_more() -> None:
     z, targets = _planted(800, lambda user, target: 0 if user % 3 else 1)
     doubled = np.stack([z[:, 0], z[:, 1], z[:, 0], z[:, 2]], axis=1)
     examples = _examples(doubled, targets, 30)
-    weights = likeliest(examples, 0.3)
-    assert weights.max() == 1.0
-    assert weights[3] < 0.1
-    assert (weights[0] > 0) != (weights[2] > 0)
-    assert 0.2 < weights[1] < 1.0
+    for power in (0.5, 0.3, 0.05):
+        every = likeliest(examples, power)
+        assert every[0] == pytest.approx(every[2], rel=1e-2)
+        weights = without_idle(examples, power, every)
+        assert (weights[0] > 0) != (weights[2] > 0)
+        assert weights[3] == 0.0
+        assert weights[:3].max() > weights[1] > 0
     nobody = examples.take(np.zeros(len(examples), bool))
-    assert likeliest(nobody, 0.3).tolist() == [1.0] * 4
+    assert len(set(likeliest(nobody, 0.3).tolist())) == 1
 
 
-def test_fitted_weights_hold_on_users_they_were_not_chosen_on() -> None:
+def test_fitted_weights_hold_on_users_they_were_not_chosen_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each target is known to one partner of two; the best weights of a fine grid are hardly better."""
     z, targets = _planted(1_200, lambda user, target: 0 if user % 3 else 1)
     examples = _examples(z, targets, 30)
     chosen, held = (examples.take(examples.fold == fold) for fold in (0, 1))
     found = search(chosen, ("a", "b", "c"), {}).weights
+    with monkeypatch.context() as patched:
+        patched.setattr(fusion_search, "MAX_ROWS", len(chosen.z) // 3)
+        assert 0.9 < 3 * len(fusion_search._thinned(chosen)) / len(chosen) < 1.1
+        assert search(chosen, ("a", "b", "c"), {}).weights != found
     row = np.array([found.get(name, 0.0) for name in "abc"])
     grid = np.array([[1.0, share, 0.0] for share in np.linspace(0, 1, 21)])
     assert held.totals(row[None, None])[0] > 0.97 * held.totals(grid[:, None]).max()
@@ -178,6 +184,7 @@ def test_fitted_weights_hold_on_users_they_were_not_chosen_on() -> None:
 def test_a_partner_that_ranks_better_alone_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     z, targets = _planted(300, lambda user, target: 1)
     monkeypatch.setattr(fusion_search, "likeliest", lambda examples, power: np.array([1.0, 0.5, 0.0]))
+    monkeypatch.setattr(fusion_search, "without_idle", lambda examples, power, weights: weights)
     assert search(_examples(z, targets, 30), ("a", "b", "c"), {}).weights == {"b": 1.0}
     monkeypatch.setattr(fusion_search, "likeliest", lambda examples, power: np.array([0.0, 1.0, 0.0]))
     assert search(_examples(z, targets, 30), ("a", "b", "c"), {}).weights == {"b": 1.0}
