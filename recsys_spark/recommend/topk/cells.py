@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys_spark.recommend.scoring.scores import Float64, FloatArray, Ints, Precision
 from recsys_spark.search.rows import place_in_row
@@ -50,7 +51,16 @@ class Gathered:
         level[full] = kth
         ties = np.bincount(rows[scores == level[rows]], minlength=self._num_users)[full]
         above = np.nextafter(kth, np.inf, dtype=kth.dtype)
-        self._floor[full] = np.where(ties > _MANY_TIES, above, kth - self._slack[full])
+        one_score = (ties > _MANY_TIES) & ~self._nearly_equal(rows, scores, level)[full]
+        self._floor[full] = np.where(one_score, above, kth - self._slack[full])
+
+    def _nearly_equal(self, rows: Ints, scores: FloatArray, level: FloatArray) -> npt.NDArray[np.bool_]:
+        """``[B]``: whether cells differ from the level by no more than rounding: they may be ties of it, in another order. Asked
+        in float64 only: in float32 so much is rounding that others lie there by chance."""
+        if scores.dtype != np.float64:
+            return np.zeros(self._num_users, np.bool_)
+        apart = np.abs(scores - level[rows])
+        return np.bincount(rows[(apart > 0) & (apart <= self._slack[rows])], minlength=self._num_users) > 0
 
 
 def reaching(scores: FloatArray, floor: FloatArray, start: int) -> tuple[Ints, Ints, FloatArray]:
