@@ -11,6 +11,7 @@ from recsys_spark.recommend.scoring.fuse import DECIMALS, Fused, total_of
 from recsys_spark.recommend.scoring.scores import Float64, Ints
 from recsys_spark.recommend.topk.cells import FIRST_TILE, Gathered, tiles
 from recsys_spark.recommend.topk.guess import guessed_cells
+from recsys_spark.recommend.topk.shared import shared_cells
 from recsys_spark.recommend.topk.targets import Targets
 from recsys_spark.search.rows import place_in_row
 
@@ -38,13 +39,14 @@ def best(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets
 
     Items stand in tie order: of two equal scores (to 9 decimals) the item with the smaller position wins. A pass over
     tiles gathers every cell that rounding does not rule out; those few are scored again in float64, which decides. It is
-    a quick pass with guessed floors, and a sure one where the guess was wrong. Memory: one tile
-    ``[B, item_tile]`` and about 2 x k gathered cells per user, beside what the partners hold.
+    a quick pass with guessed floors, and a sure one where the guess was wrong. Where all users have the same scores, items are
+    put in order once instead. Memory: one tile ``[B, item_tile]`` and about 2 x k gathered cells per user, beside what the
+    partners hold.
 
     Args:
         targets: cells whose ranks are counted on the way (see ``Targets``).
     """
-    cells = guessed_cells(fused, allowed, k, item_tile, targets)
+    cells = shared_cells(fused, allowed, k, targets) or guessed_cells(fused, allowed, k, item_tile, targets)
     return best_of_cells(fused, *(cells or _sure_cells(fused, allowed, k, item_tile, targets)), k)
 
 
