@@ -80,8 +80,6 @@ def _in_order(rows: Ints, cols: Ints, scores: Float64) -> Ints:
 def _sure_cells(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets | None) -> tuple[Ints, Ints]:
     """Rows and positions of all cells that may be among the best K: by float32, by float64 when targets are ranked."""
     dtype = np.float32 if targets is None else np.float64
-    if targets is not None:
-        targets.forget()
     gathered = Gathered(fused.num_users, k, fused.slack(dtype), dtype)
     compacted = 0
     for start, stop in tiles(fused.num_items, max(k, min(item_tile, FIRST_TILE)), item_tile):

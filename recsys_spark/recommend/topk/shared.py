@@ -43,7 +43,7 @@ class _Order:
     def _segment(self) -> Ints:
         """Each user's row of ``_permitted`` ``[B]``: the first, if no rules of a segment hold for them."""
         of = self._allowed.segment_of
-        return np.zeros(self._num_users, np.int64) if of is None else np.maximum(of.astype(np.int64) + 1, 0)
+        return np.zeros(self._num_users, np.int64) if of is None else of.astype(np.int64) + 1
 
     @cached_property
     def _permitted(self) -> npt.NDArray[np.bool_]:

@@ -40,10 +40,6 @@ class Targets:
         scores[known] = fused.at(rows[known], cols[known])
         return cls(rows, inside, scores, valid)
 
-    def forget(self) -> None:
-        """Begin to count anew."""
-        self.above[:] = 0
-
     def count(self, scores: FloatArray, start: int) -> None:
         """Add the items of one filtered tile in float64 that come before each target."""
         positions = np.arange(start, start + scores.shape[1])
