@@ -22,6 +22,7 @@ from recsys_spark.errors import MissingTableError
 from recsys_spark.evaluate import stage as evaluate
 from recsys_spark.evaluate.gate import GateDecision
 from recsys_spark.evaluate.split import cutoff_for
+from recsys_spark.evaluate.targets import held_out_targets
 from recsys_spark.ingest import stage as ingest
 from recsys_spark.log import get_logger
 from recsys_spark.night_names import run_id_of
@@ -149,7 +150,8 @@ class Night:
         model = self._model(namespace)
         if model is None:
             return None
-        return embed.run(self.config, self.context(namespace), model, self._model_dir(model))
+        measured = self._targets() if namespace == "eval" else None
+        return embed.run(self.config, self.context(namespace), model, self._model_dir(model), measured)
 
     def recommend(self, namespace: str) -> StageReport:
         if namespace == "live":
@@ -242,7 +244,7 @@ class Night:
     # -- the other systems of the comparison ------------------------------------------------------------------
 
     def _targets(self) -> DataFrame:
-        return self.evaluation.events("test").where("label != -1").select("user_id", "user_idx", "item_idx").distinct()
+        return held_out_targets(self.evaluation)
 
     def _system_namespace(self, name: str) -> str:
         """Of another system's lists; below ``systems/``, for a namespace must not lie inside a table of the same name."""
@@ -277,7 +279,7 @@ class Night:
         counted(self.config, context)
         if not may_be_compared(champion, self.evaluation):
             champion, model_dir = stand_in(champion, model_dir, context)
-        embed.run(context.config, context, champion, model_dir)
+        embed.run(context.config, context, champion, model_dir, targets)
         recommend.run(self.config, context, _ref(champion), fusion, targets=targets, neighbours=False, new_items=new_items)
 
 

@@ -61,6 +61,7 @@ class EvaluateSettings(Settings):
     ks: list[int] = [5, 10, 20]
     bootstrap_samples: int = Field(1_000, ge=10)
     confidence: float = Field(0.95, gt=0, lt=1)
+    max_users: int = Field(100_000, ge=1)  # test users that are measured; of more, so many are drawn
     max_fusion_users: int = Field(20_000, ge=1)  # validation users that weights are chosen on
     head_share: float = 0.2  # of events, held by the most popular items
     tail_share: float = 0.2  # of events, held by the least popular items

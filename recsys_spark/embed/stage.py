@@ -27,6 +27,7 @@ from recsys_spark.embed.text_vectors import ensure_text_vectors
 from recsys_spark.encoder.package import model_identity, read_description
 from recsys_spark.histories import histories
 from recsys_spark.registry import ModelVersion
+from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written, slice_of
 
@@ -35,11 +36,16 @@ Encode = Callable[[DataFrame], DataFrame]
 Outcome = tuple[Written, int]  # what was written, and how many rows of it were encoded
 
 
-def run(config: Config, context: Context, model: ModelVersion, model_dir: Path) -> StageReport:
+def run(
+    config: Config, context: Context, model: ModelVersion, model_dir: Path, only_users: DataFrame | None = None
+) -> StageReport:
     """Bring this model version's rows of item_embeddings and user_embeddings up to date.
 
     Rows of items and users that are no longer visible go; rows of other model versions stay, for a rollback.
     ``facts``: items_encoded and users_encoded, the rest was kept.
+
+    Args:
+        only_users: the rows' ``user_idx`` are the users that get vectors; None: all.
     """
     description = read_description(model_dir)
     settings = {
@@ -52,10 +58,13 @@ def run(config: Config, context: Context, model: ModelVersion, model_dir: Path) 
     inputs = {"items": context.items_content(), "history": context.events_content("history")}
     if config.embed.profile_users:
         inputs["users"] = context.users_content()
+    if only_users is not None:
+        only_users = only_users.select("user_idx").distinct()
+        inputs["only_users"] = content_hash(only_users)
     plan = StagePlan("embed", settings, inputs, (ITEMS, USERS))
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
-        work = _Work(context, model, model_dir, commit)
+        work = _Work(context, model, model_dir, commit, only_users)
         texts = work.texts()
         items, num_items = work.items()
         users, num_users = work.users(description.settings)
@@ -68,8 +77,11 @@ def run(config: Config, context: Context, model: ModelVersion, model_dir: Path) 
 class _Work:
     """The steps of one run."""
 
-    def __init__(self, context: Context, model: ModelVersion, model_dir: Path, commit: Commit) -> None:
+    def __init__(
+        self, context: Context, model: ModelVersion, model_dir: Path, commit: Commit, only_users: DataFrame | None
+    ) -> None:
         self._context, self._model, self._dir, self._commit = context, model, model_dir, commit
+        self._only_users = only_users
         self._slice = slice_of(model_name=model.model_name) + f" AND model_version = {int(model.version)}"
 
     def texts(self) -> Written | None:
@@ -97,7 +109,7 @@ class _Work:
 
     def users(self, settings: EncoderSettings) -> Outcome:
         block = self._context.spark.sparkContext.broadcast(item_block(self._present(ITEMS)))
-        past = histories(self._context.events("history"), settings.max_history, settings.moments)
+        past = histories(self._asked_for(self._context.events("history")), settings.max_history, settings.moments)
         wanted = with_history_sha(self._dir, past, block).persist()
         present = self._present(USERS).select("user_id", "history_sha", "vector")
         held: list[DataFrame] = [wanted]
@@ -105,7 +117,7 @@ class _Work:
             by_history = functools.partial(encode_users, self._context, self._dir, block=block)
             rows, count = self._updated(wanted, present, by_history, held)
             if self._context.config.embed.profile_users:
-                others = profile_rows(self._context.users(), self._dir).join(wanted, "user_idx", "left_anti")
+                others = profile_rows(self._asked_for(self._context.users()), self._dir).join(wanted, "user_idx", "left_anti")
                 profiles, more = self._updated(others, present, self._profiles, held)
                 rows, count = rows.unionByName(profiles), count + more
             return self._write(USERS, rows), count
@@ -113,6 +125,9 @@ class _Work:
             for frame in held:
                 frame.unpersist()
             block.unpersist()
+
+    def _asked_for(self, rows: DataFrame) -> DataFrame:
+        return rows if self._only_users is None else rows.join(self._only_users, "user_idx", "left_semi")
 
     def _profiles(self, changed: DataFrame) -> DataFrame:
         return changed.join(encode_profiles(self._context, self._dir, changed), "user_idx")

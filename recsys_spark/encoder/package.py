@@ -74,6 +74,11 @@ def save_model(
     return target
 
 
+def is_complete(folder: str | Path) -> bool:
+    """Whether there is a model folder: ``save_model`` puts it in its place as a whole."""
+    return (Path(folder) / ENCODER_JSON).exists()
+
+
 def save_fusion(folder: str | Path, segments: Fusion) -> None:
     """Add the fusion weights (segment -> partner -> weight) to a model folder."""
     _write_json(Path(folder) / FUSION_JSON, {"segments": segments})

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.histories import DISLIKE
 from recsys_spark.segments import ITEM_SEGMENTS
 
 
@@ -18,11 +17,6 @@ class SystemFrames:
 
     lists: DataFrame
     full_ranks: DataFrame | None  # user_id, item_id, rank, num_candidates
-
-
-def targets(test_events: DataFrame) -> DataFrame:
-    """Distinct ``(user_idx, user_id, item_idx, item_id)`` held out for test; a disliked item is no target."""
-    return test_events.where(F.col("label") != DISLIKE).select("user_idx", "user_id", "item_idx", "item_id").distinct()
 
 
 def ranked_targets(wanted: DataFrame, systems: Mapping[str, SystemFrames], segments: DataFrame, history: DataFrame) -> DataFrame:

@@ -18,6 +18,7 @@ from recsys_spark.evaluate import figures, frames
 from recsys_spark.evaluate.gate import GateDecision, differences
 from recsys_spark.evaluate.gate import decide as decide_by_differences
 from recsys_spark.evaluate.segments import item_segments
+from recsys_spark.evaluate.targets import held_out_targets
 from recsys_spark.parallel import side_by_side
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.instants import instant
@@ -80,7 +81,7 @@ def _measure(config: Config, context: Context, systems: dict[str, str], commit: 
     ks = [k for k in every_k if k <= config.recommend.k]
     if config.gate.k not in ks:
         raise InputError("gate.k", f"{config.gate.k}", f"a k within the lists, recommend.k = {config.recommend.k}")
-    wanted = frames.targets(context.events("test")).persist()
+    wanted = held_out_targets(context).persist()
     try:
         rows, facts = _rows(config, context, lists, wanted, ks)
     finally:

@@ -78,7 +78,8 @@ def run(
         model: the version whose vectors are read; None: no encoder takes part.
         fusion: how partners are fused; the caller passes that of the model version. None: the config's weights, or a prior.
         upstream: the namespace that co-occurrence and embeddings are read from; default: the context's.
-        targets: ``(user_id, user_idx, item_idx)``; their ranks among all allowed items go to target_ranks.
+        targets: ``(user_id, user_idx, item_idx)``; their ranks among all allowed items go to target_ranks, and only their
+            users get lists.
         neighbours: write those of items and users too; default: unless ``upstream`` is another namespace, as for baselines.
         new_items: the places kept for new items; None: no places.
 
@@ -180,8 +181,11 @@ def _user_frame(work: _Run) -> DataFrame:
     last_moment = cutoff.history_until if isinstance(cutoff, InstantCutoff) else cutoff.end
     since = active_since(last_moment, settings.active_days)
     keys = settings.context_key, settings.segment_key
-    events = context.events("history")
-    rows = user_rows(events, context.users(), settings.history_items, settings.filter_seen, since, *keys)
+    events, users = context.events("history"), context.users()
+    if work.targets is not None:
+        measured = work.targets.select("user_idx").distinct()
+        events, users = (frame.join(measured, "user_idx", "left_semi") for frame in (events, users))
+    rows = user_rows(events, users, settings.history_items, settings.filter_seen, since, *keys)
     vectors = _vectors(work, "user_embeddings")
     named = with_targets(rows, work.targets, context.store.read("items", context.namespace))
     columns = ("user_id", "items", "seen", "vector", "profile_text", "context", "segment", "target_idx", "target_ids")

@@ -19,6 +19,8 @@ from recsys_spark.recommend.scoring.scores import Float64, FloatArray, Ints
 
 NDCG_K = 10
 _CELLS = 1 << 18  # of rows and candidates scored at once: what stays in a core's cache
+_STRIDE = 16  # of many values every so manieth is sampled
+_SAMPLED = 64  # and many are so many times those that are asked for
 
 
 @dataclass(frozen=True)
@@ -158,18 +160,34 @@ def short_list(z_PN: FloatArray, barred_N: FloatArray, target: int, length: int)
     """
     if not np.isfinite(barred_N[target]):
         return np.empty(0, np.int64)
-    open_PN = z_PN + barred_N
-    size = min(length, open_PN.shape[1])
-    least_P = -np.partition(-open_PN, size - 1, axis=1)[:, size - 1]
-    spread = open_PN.max(axis=1) > open_PN.mean(axis=1, where=np.isfinite(open_PN))  # a partner that says nothing lists nothing
-    listed_PN = (open_PN >= least_P[:, None]) & np.isfinite(open_PN) & spread[:, None]
-    crowded = listed_PN.sum(axis=1) > 4 * size  # ties without end: all that have nothing in a sparse partner
-    listed = (listed_PN & np.where(crowded[:, None], open_PN > least_P[:, None], True)).any(axis=0)
-    if not listed[target]:
-        return np.empty(0, np.int64)
-    listed[target] = False
-    found: Ints = np.flatnonzero(listed)
-    return found
+    listed = np.unique(np.concatenate([_best_of(z_N + barred_N, length) for z_N in z_PN]))
+    found: Ints = listed[listed != target]
+    return found if len(found) < len(listed) else np.empty(0, np.int64)
+
+
+def _best_of(open_N: FloatArray, length: int) -> Ints:
+    """Positions of one partner's best, those that equal the last of them too; items at -inf never."""
+    least = kth_best(open_N, min(length, len(open_N)))
+    found = np.flatnonzero(open_N >= least)
+    if len(found) > 4 * length:  # ties without end: all that have nothing in a sparse partner
+        found = np.flatnonzero(open_N > least)
+    found = found[np.isfinite(open_N[found])]
+    silent = len(found) > 0 and np.ptp(open_N[found]) == 0.0 and len(found) == np.isfinite(open_N).sum()
+    listed: Ints = found[:0] if silent else found  # a partner that says nothing lists nothing
+    return listed
+
+
+def kth_best(values_N: FloatArray, k: int) -> Any:
+    """The k-th largest value (1 = the largest). Where there are many, only those above a floor are put in order: one that a
+    sample of them shows to lie below the k-th, as is verified."""
+    if len(values_N) > _SAMPLED * k:
+        sample = values_N[::_STRIDE]
+        expected = k / _STRIDE
+        rank = int(expected + 4.5 * np.sqrt(expected) + 5.0)
+        above = values_N[values_N >= np.partition(sample, len(sample) - rank)[len(sample) - rank]]
+        if len(above) >= k:
+            values_N = above
+    return np.partition(values_N, len(values_N) - k)[len(values_N) - k]
 
 
 def joined(table: Any, num_users: int, num_partners: int) -> Examples:

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
 from recsys_spark.context import Context
+from recsys_spark.draw import drawn_users
 from recsys_spark.log import get_logger
 from recsys_spark.recommend.fusion import Fusion, Weights
 from recsys_spark.recommend.model import KNOWN, fusion_weights
@@ -89,15 +90,9 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
     return FusionFit(fusion, sorted(tried, key=lambda row: -row[1]), num_users, places)
 
 
-def drawn_users(users: DataFrame, config: Config) -> DataFrame:
-    """At most ``evaluate.max_fusion_users`` of them, drawn by seeded hash of ``user_id``."""
-    order = (F.xxhash64(F.lit(config.seed), "user_id"), F.col("user_id"))
-    return users.orderBy(*order).limit(config.evaluate.max_fusion_users)
-
-
 def _validation_users(config: Config, context: Context, user_vectors: DataFrame | None) -> DataFrame:
     targets = context.events("validation").where("label != -1").select("user_id", "user_idx", "item_idx").distinct()
-    drawn = drawn_users(targets.select("user_id", "user_idx").distinct(), config)
+    drawn = drawn_users(targets.select("user_id", "user_idx").distinct(), config.evaluate.max_fusion_users, config.seed)
     settings = config.recommend
     fit = context.events("fit").join(drawn.select("user_idx"), "user_idx", "left_semi")
     rows = user_rows(fit, context.users().limit(0), settings.history_items, settings.filter_seen, None, None)

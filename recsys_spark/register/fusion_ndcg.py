@@ -99,7 +99,7 @@ def user_ndcg(z_PN: FloatArray, barred_N: FloatArray, targets: Ints, weights_CP:
     """
     if not len(targets):
         return np.zeros(len(weights_CP))
-    scores_CN = matmul(weights_CP, np.ascontiguousarray(z_PN)) + barred_N
+    scores_CN = matmul(weights_CP, z_PN) + barred_N
     gains = np.zeros(len(weights_CP))
     for target in targets:
         if target < 0 or not np.isfinite(barred_N[target]):
@@ -135,7 +135,7 @@ def scored_users(batches: Iterator[Any], side: Side, task: FitTask) -> Iterator[
         for start in range(0, whole.num_rows, rows):
             batch = whole.slice(start, rows)
             block = block_of(batch, side, task.decay)
-            z_PBN = _z_scores(block, side, task)
+            z_by_partner = _z_scores(block, side, task)
             barred = np.zeros((block.num_users, size), np.float32)
             Filter(side.catalogue.allowed, block.seen).apply(barred, 0, size)
             lengths, target_idx = flat_list(batch.column("target_idx"))
@@ -144,14 +144,15 @@ def scored_users(batches: Iterator[Any], side: Side, task: FitTask) -> Iterator[
             folds = batch.column("fold").to_pylist() if "fold" in batch.schema.names else [0] * block.num_users
             for user in range(block.num_users):
                 wanted = targets[ends[user] - lengths[user] : ends[user]]
-                yield ScoredUser(z_PBN[:, user], barred[user], wanted, int(history[user]), folds[user])
+                z_PN = np.array([z[user] for z in z_by_partner])  # of one user at a time: the whole would leave the caches
+                yield ScoredUser(z_PN, barred[user], wanted, int(history[user]), folds[user])
 
 
-def _z_scores(block: Block, side: Side, task: FitTask) -> FloatArray:
-    """float32 ``[P, B, N]``."""
+def _z_scores(block: Block, side: Side, task: FitTask) -> list[FloatArray]:
+    """float32 ``[B, N]`` of each feature."""
     size, found = len(side.catalogue), []
     for name, decay in task.features:
         partners = replace(side.partners, decays={} if decay is None else {name: decay}, weight_factors={})
         scores = fuse(block, partners, {name: 1.0}, profile=task.profile).parts[0].scores
         found.append(np.broadcast_to(scores.tile(1.0, 0, size, np.float32), (block.num_users, size)))
-    return np.stack(found)
+    return found

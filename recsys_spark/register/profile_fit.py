@@ -12,11 +12,11 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
 from recsys_spark.context import Context
+from recsys_spark.draw import drawn_users
 from recsys_spark.log import get_logger
 from recsys_spark.recommend.fusion import Weights
 from recsys_spark.recommend.side import item_side
 from recsys_spark.recommend.users import with_vectors
-from recsys_spark.register.fusion_fit import drawn_users
 from recsys_spark.register.fusion_ndcg import Feature, mean_ndcg
 
 log = get_logger(__name__)
@@ -103,4 +103,5 @@ def _newcomers(config: Config, context: Context) -> DataFrame:
     tasks = 2 * context.spark.sparkContext.defaultParallelism
     newcomers = described.join(wanted, "user_idx").join(known, "user_idx", "left_anti")
     columns = ("user_id", "user_idx", empty.alias("items"), empty.alias("seen"), "profile_text", "target_idx")
-    return drawn_users(newcomers, config).repartition(tasks, "user_idx").select(*columns)
+    drawn = drawn_users(newcomers, config.evaluate.max_fusion_users, config.seed)
+    return drawn.repartition(tasks, "user_idx").select(*columns)

@@ -9,6 +9,7 @@ from typing import Any
 
 from recsys_spark.config.augment import AugmentSettings
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
+from recsys_spark.encoder.package import is_complete
 from recsys_spark.errors import ConfigError, TrainingError
 from recsys_spark.files import write_json
 
@@ -67,7 +68,7 @@ class TrainJob:
     @property
     def is_finished(self) -> bool:
         """Whether the result is written and its model is where it says."""
-        return self.result.exists() and (Path(self.model_dir) / "encoder.json").exists()
+        return self.result.exists() and is_complete(self.model_dir)
 
     def error_file(self, rank: int) -> Path:
         return Path(self.folder) / f"rank-{rank}.err"

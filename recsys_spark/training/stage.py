@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.context import Context
 from recsys_spark.encoder.adapt import adapted_model
 from recsys_spark.encoder.attributes import attribute_rows, dictionary, values_of
+from recsys_spark.encoder.package import is_complete
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.errors import InputError, MissingTableError, PendingError
 from recsys_spark.log import get_logger
@@ -98,7 +98,7 @@ def _pending(job: TrainJob) -> PendingError:
 
 
 def _stands(facts: dict[str, Any]) -> bool:
-    return (Path(facts.get("model_dir", "")) / "encoder.json").exists()
+    return is_complete(facts.get("model_dir", ""))
 
 
 def _job(config: Config, context: Context, fingerprint: str) -> TrainJob:

@@ -192,6 +192,11 @@ def test_users_with_a_profile_alone_get_the_vector_of_an_item_with_its_text(
     expected = model.encode_text_vectors(planted[None], np.array([-1]))[0]
     np.testing.assert_allclose(rows["known"]["vector"], expected, atol=1e-6)
     assert rows["u0"]["num_events"] == 2, "who has a history is known by it"
+    measured = context.users().where("user_id IN ('u0', 'known')")
+    stage.run(config, replace(context, config=config), VERSION, model_dir, measured)
+    assert {r["user_id"]: r["vector"] for r in context.read("user_embeddings").collect()} == {
+        user: rows[user]["vector"] for user in ("u0", "known")
+    }
 
 
 def test_frames_of_a_model_with_a_gate_attributes_time_gaps_and_queries(

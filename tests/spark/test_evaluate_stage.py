@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import Any
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.context import Context
+from recsys_spark.context import Cache, Context
 from recsys_spark.errors import InputError, MissingTableError
 from recsys_spark.evaluate import stage
 from recsys_spark.evaluate.gate import differences
 from recsys_spark.evaluate.split import cutoff_for
+from recsys_spark.evaluate.targets import held_out_targets
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.runs import StagePlan, run_stage
 from recsys_spark.tables.store import Commit, Store, Written
@@ -97,3 +99,21 @@ def test_metrics_of_two_systems_on_the_same_users(spark: SparkSession, store: St
     again = stage.run(settings, context(spark, store)[1], {name: space(name) for name in ("fused", "popularity")})
     assert again.status == "skipped"
     assert again.facts["main"] == report.facts["main"]
+
+
+def test_of_many_users_some_are_measured_the_same_every_time(spark: SparkSession, store: Store, commit: Commit) -> None:
+    fill(spark, store, commit)
+    here = context(spark, store)[1]
+    every = {tuple(row) for row in held_out_targets(here).collect()}
+    assert every == {(1, "u1", 3, "i3"), (2, "u2", 4, "i4"), (3, "u3", 3, "i3")}
+    drawn = []
+    for most in (2, 2, 1):
+        config = here.config.model_copy(update={"evaluate": here.config.evaluate.model_copy(update={"max_users": most})})
+        drawn.append({tuple(row) for row in held_out_targets(replace(here, config=config, cache=Cache())).collect()})
+    assert [len(targets) for targets in drawn] == [2, 2, 1]
+    assert every > drawn[0] == drawn[1] > drawn[2]
+    settings = config.model_copy(update={"gate": here.config.gate})
+    done = stage.run(
+        settings, replace(here, config=config, cache=Cache()), {name: space(name) for name in ("fused", "popularity")}
+    )
+    assert (done.facts["num_users"], done.facts["num_targets"]) == (1, 1)

@@ -196,6 +196,7 @@ def test_targets_are_ranked_in_a_nested_namespace(spark: SparkSession, filled: S
     for key in (("u1", "i7"), ("u9", "i3")):
         assert ranks[key]["rank"] == listed[key]
     assert len(ranks) == 5
+    assert set(lists) == {"u0", "u1", "u9"}  # nobody else is measured
     assert not filled.exists("item_neighbours", context.namespace)
 
 

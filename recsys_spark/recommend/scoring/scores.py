@@ -20,7 +20,7 @@ Precision = type[np.float32] | type[np.float64]
 
 FLAT = 1e-6  # a spread below this share of the largest score is rounding, not signal
 _ROUNDINGS = 32  # float operations behind one score, at most, as far as rounding errors add up
-_ITEMS_AT_ONCE = 64  # turned from columns into rows within a core's cache
+_CELLS_AT_ONCE = 1 << 15  # turned from columns into rows within a core's cache
 _PAIRS_AT_ONCE = 1_024  # their vectors stay in a core's cache
 
 
@@ -199,8 +199,9 @@ class FullScores:
     def tile(self, weight: float, start: int, stop: int, dtype: Precision) -> FloatArray:
         scale = weight * self.inverse_std
         tile = np.empty((self.by_item.shape[1], stop - start), dtype)
-        for begin in range(start, stop, _ITEMS_AT_ONCE):
-            part = slice(begin, min(begin + _ITEMS_AT_ONCE, stop))
+        step = max(1, _CELLS_AT_ONCE // max(len(scale), 1))
+        for begin in range(start, stop, step):
+            part = slice(begin, min(begin + step, stop))
             tile[:, part.start - start : part.stop - start] = ((self.by_item[part] - self.mean) * scale).T
         return tile
 

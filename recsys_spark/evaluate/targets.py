@@ -1,0 +1,27 @@
+"""What is held out for the test, and which users are measured by it."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.context import Context
+from recsys_spark.draw import drawn_users
+from recsys_spark.histories import DISLIKE
+from recsys_spark.log import get_logger
+
+log = get_logger(__name__)
+
+
+def held_out_targets(context: Context) -> DataFrame:
+    """Distinct ``(user_idx, user_id, item_idx, item_id)`` of the test; a disliked item is no target.
+
+    Of more than ``evaluate.max_users`` users so many are drawn by seeded hash: the same ones for every system.
+    """
+    events = context.events("test").where(F.col("label") != DISLIKE)
+    wanted = events.select("user_idx", "user_id", "item_idx", "item_id").distinct()
+    users, most = wanted.select("user_idx", "user_id").distinct(), context.config.evaluate.max_users
+    if context.once("number of test users", users.count) <= most:
+        return wanted
+    log.info("a part of the test's users is measured", users=most, setting="evaluate.max_users")
+    return wanted.join(drawn_users(users, most, context.config.seed + 3), ["user_idx", "user_id"], "left_semi")
