@@ -8,6 +8,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config.serving import SparkSettings
 from recsys_spark.session import build_session
+from recsys_spark.tables.add_files import add_files
+from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.task_files import Made, Staged, stage
 
 
 def bench_session() -> SparkSession:
@@ -16,8 +19,18 @@ def bench_session() -> SparkSession:
 
 
 def write_delta(frame: DataFrame, target: Path) -> None:
-    """One new Delta table; the same writer for both sides."""
+    """One new Delta table by Spark's own writer."""
     frame.write.format("delta").mode("overwrite").save(str(target))
+
+
+def commit_files(spark: SparkSession, staged: Staged, table: str, target: Path) -> None:
+    """One new Delta table of files that tasks have written: as the store does, but for its checks, which no rival makes."""
+    add_files(spark, staged, str(target), contract(table), "", replace_all=True)
+
+
+def write_made(spark: SparkSession, made: Made, table: str, target: Path) -> None:
+    """The rows of a table into files by the tasks that make them, and one commit."""
+    commit_files(spark, stage(made, contract(table), str(target)), table, target)
 
 
 def read_delta(spark: SparkSession, target: Path) -> DataFrame:

@@ -13,7 +13,7 @@ import sys
 import zipimport
 from pathlib import Path
 
-NEEDED = ("numpy", "pandas", "pyarrow", "scipy.sparse", "sklearn.feature_extraction.text", "torch")
+NEEDED = ("numpy", "pandas", "pyarrow.parquet", "scipy.sparse", "sklearn.feature_extraction.text", "torch")
 
 
 class StandingArchive(zipimport.zipimporter):

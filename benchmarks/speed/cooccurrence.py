@@ -1,7 +1,7 @@
 """Co-occurrence top-100 of 402,727 baskets (3.85M events) over 60,000 items, minimum support 2, Parquet to Delta.
 
-Our side is ``cooccurrence.count.cooccurrences`` and the Delta writer that the rival has too. ``checked`` is our side
-through the store, as in a night: it also proves the table's contract and its key, which no rival does.
+Our side is ``cooccurrence.count.cooccurrences``, whose tasks write the files of the table. ``checked`` is our side through the
+store, as in a night: it also proves the table's contract and its key, which no rival does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from benchmarks.compare import same_rows
 from benchmarks.row import Figures, Scale
-from benchmarks.spark import bench_session, read_delta, write_delta
+from benchmarks.spark import bench_session, read_delta, write_made
 from benchmarks.speed.baskets import FULL, Shape, write_baskets
 from benchmarks.speed.rivals.scipy_program import scipy_program
 from benchmarks.speed.rivals.self_join import write_self_join
@@ -63,14 +63,14 @@ def _baskets(scale: Scale) -> Iterator[_Data]:
 def ours(rows: DataFrame, num_items: int, target: Path) -> None:
     """The project's job into a new Delta table; ties by number, as the rivals break them."""
     with cooccurrences(rows, _SETTINGS, _REFERENCE, hashes=np.arange(num_items, dtype=np.uint64)) as counted:
-        write_delta(counted.frame.select(*COLUMNS), target)
+        write_made(rows.sparkSession, counted.rows, "cooccurrence", target)
 
 
 def ours_checked(rows: DataFrame, num_items: int, target: Path) -> None:
     """The same through the store."""
     store, commit = Store(rows.sparkSession, str(target)), Commit("benchmark", "cooccurrence", "none")
     with cooccurrences(rows, _SETTINGS, _REFERENCE, hashes=np.arange(num_items, dtype=np.uint64)) as counted:
-        store.replace("cooccurrence", "live", counted.frame, commit)
+        store.replace("cooccurrence", "live", counted.rows, commit)
 
 
 def against_self_join(scale: Scale) -> Figures:

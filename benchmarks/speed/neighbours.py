@@ -119,8 +119,8 @@ def _vector_rows(spark: SparkSession, side: Side, folder: Path) -> Any:
 
 def _ours(work: Anchors, spark: SparkSession, facts: dict[str, Any], target: Path) -> None:
     """Each run finds its index standing but the first, which is not counted: as in a night whose items have not changed."""
-    with neighbour_lists(work, spark) as (rows, found):
-        write_delta(rows, target)
+    with neighbour_lists(work, spark) as (made, found):
+        write_delta(made.frame, target)
     facts |= found
 
 

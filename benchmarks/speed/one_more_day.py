@@ -18,9 +18,8 @@ from pyspark.sql import functions as F
 
 from benchmarks.compare import same_rows
 from benchmarks.row import Figures, Scale
-from benchmarks.spark import bench_session, read_delta, write_delta
+from benchmarks.spark import bench_session, read_delta, write_made
 from benchmarks.speed.baskets import write_baskets
-from benchmarks.speed.cooccurrence import COLUMNS
 from benchmarks.speed.doubling import shape_of
 from benchmarks.timing import Way, alternate, log, scratch, seconds_of
 from recsys_spark.config import Config, parse_config
@@ -68,7 +67,7 @@ class Log:
         """The update, and the table."""
         keeper, state = self.update(target)
         with keeper.table(state, _END) as counted:
-            write_delta(counted.frame.select(*COLUMNS), target / "table")
+            write_made(self.spark, counted.rows, "cooccurrence", target / "table")
 
     def rebuild(self, target: Path) -> None:
         """A state of everything where there is none."""
@@ -79,7 +78,7 @@ class Log:
         keeper = self.keeper(target, _END)
         rows = basket_rows(keeper.context.events("fit"), keeper.settings)
         with cooccurrences(rows, keeper.settings, _END, keeper.seed) as counted:
-            write_delta(counted.frame.select(*COLUMNS), target / "table")
+            write_made(self.spark, counted.rows, "cooccurrence", target / "table")
 
 
 def one_more_day(scale: Scale) -> Figures:

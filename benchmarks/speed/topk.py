@@ -11,19 +11,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from pyspark.ml.recommendation import ALSModel
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.compare import is_exact_list
 from benchmarks.machine import num_cores
 from benchmarks.row import Figures, Scale
-from benchmarks.spark import bench_session, read_delta, write_delta
+from benchmarks.spark import bench_session, commit_files, read_delta
 from benchmarks.speed.factors import Factors, make_factors
 from benchmarks.speed.rivals.als import save_model, write_recommendations
 from benchmarks.speed.rivals.sgemm import all_products, threads
@@ -32,17 +33,20 @@ from recsys_spark.config.serving import RecommendSettings
 from recsys_spark.recommend.arrow import OUTPUT
 from recsys_spark.recommend.catalogue import Catalogue, Item, build_catalogue, in_tie_order
 from recsys_spark.recommend.gather import encoder_items
+from recsys_spark.recommend.list_files import COLUMNS, files_of, with_files
 from recsys_spark.recommend.rules import Rule
 from recsys_spark.recommend.scoring.partners import Partners, PopularityItems
 from recsys_spark.recommend.worker import LISTS, Side, Task, list_batches
+from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.store import Commit, Store
+from recsys_spark.tables.task_files import Made, Staged, partition_text, target_of
 
 K = 100
 _MAX_REASONS = RecommendSettings().max_reasons
 _SAMPLE_USERS, _SLOW_S = 8_000, 600.0  # a rival that would take longer is timed on a sample
 _CHECKED_USERS = 100
 _TOLERANCE = 1e-5  # of float32 sums of 128 products
-_RUN_AT = "2024-01-01T00:00:00Z"
+_RUN_AT = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def catalogue_of(num_items: int) -> Catalogue:
@@ -52,38 +56,33 @@ def catalogue_of(num_items: int) -> Catalogue:
 
 
 @contextmanager
-def _lists(spark: SparkSession, source: Path, catalogue: Catalogue, max_reasons: int) -> Iterator[DataFrame]:
-    """The rows of table recommendations, as the stage makes them."""
+def _lists(spark: SparkSession, source: Path, catalogue: Catalogue, target: str, max_reasons: int) -> Iterator[Staged]:
+    """The rows of table recommendations in files, as the stage has its tasks write them."""
     vectors = encoder_items(spark.read.parquet(str(source / "items")), catalogue)
     side = spark.sparkContext.broadcast(Side(catalogue, Partners(PopularityItems(np.zeros(len(catalogue))), vectors)))
     settings = RecommendSettings()
     task = Task({"encoder": 1.0}, K, settings.decay, max_reasons, settings.user_block, settings.item_tile)
     users = spark.read.parquet(str(source / "users")).repartition(2 * spark.sparkContext.defaultParallelism, "user_id")
     try:
-        rows = users.mapInArrow(functools.partial(list_batches, broadcast=side, task=task), OUTPUT)
-        user = F.col("owner_id").alias("user_id")
-        yield rows.where(F.col("table") == LISTS).select(user, "rank", "item_id", "score", "source", "reasons")
+        made = Made(users, functools.partial(list_batches, broadcast=side, task=task), OUTPUT)
+        constants = {"model_version": 1, "run_id": "benchmark"}
+        files = with_files(made, LISTS, COLUMNS[LISTS], target_of(target, contract(LISTS), constants))
+        yield Staged(target, files_of(files.frame), {"as_of": partition_text(_RUN_AT)})
     finally:
         side.unpersist()
 
 
 def ours(spark: SparkSession, source: Path, catalogue: Catalogue, target: Path, max_reasons: int = 0) -> None:
-    """Into a new Delta table by the writer that the rival has too."""
-    with _lists(spark, source, catalogue, max_reasons) as rows:
-        write_delta(rows, target)
+    """Into a new Delta table of the lists' contract."""
+    with _lists(spark, source, catalogue, str(target), max_reasons) as staged:
+        commit_files(spark, staged, LISTS, target)
 
 
 def ours_checked(spark: SparkSession, source: Path, catalogue: Catalogue, target: Path) -> None:
     """Through the store, which proves contract and keys."""
-    with _lists(spark, source, catalogue, _MAX_REASONS) as rows:
-        stamped = rows.withColumns(
-            {
-                "model_version": F.lit(1),
-                "run_id": F.lit("benchmark"),
-                "as_of": F.lit(_RUN_AT).cast("timestamp"),
-            }
-        )
-        Store(spark, str(target)).replace("recommendations", "live", stamped, Commit("benchmark", "recommend", "none"))
+    store = Store(spark, str(target))
+    with _lists(spark, source, catalogue, store.path(LISTS, "live"), _MAX_REASONS) as staged:
+        store.replace(LISTS, "live", staged, Commit("benchmark", "recommend", "none"))
 
 
 def als_128(scale: Scale) -> Figures:

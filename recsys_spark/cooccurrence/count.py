@@ -27,24 +27,29 @@ from recsys_spark.cooccurrence.way import is_broadcast
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.dealing import partition_keys
 from recsys_spark.tables.local import local_frame
+from recsys_spark.tables.task_files import Made
 
 NO_DECAY = datetime(2000, 1, 1, tzinfo=UTC)  # a reference for counts that do not decay by time: any instant would do
 
 
 @dataclass(frozen=True)
 class Counted:
-    """``frame`` keeps the contract 'cooccurrence'; ``facts``: num_baskets, num_items, capped_baskets, items_cut,
+    """``rows`` keep the contract 'cooccurrence'; ``facts``: num_baskets, num_items, capped_baskets, items_cut,
     occurrences_cut, basket_sizes (baskets of 1, 2, 3-4, 5-8, ... distinct items, before the cut)."""
 
-    frame: DataFrame
+    rows: Made
     facts: dict[str, Any]
+
+    @property
+    def frame(self) -> DataFrame:
+        return self.rows.frame
 
 
 @contextmanager
 def cooccurrences(
     rows: DataFrame, settings: CooccurrenceSettings, reference: datetime, seed: int = 0, hashes: Hashes | None = None
 ) -> Iterator[Counted]:
-    """Count, score and cut all co-occurrences of ``rows``; the frame can be read while the block is open.
+    """Count, score and cut all co-occurrences of ``rows``; they can be read while the block is open.
 
     Args:
         rows: ``basket bigint, item_idx int, ts timestamp``, one row per event; ``weight`` for measures of whole baskets,
@@ -73,7 +78,7 @@ def cooccurrences(
             totals = _with_squares(plan, totals, held[-1], shared, blocks)
         held.append(spark.sparkContext.broadcast(totals))
         work = partial(count_blocks, plan, held[-1], held[0], shared)
-        yield Counted(blocks.mapInArrow(work, contract("cooccurrence").schema), facts)
+        yield Counted(Made(blocks, work, contract("cooccurrence").schema), facts)
     finally:
         messages.unpersist()
         for kept in held:

@@ -40,6 +40,7 @@ from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.dealing import partition_keys
 from recsys_spark.tables.instants import instant
 from recsys_spark.tables.store import Commit
+from recsys_spark.tables.task_files import Made
 
 log = get_logger(__name__)
 _BYTES_PER_TASK = 48 << 20  # of the state's files that one task sums: 5 to 10M pairs
@@ -156,7 +157,7 @@ class Keeper:
 
     @contextmanager
     def table(self, state: State, reference: datetime) -> Iterator[Counted]:
-        """Scored, cut rows of table cooccurrence; the frame can be read while the block is open."""
+        """Scored, cut rows of table cooccurrence; they can be read while the block is open."""
         spark = self.context.spark
         plan: Plan = plan_of(self.settings, reference, self.seed, ())
         rows = self._rows()
@@ -164,7 +165,7 @@ class Keeper:
         held: list[Broadcast[Any]] = [spark.sparkContext.broadcast(value) for value in (totals, self.hashes)]
         work = partial(score_pairs, plan, held[0], held[1], state.scale(self.settings, reference))
         try:
-            scored = self._by_anchor(rows.where("item_a >= 0")).mapInArrow(work, contract("cooccurrence").schema)
+            scored = Made(self._by_anchor(rows.where("item_a >= 0")), work, contract("cooccurrence").schema)
             yield Counted(scored, state.facts | {"num_items": totals.num_items})
         finally:
             for shared in held:

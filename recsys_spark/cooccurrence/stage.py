@@ -42,7 +42,7 @@ def run(config: Config, context: Context) -> StageReport:
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
         with _counted(config, context, reference, commit) as counted:
-            written = context.store.replace("cooccurrence", context.namespace, counted.frame, commit)
+            written = context.store.replace("cooccurrence", context.namespace, counted.rows, commit)
             return [written], {**counted.facts, "num_pairs": written.rows}
 
     return context.run_stage(plan, body)

@@ -18,6 +18,7 @@ from recsys_spark.parallel import side_by_side
 from recsys_spark.recommend.arrow import OUTPUT
 from recsys_spark.recommend.fallback import unknown_user_lists
 from recsys_spark.recommend.fusion import Fusion
+from recsys_spark.recommend.list_files import COLUMNS, files_of, with_files
 from recsys_spark.recommend.model import PROFILE, ModelRef, usable
 from recsys_spark.recommend.neighbours.choose import Anchors, neighbour_lists
 from recsys_spark.recommend.neighbours.users import USER_NEIGHBOURS, near_users
@@ -28,10 +29,12 @@ from recsys_spark.recommend.side import item_side
 from recsys_spark.recommend.users import active_since, user_rows, with_targets, with_vectors
 from recsys_spark.recommend.worker import LISTS, RANKS, SHORTFALLS, Side, Task, list_batches
 from recsys_spark.tables.content import content_hash
+from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.instants import instant
 from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written, kept, slice_of
+from recsys_spark.tables.task_files import Made, Staged, Target, partition_text, target_of
 from recsys_spark.tables.visible import InstantCutoff
 
 FALLBACK = "fallback_recommendations"
@@ -211,11 +214,11 @@ def _task(work: _Run, weights: dict[str, float], k: int) -> Task:
 
 def _write_lists(work: _Run, broadcast: Any, commit: Commit) -> Part:
     make = functools.partial(list_batches, broadcast=broadcast, task=_task(work, work.fusion.weights, work.settings.k))
-    with kept(_user_frame(work).mapInArrow(make, OUTPUT)) as rows:
-        lists, short, ranks = (rows.where(F.col("table") == name) for name in (LISTS, SHORTFALLS, RANKS))
-        version = F.lit(None if work.model is None else work.model.version).cast("int").alias("model_version")
+    made, target = Made(_user_frame(work), make, OUTPUT), _target(work, LISTS)
+    with kept((made if target is None else with_files(made, LISTS, COLUMNS[LISTS], target)).frame) as rows:
+        written = [_put(work, LISTS, rows, target, commit)]
+        short, ranks = (rows.where(F.col("table") == name) for name in (SHORTFALLS, RANKS))
         user = F.col("owner_id").alias("user_id")
-        written = [_replace(work, LISTS, lists.select(user, "rank", "item_id", "score", "source", "reasons", version), commit)]
         if work.targets is None:
             frame = short.select(user, F.col("number").alias("num_items"), "reason")
             written.append(_replace(work, SHORTFALLS, frame, commit))
@@ -228,10 +231,34 @@ def _write_lists(work: _Run, broadcast: Any, commit: Commit) -> Part:
 def _write_neighbours(work: _Run, side: Side, broadcast: Any, commit: Commit) -> Part:
     task = _task(work, neighbour_weights(work.fusion.weights, side.partners), work.settings.neighbours_k)
     anchors = Anchors(work.config, side, broadcast, _vectors(work, "item_embeddings"), task)
-    with neighbour_lists(anchors, work.context.spark) as (rows, facts):
-        item, neighbour = F.col("owner_id").alias("item_id"), F.col("item_id").alias("neighbour_id")
-        written = _replace(work, NEIGHBOURS, rows.select(item, "rank", neighbour, "score", "reasons"), commit)
-        return [written], {"neighbours": facts}
+    with neighbour_lists(anchors, work.context.spark) as (made, facts):
+        target = _target(work, NEIGHBOURS)
+        rows = (made if target is None else with_files(made, NEIGHBOURS, COLUMNS[NEIGHBOURS], target)).frame
+        return [_put(work, NEIGHBOURS, rows, target, commit)], {"neighbours": facts}
+
+
+def _target(work: _Run, table: str) -> Target | None:
+    """Where tasks put the rows of a table; None where only Spark can write it."""
+    folder = work.context.store.task_folder(table, work.context.namespace)
+    return None if folder is None else target_of(folder, contract(table), _constants(work, table))
+
+
+def _constants(work: _Run, table: str) -> dict[str, Any]:
+    """What is the same in all rows of this run."""
+    version = None if work.model is None else work.model.version
+    return {"run_id": work.context.run_id} | ({"model_version": version} if table == LISTS else {})
+
+
+def _put(work: _Run, table: str, rows: DataFrame, target: Target | None, commit: Commit) -> Written:
+    """Replace this run's slice by what tasks have put into files, or by the rows of ``arrow.OUTPUT`` themselves."""
+    if target is not None:
+        staged = Staged(target.folder, files_of(rows), {"as_of": partition_text(work.context.as_of)})
+        return work.context.store.replace(table, work.context.namespace, staged, commit, where=_slice(work))
+    named = rows.where(F.col("table") == table).withColumns({n: F.lit(v) for n, v in _constants(work, table).items()})
+    columns = [column.name for column in contract(table).schema if column.name != "as_of"]
+    types = {column.name: column.dataType for column in contract(table).schema}
+    frame = named.select(*[F.col(COLUMNS[table].get(name, name)).cast(types[name]).alias(name) for name in columns])
+    return _replace(work, table, frame, commit)
 
 
 def _write_user_neighbours(work: _Run, commit: Commit) -> Part:
@@ -252,7 +279,9 @@ def _write_fallback(work: _Run, side: Side, commit: Commit) -> Part:
 def _replace(work: _Run, table: str, frame: DataFrame, commit: Commit) -> Written:
     """Replace this run's slice of a table."""
     context = work.context
-    moment = instant(context.as_of)
-    stamped = frame.withColumn("run_id", F.lit(context.run_id)).withColumn("as_of", moment)
-    where = slice_of(as_of=context.as_of.isoformat(), run_id=context.run_id)
-    return context.store.replace(table, context.namespace, stamped, commit, where=where)
+    stamped = frame.withColumn("run_id", F.lit(context.run_id)).withColumn("as_of", instant(context.as_of))
+    return context.store.replace(table, context.namespace, stamped, commit, where=_slice(work))
+
+
+def _slice(work: _Run) -> str:
+    return slice_of(as_of=work.context.as_of.isoformat(), run_id=work.context.run_id)

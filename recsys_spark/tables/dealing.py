@@ -5,6 +5,8 @@ from __future__ import annotations
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from recsys_spark.tables.content import row_hash
+
 _ROW_BITS = (1 << 33) - 1  # monotonically_increasing_id: partition above, row in partition in these bits
 
 
@@ -25,6 +27,12 @@ def partition_keys(spark: SparkSession, partitions: int) -> list[int]:
     for key, place in enumerate(row["places"] if row is not None else []):
         first.setdefault(place, key)
     return sorted(first.values())
+
+
+def shuffled(frame: DataFrame) -> DataFrame:
+    """Rows in the order of a hash: mixed, and the same each time, so that a seed gives the same training batches."""
+    ordered = frame.withColumn("_hash", row_hash(frame))
+    return ordered.orderBy("_hash", *[c for c, t in frame.dtypes if "map" not in t]).drop("_hash")
 
 
 def in_equal_parts(ordered: DataFrame, parts: int) -> DataFrame:

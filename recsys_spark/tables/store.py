@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import date
-from threading import Lock
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,17 +16,17 @@ from pyspark.sql import functions as F
 
 from recsys_spark.errors import ContractError, MissingTableError
 from recsys_spark.log import get_logger
+from recsys_spark.tables.add_files import add_files
 from recsys_spark.tables.commits import LastCommit, last_commit
-from recsys_spark.tables.content import Content, changes, check, content, row_hash
+from recsys_spark.tables.content import Content, changes, check, content
 from recsys_spark.tables.contracts import Contract, conform, contract
-from recsys_spark.tables.dealing import in_equal_parts
+from recsys_spark.tables.dealing import in_equal_parts, shuffled
 from recsys_spark.tables.local import local_frame
+from recsys_spark.tables.task_files import Made, Staged, local_folder, stage
+from recsys_spark.tables.upsert import pruned, upsert
 
 log = get_logger(__name__)
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]*")
-_METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
-_MAX_PRUNED_DATES = 1_000
-_upserting = Lock()  # a merge takes its metadata from the session's settings, which other threads' merges must not see
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,32 @@ class Written:
     rows: int
     content: str
     changed: bool
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """What is replaced: a table, or the rows of it for which ``where`` holds; in ``num_files`` equal files, if given."""
+
+    spec: Contract
+    namespace: str
+    where: str | None = None
+    num_files: int | None = None
+
+
+@dataclass(frozen=True)
+class _Replacement:
+    """What a replace is to do: nothing where the present content ``stands``; else ``replaced`` goes for ``new``, which leaves
+    ``after`` in the table."""
+
+    part: _Slice
+    stands: Written | None
+    exists: bool
+    replaced: Content
+    new: Content
+    after: Content
+
+    def metadata(self, commit: Commit) -> str:
+        return _metadata(commit, self.part.spec, self.after)
 
 
 class Store:
@@ -128,46 +152,81 @@ class Store:
         return [{**json.loads(row["userMetadata"]), "version": row["version"]} for row in rows if row["userMetadata"]]
 
     def replace(
-        self, table: str, namespace: str, frame: DataFrame, commit: Commit, where: str | None = None, num_files: int | None = None
-    ) -> Written:
-        """Make the table (or its slice ``where``) hold exactly ``frame``; a result equal to the present one is not committed.
-
-        Raises:
-            ContractError: types, nulls or keys break the contract; nothing is written.
-        """
-        spec = contract(table)
-        with kept(conform(frame, spec)) as rows:
-            return self._replace(spec, namespace, rows, check(rows, spec), commit, where, num_files)
-
-    def _replace(
         self,
-        spec: Contract,
+        table: str,
         namespace: str,
-        rows: DataFrame,
-        new: Content,
+        rows: DataFrame | Made | Staged,
         commit: Commit,
         where: str | None = None,
         num_files: int | None = None,
     ) -> Written:
+        """Make the table (or its slice ``where``) hold exactly ``rows``; a result equal to the present one is not committed.
+
+        Rows that tasks make are written by these where they can (``task_folder``), and checked as files.
+
+        Raises:
+            ContractError: types, nulls or keys break the contract; nothing is written.
+        """
+        spec, folder = contract(table), self.task_folder(table, namespace)
+        if isinstance(rows, Made):
+            rows = rows.frame if folder is None else stage(rows, spec, folder)
+        if isinstance(rows, Staged):
+            return self._replace_by_files(spec, namespace, rows, commit, where)
+        with kept(conform(rows, spec)) as frame:
+            return self._replace(_Slice(spec, namespace, where, num_files), frame, check(frame, spec), commit)
+
+    def task_folder(self, table: str, namespace: str) -> str | None:
+        """The table's folder where tasks may write its files themselves; None where only Spark can."""
+        return local_folder(self.path(table, namespace))
+
+    def _replace_by_files(self, spec: Contract, namespace: str, staged: Staged, commit: Commit, where: str | None) -> Written:
+        try:
+            rows = conform(staged.frame(self.spark, spec), spec) if staged.files else self.empty(spec.name)
+            plan = self._planned(_Slice(spec, namespace, where), rows, check(rows, spec))
+            if plan.stands is not None:
+                return plan.stands
+            alone = where is None or not plan.replaced.rows  # else other rows may lie in the files of the slice
+            path, whole = self.path(spec.name, namespace), where is None
+            if not (staged.files and alone and add_files(self.spark, staged, path, spec, plan.metadata(commit), whole)):
+                self._write(rows, plan, commit)
+            return self._done(plan)
+        finally:
+            staged.remove_unless_handed_over()
+
+    def _replace(self, part: _Slice, rows: DataFrame, new: Content, commit: Commit) -> Written:
+        plan = self._planned(part, rows, new)
+        if plan.stands is not None:
+            return plan.stands
+        self._write(rows, plan, commit)
+        return self._done(plan)
+
+    def _planned(self, part: _Slice, rows: DataFrame, new: Content) -> _Replacement:
+        spec, namespace, where = part.spec, part.namespace, part.where
         last = self._last_commit(spec.name, namespace)
         present = Content(0, 0) if last is None else self._content(spec.name, namespace, last)
-        part = present if where is None or last is None else content(self.read(spec.name, namespace).where(where))
-        held = last is not None and self._holds(spec, namespace, rows, new, part, where)
-        if last is not None and held and self._dealt(spec.name, namespace, new.rows, num_files):
-            return Written(spec.name, last.version, new.rows, present.digest, False)
-        after = present - part + new
-        options = {"userMetadata": _metadata(commit, spec, after)}
-        if where is not None and last is not None:
-            options |= {"replaceWhere": where, "mergeSchema": "true"}  # a later version of us may know more columns
+        replaced = present if where is None or last is None else content(self.read(spec.name, namespace).where(where))
+        held = last is not None and self._holds(spec, namespace, rows, new, replaced, where)
+        stands = None
+        if last is not None and held and self._dealt(spec.name, namespace, new.rows, part.num_files):
+            stands = Written(spec.name, last.version, new.rows, present.digest, False)
+        return _Replacement(part, stands, last is not None, replaced, new, present - replaced + new)
+
+    def _done(self, plan: _Replacement) -> Written:
+        name = plan.part.spec.name
+        return Written(name, self.version(name, plan.part.namespace), plan.new.rows, plan.after.digest, True)
+
+    def _write(self, rows: DataFrame, plan: _Replacement, commit: Commit) -> None:
+        part, options = plan.part, {"userMetadata": plan.metadata(commit)}
+        if part.where is not None and plan.exists:
+            options |= {"replaceWhere": part.where, "mergeSchema": "true"}  # a later version of us may know more columns
         else:
             options["overwriteSchema"] = "true"  # or other types
-        if num_files is None:
-            self._overwrite(rows, spec, namespace, options)
+        if part.num_files is None:
+            self._overwrite(rows, part.spec, part.namespace, options)
         else:
-            with kept(_shuffled(rows)) as ordered:
+            with kept(shuffled(rows)) as ordered:
                 options["delta.enableDeletionVectors"] = "false"  # Petastorm would not see them
-                self._overwrite(in_equal_parts(ordered, num_files), spec, namespace, options)
-        return Written(spec.name, self.version(spec.name, namespace), new.rows, after.digest, True)
+                self._overwrite(in_equal_parts(ordered, part.num_files), part.spec, part.namespace, options)
 
     def _overwrite(self, rows: DataFrame, spec: Contract, namespace: str, options: dict[str, str]) -> None:
         if spec.change_feed:
@@ -186,16 +245,16 @@ class Store:
             new = check(rows, spec)
             last = self._last_commit(table, namespace)
             if last is None:
-                return self._replace(spec, namespace, rows, new, commit)
+                return self._replace(_Slice(spec, namespace), rows, new, commit)
             present = self._content(table, namespace, last)
-            with kept(changes(rows, self._pruned(spec, namespace, rows), spec.key)) as changed:
+            with kept(changes(rows, pruned(self.read(table, namespace), spec, rows), spec.key)) as changed:
                 old = changed.agg(F.sum(F.col("_old_hash").cast("decimal(38,0)")), F.count("_found")).first()
                 put = changed.select(*rows.columns)
                 added = content(put)
                 if not added.rows or old is None:
                     return Written(table, last.version, 0, present.digest, False)
                 after = present - Content(int(old[0] or 0), old[1]) + added
-                self._upsert(spec, namespace, put, _metadata(commit, spec, after))
+                upsert(self.spark, self.path(table, namespace), spec, put, _metadata(commit, spec, after))
                 return Written(table, self.version(table, namespace), added.rows, after.digest, True)
 
     def append(self, table: str, namespace: str, frame: DataFrame, commit: Commit, anew: bool = False, **facts: Any) -> int:
@@ -239,23 +298,6 @@ class Store:
         """Whether the rows lie in as many files as wanted; fewer rows than files make one file each."""
         return num_files is None or len(self.files(table, namespace)) == min(num_files, rows)
 
-    def _pruned(self, spec: Contract, namespace: str, rows: DataFrame) -> DataFrame:
-        present = self.read(spec.name, namespace)
-        condition = _partition_condition(spec, rows)
-        return present.where(condition) if condition else present
-
-    def _upsert(self, spec: Contract, namespace: str, rows: DataFrame, metadata: str) -> None:
-        condition = " AND ".join(f"t.{c} = s.{c}" for c in spec.key)
-        pruned = _partition_condition(spec, rows, "t.")
-        condition = f"{condition} AND {pruned}" if pruned else condition
-        with _upserting:
-            self.spark.conf.set(_METADATA_CONF, metadata)
-            try:
-                target = DeltaTable.forPath(self.spark, self.path(spec.name, namespace)).alias("t")
-                target.merge(rows.alias("s"), condition).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
-            finally:
-                self.spark.conf.unset(_METADATA_CONF)
-
 
 def _metadata(commit: Commit, spec: Contract, after: Content) -> str:
     return commit.metadata(table=spec.name, total=str(after.total), rows=after.rows)
@@ -269,23 +311,6 @@ def kept(frame: DataFrame) -> Iterator[DataFrame]:
         yield frame
     finally:
         frame.unpersist()
-
-
-def _shuffled(frame: DataFrame) -> DataFrame:
-    """Rows in the order of a hash: mixed, and the same each time, so that a seed gives the same training batches."""
-    ordered = frame.withColumn("_hash", row_hash(frame))
-    return ordered.orderBy("_hash", *[c for c, t in frame.dtypes if "map" not in t]).drop("_hash")
-
-
-def _partition_condition(spec: Contract, rows: DataFrame, prefix: str = "") -> str:
-    """SQL that limits a date-partitioned table to the dates in ``rows``; empty when there is nothing to prune by."""
-    if spec.partition != ("event_date",):
-        return ""
-    dates = [r[0] for r in rows.select("event_date").distinct().limit(_MAX_PRUNED_DATES + 1).collect()]
-    if not dates or len(dates) > _MAX_PRUNED_DATES or not all(isinstance(d, date) for d in dates):
-        return ""
-    listed = ", ".join(f"DATE'{d.isoformat()}'" for d in sorted(dates))
-    return f"{prefix}event_date IN ({listed})"
 
 
 def slice_of(**values: str) -> str:

@@ -20,6 +20,7 @@ from recsys_spark.config import parse_config
 from recsys_spark.order import run_night
 from recsys_spark.session import build_session
 from recsys_spark.tables.store import Store
+from recsys_spark.tables.task_files import Staged
 
 
 def _die() -> None:
@@ -40,6 +41,8 @@ def _during_write(table: str) -> None:
 
     def watched(self: Store, name: str, namespace: str, *args: Any, **kwargs: Any) -> Any:
         if name == table and "/systems/" not in namespace:  # the night's own lists, not those of a baseline
+            if isinstance(args[0], Staged):  # its files are there
+                _die()
             folder = Path(self.path(name, namespace))
             before = set(folder.rglob("*.parquet"))
             threading.Thread(target=_die_at_new_file, args=(folder, before), daemon=True).start()

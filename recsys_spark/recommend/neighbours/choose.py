@@ -28,6 +28,7 @@ from recsys_spark.recommend.neighbours.text import TextNeighbours
 from recsys_spark.recommend.neighbours.whole_catalogue import neighbour_batches
 from recsys_spark.recommend.worker import Side, Task
 from recsys_spark.search.choose import prepare
+from recsys_spark.tables.task_files import Made
 
 log = get_logger(__name__)
 
@@ -54,8 +55,8 @@ class Anchors:
 
 
 @contextmanager
-def neighbour_lists(work: Anchors, spark: SparkSession) -> Iterator[tuple[DataFrame, dict[str, Any]]]:
-    """Rows of ``arrow.OUTPUT``, computed when they are read, and the facts: ``method``, ``reason``, ``agreement`` (share of
+def neighbour_lists(work: Anchors, spark: SparkSession) -> Iterator[tuple[Made, dict[str, Any]]]:
+    """Rows of ``arrow.OUTPUT``, made when they are read, and the facts: ``method``, ``reason``, ``agreement`` (share of
     the exact lists found, on ``agreement_sample`` anchors), ``short_list_recall`` and ``effort`` of the encoder's lists.
 
     A catalogue below ``search.exact_below``, or one without vectors, is compared one by one; so is one where recall of the
@@ -88,9 +89,9 @@ def _why_exact(work: Anchors) -> str | None:
     return None
 
 
-def _exact(work: Anchors, spark: SparkSession) -> DataFrame:
+def _exact(work: Anchors, spark: SparkSession) -> Made:
     make = functools.partial(neighbour_batches, broadcast=work.broadcast, task=work.task)
-    return work.positions(spark, len(work.side.catalogue), work.task.user_block).mapInArrow(make, OUTPUT)
+    return Made(work.positions(spark, len(work.side.catalogue), work.task.user_block), make, OUTPUT)
 
 
 def _short_lists(work: Anchors, spark: SparkSession) -> tuple[ShortLists | None, dict[str, Any]]:
@@ -124,7 +125,7 @@ def _placed(work: Anchors, allowed_only: bool) -> DataFrame:
     return work.vectors.select("item_idx", "vector").mapInArrow(place, VECTORS)
 
 
-def _checked(work: Anchors, spark: SparkSession, shared: Any, facts: dict[str, Any]) -> tuple[DataFrame, dict[str, Any]]:
+def _checked(work: Anchors, spark: SparkSession, shared: Any, facts: dict[str, Any]) -> tuple[Made, dict[str, Any]]:
     """The lists of ``shared`` short lists, or the exact ones where these agree too little."""
     facts = facts | _agreement(work, spark, shared)
     floor = work.settings.recall_floor
@@ -134,7 +135,7 @@ def _checked(work: Anchors, spark: SparkSession, shared: Any, facts: dict[str, A
         return _exact(work, spark), facts
     log.info("neighbours from short lists", **facts)
     make = functools.partial(near_item_batches, broadcast=work.broadcast, lists=shared, task=work.task)
-    return work.positions(spark, len(work.side.catalogue), work.task.user_block).mapInArrow(make, OUTPUT), facts
+    return Made(work.positions(spark, len(work.side.catalogue), work.task.user_block), make, OUTPUT), facts
 
 
 def _agreement(work: Anchors, spark: SparkSession, shared: Any) -> dict[str, Any]:
