@@ -18,7 +18,7 @@ from recsys_spark.errors import ContractError, MissingTableError
 from recsys_spark.log import get_logger
 from recsys_spark.tables.add_files import add_files
 from recsys_spark.tables.commits import LastCommit, last_commit
-from recsys_spark.tables.content import Content, changes, check, content
+from recsys_spark.tables.content import Content, changes, check, content, hash_sums, summed
 from recsys_spark.tables.contracts import Contract, conform, contract
 from recsys_spark.tables.dealing import in_equal_parts, shuffled
 from recsys_spark.tables.local import local_frame
@@ -26,6 +26,7 @@ from recsys_spark.tables.task_files import Made, Staged, local_folder, stage
 from recsys_spark.tables.upsert import pruned, upsert
 
 log = get_logger(__name__)
+MANY_ROWS = 500_000  # whose checks are done in several jobs
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]*")
 
 
@@ -182,7 +183,8 @@ class Store:
     def _replace_by_files(self, spec: Contract, namespace: str, staged: Staged, commit: Commit, where: str | None) -> Written:
         try:
             rows = conform(staged.frame(self.spark, spec), spec) if staged.files else self.empty(spec.name)
-            plan = self._planned(_Slice(spec, namespace, where), rows, check(rows, spec))
+            new = check(rows, spec, many=staged.num_rows >= MANY_ROWS)
+            plan = self._planned(_Slice(spec, namespace, where), rows, new)
             if plan.stands is not None:
                 return plan.stands
             alone = where is None or not plan.replaced.rows  # else other rows may lie in the files of the slice
@@ -248,12 +250,12 @@ class Store:
                 return self._replace(_Slice(spec, namespace), rows, new, commit)
             present = self._content(table, namespace, last)
             with kept(changes(rows, pruned(self.read(table, namespace), spec, rows), spec.key)) as changed:
-                old = changed.agg(F.sum(F.col("_old_hash").cast("decimal(38,0)")), F.count("_found")).first()
+                old = summed(changed.agg(*[part.alias(name) for name, part in hash_sums(F.col("_old_hash")).items()]).first())
                 put = changed.select(*rows.columns)
                 added = content(put)
-                if not added.rows or old is None:
+                if not added.rows:
                     return Written(table, last.version, 0, present.digest, False)
-                after = present - Content(int(old[0] or 0), old[1]) + added
+                after = present - old + added
                 upsert(self.spark, self.path(table, namespace), spec, put, _metadata(commit, spec, after))
                 return Written(table, self.version(table, namespace), added.rows, after.digest, True)
 

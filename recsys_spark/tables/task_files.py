@@ -84,6 +84,10 @@ class Staged:
     partition: Mapping[str, str] = field(default_factory=dict)
     handed_over: bool = False  # to a commit, which may name them now
 
+    @property
+    def num_rows(self) -> int:
+        return sum(file.num_rows for file in self.files)
+
     def frame(self, spark: SparkSession, spec: Contract) -> DataFrame:
         """The rows, with the columns of the contract."""
         paths = [str(Path(self.folder) / file.name) for file in self.files]

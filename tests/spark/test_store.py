@@ -5,9 +5,18 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from recsys_spark.errors import ContractError, MissingTableError
-from recsys_spark.tables.content import content_hash, differing_rows, frames_equal
+from recsys_spark.tables.content import (
+    Content,
+    content,
+    content_hash,
+    contents_by,
+    differing_rows,
+    frames_equal,
+    row_hash,
+)
 from recsys_spark.tables.contracts import TABLES, contract
 from recsys_spark.tables.store import Commit, Store, slice_of
 
@@ -134,6 +143,18 @@ def test_content_hash_sees_nulls_and_multiplicity(spark: SparkSession) -> None:
     assert content_hash(frame([("x", None)])) != content_hash(frame([(None, "x")]))
     assert content_hash(frame([("x", "y")])) != content_hash(frame([("x", "y"), ("x", "y")]))
     assert content_hash(frame([("x", "y"), ("z", "w")])) == content_hash(frame([("z", "w"), ("x", "y")]))
+
+
+def test_the_total_of_a_content_is_the_plain_sum_of_its_row_hashes(spark: SparkSession) -> None:
+    """However it is summed: contents are kept in commits, and those of before must stay what they are."""
+    frame = spark.range(0, 3_000, 1, 3).selectExpr("id", "CAST(id % 3 AS string) AS kind")
+    hashes = [(row["kind"], row["hash"]) for row in frame.select("kind", row_hash(frame).alias("hash")).collect()]
+    assert min(h for _, h in hashes) < -(2**62) < 2**62 < max(h for _, h in hashes)
+    assert content(frame) == Content(sum(h for _, h in hashes), 3_000)
+    assert content(frame.where("id < 0")) == Content(0, 0)
+    plain = {kind: content(frame.where(F.col("kind") == kind).drop("kind")) for kind in "012"}
+    assert contents_by(frame, "kind") == plain
+    assert sum(plain.values(), Content(0, 0)) == content(frame.drop("kind"))
 
 
 def test_differing_rows_of_maps_and_vectors(spark: SparkSession) -> None:

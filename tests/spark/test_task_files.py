@@ -71,7 +71,13 @@ def test_other_rows_take_the_place_of_all(spark: SparkSession, store: Store, com
     assert store.read("pairs", NS, version=0).count() == 6
 
 
-def test_what_breaks_the_contract_leaves_nothing(spark: SparkSession, store: Store, commit: Commit) -> None:
+@pytest.mark.parametrize("many", [0, 500_000])
+def test_what_breaks_the_contract_leaves_nothing(
+    spark: SparkSession, store: Store, commit: Commit, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_spark.tables.store.MANY_ROWS", many)
+    store.replace("pairs", "kept", _made(spark, 4), commit)
+    assert store.rows("pairs", "kept") == 4
     for made, message in ((_made(spark, 4, copies=2), "occurs 2 times"), (_made(spark, 4, weight=np.nan), "null weight")):
         with pytest.raises(ContractError, match=message):
             store.replace("pairs", NS, made, commit)
