@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
+
+from recsys_spark.tables.places import local_path
 
 _COMMIT_FILE = re.compile(r"\d{20}\.json")
 
@@ -24,9 +25,9 @@ class LastCommit:
 def last_commit(spark: SparkSession, table_path: str) -> LastCommit | None:
     """The newest commit, or None where there is no Delta table; never looks at data files."""
     log = f"{table_path}/_delta_log"
-    if re.match(r"[a-z0-9+.-]+:", log) and not log.startswith("file:"):
+    folder = local_path(spark, log)
+    if folder is None:
         return _remote(spark, log)
-    folder = Path(re.sub("^file:(//)?", "", log))
     names = [p.name for p in folder.glob("*.json") if _COMMIT_FILE.fullmatch(p.name)]
     if not names:
         return None

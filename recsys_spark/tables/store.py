@@ -22,7 +22,8 @@ from recsys_spark.tables.content import Content, changes, check, content, hash_s
 from recsys_spark.tables.contracts import Contract, conform, contract
 from recsys_spark.tables.dealing import in_equal_parts, shuffled
 from recsys_spark.tables.local import local_frame
-from recsys_spark.tables.task_files import Made, Staged, local_folder, stage
+from recsys_spark.tables.places import local_path
+from recsys_spark.tables.task_files import Made, Staged, stage
 from recsys_spark.tables.upsert import pruned, upsert
 
 log = get_logger(__name__)
@@ -178,7 +179,8 @@ class Store:
 
     def task_folder(self, table: str, namespace: str) -> str | None:
         """The table's folder where tasks may write its files themselves; None where only Spark can."""
-        return local_folder(self.path(table, namespace))
+        folder = local_path(self.spark, self.path(table, namespace))
+        return None if folder is None else str(folder)
 
     def _replace_by_files(self, spec: Contract, namespace: str, staged: Staged, commit: Commit, where: str | None) -> Written:
         try:

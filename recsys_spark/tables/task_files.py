@@ -7,7 +7,6 @@ which is most of what large lists cost. A file counts only once the driver has h
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -50,7 +49,7 @@ class Target:
     """Where tasks put files, and what these hold.
 
     Args:
-        folder: of the table, on a disk that all executors see.
+        folder: of the table, absolute, on a disk that all executors see.
         schema: of the files, in order.
         constants: values of columns that batches lack.
     """
@@ -90,7 +89,7 @@ class Staged:
 
     def frame(self, spark: SparkSession, spec: Contract) -> DataFrame:
         """The rows, with the columns of the contract."""
-        paths = [str(Path(self.folder) / file.name) for file in self.files]
+        paths = [f"file://{self.folder}/{file.name}" for file in self.files]
         kept = StructType([column for column in spec.schema if column.name not in self.partition])
         types = {column.name: column.dataType for column in spec.schema}
         values = {name: F.lit(value).cast(types[name]) for name, value in self.partition.items()}
@@ -105,13 +104,6 @@ class Staged:
 def partition_text(moment: datetime) -> str:
     """An instant as Delta's log has those of partitions."""
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-
-
-def local_folder(path: str) -> str | None:
-    """A table's path as a folder that tasks can write to; None where it is on storage that only Hadoop's file systems know."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path) and not path.startswith("file:"):
-        return None
-    return re.sub("^file:(//)?", "", path)
 
 
 def target_of(folder: str, spec: Contract, constants: Mapping[str, Any] | None = None) -> Target:

@@ -16,8 +16,9 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.errors import ContractError
 from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.places import local_path
 from recsys_spark.tables.store import Commit, Store, slice_of
-from recsys_spark.tables.task_files import Made, Staged, local_folder, partition_text, stage
+from recsys_spark.tables.task_files import Made, Staged, partition_text, stage
 
 NS, AS_OF = "live", datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -43,7 +44,7 @@ def _on_disk(store: Store, table: str) -> set[str]:
 
 
 def _named(store: Store, table: str) -> set[str]:
-    return {str(local_folder(url)) for url in store.files(table, NS)}
+    return {str(local_path(store.spark, url)) for url in store.files(table, NS)}
 
 
 @pytest.mark.parametrize("num_rows", [0, 2, 140_000])  # none, fewer than tasks, more than a row group
@@ -143,8 +144,15 @@ def test_tables_that_only_delta_s_writer_can_keep_are_left_to_it(spark: SparkSes
     assert store.read("pairs", "old").schema == store.read("pairs", NS).schema
 
 
-def test_tasks_write_where_they_can_reach_the_folder() -> None:
-    assert local_folder("/data/warehouse/live/pairs") == "/data/warehouse/live/pairs"
-    assert local_folder("work/warehouse") == "work/warehouse"
-    assert local_folder("file:///data/pairs") == local_folder("file:/data/pairs") == "/data/pairs"
-    assert [local_folder(f"{scheme}://bucket/pairs") for scheme in ("s3a", "abfss", "hdfs", "dbfs")] == [None] * 4
+def test_tasks_write_where_they_can_reach_the_folder(spark: SparkSession) -> None:
+    assert local_path(spark, "/data/pairs") == Path("/data/pairs")
+    assert local_path(spark, "work/warehouse") == Path.cwd() / "work/warehouse"  # executors may start in another folder
+    assert local_path(spark, "file:///data/pairs") == local_path(spark, "file:/data/pairs") == Path("/data/pairs")
+    assert [local_path(spark, f"{scheme}://bucket/pairs") for scheme in ("s3a", "abfss", "hdfs", "dbfs")] == [None] * 4
+    context: Any = spark._jsc
+    context.hadoopConfiguration().set("fs.defaultFS", "hdfs://namenode")
+    try:
+        assert local_path(spark, "/data/pairs") is None
+        assert local_path(spark, "file:/data/pairs") == Path("/data/pairs")
+    finally:
+        context.hadoopConfiguration().unset("fs.defaultFS")
