@@ -164,19 +164,28 @@ def test_lists_of_a_segment_hold_what_its_rules_leave(spark: SparkSession, fille
     assert {row["item_id"] for row in unknown} == {"i6", "i7"}
 
 
-def test_rerun_does_nothing_and_blocks_change_nothing(spark: SparkSession, filled: Store) -> None:
+def test_rerun_does_nothing_and_neither_blocks_nor_who_writes_change_anything(
+    spark: SparkSession, filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = _config(filled)
     context = _context(spark, filled, config, namespace="eval/rerun")
     weights = {"cooccurrence": 1.0, "text": 0.3}
-    run(config, context, None, Fusion(weights), upstream="live")
-    first = {user: [(r["item_id"], r["score"]) for r in rows] for user, rows in _lists(filled, "eval/rerun").items()}
-    version = filled.version("recommendations", "eval/rerun")
-    assert run(config, context, None, Fusion(weights), upstream="live").status == "skipped"
+    run(config, context, None, Fusion(weights), upstream="live", neighbours=True)
+    tables = ("recommendations", "item_neighbours")
+    before = {table: (filled.content(table, "eval/rerun"), filled.version(table, "eval/rerun")) for table in tables}
+    assert min(filled.rows(table, "eval/rerun") for table in tables) > 10
+    assert run(config, context, None, Fusion(weights), upstream="live", neighbours=True).status == "skipped"
     smaller = _config(filled, user_block=1, item_tile=2)
-    run(smaller, _context(spark, filled, smaller, namespace="eval/rerun"), None, Fusion(weights), upstream="live")
-    again = {user: [(r["item_id"], r["score"]) for r in rows] for user, rows in _lists(filled, "eval/rerun").items()}
-    assert again == first
-    assert filled.version("recommendations", "eval/rerun") == version  # an equal result is not committed
+    monkeypatch.setattr(Store, "task_folder", lambda *_: None)  # as where only Spark can write
+    context = _context(spark, filled, smaller, namespace="eval/rerun")
+    assert run(smaller, context, None, Fusion(weights), upstream="live", neighbours=True).status != "skipped"
+    # an equal result is not committed
+    assert {table: (filled.content(table, "eval/rerun"), filled.version(table, "eval/rerun")) for table in tables} == before
+    other = _context(spark, filled, config, namespace="eval/other")
+    run(config, other, None, Fusion(weights), upstream="live", neighbours=True)
+    assert {table: filled.content(table, "eval/other") for table in tables} == {
+        table: found[0] for table, found in before.items()
+    }
 
 
 def test_targets_are_ranked_in_a_nested_namespace(spark: SparkSession, filled: Store) -> None:
