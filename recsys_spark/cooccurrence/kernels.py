@@ -15,6 +15,7 @@ from scipy.sparse import _sparsetools, csr_matrix  # the pinned version's kernel
 
 from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Floats, Ints, Items, position_in_group
 from recsys_spark.cooccurrence.occurrences import PairCounts, Timing, slices, written_out
+from recsys_spark.cooccurrence.sorted_products import is_faster, repeated
 
 
 def pair_counts(
@@ -52,6 +53,12 @@ def _product_counts(baskets: Baskets, num_items: int, block: int, num_blocks: in
     work = own @ np.diff(every.indptr)
     if baskets.signs is not None:
         own.data *= baskets.signs[own.indices]
+    elif is_faster(own, every, min_support):
+        for rows, item_b, both in repeated(own, every, work):
+            item_a = rows * np.int32(num_blocks) + np.int32(block)
+            kept = (both >= min_support) & (item_a != item_b)
+            yield PairCounts(item_a[kept], item_b[kept], both[kept])
+        return
     for first, starts, item_b, both in products(own, every, work):
         enough = np.flatnonzero(both >= min_support) if baskets.signs is None else np.arange(len(both))
         rows = np.repeat(np.arange(first, first + len(starts) - 1, dtype=np.int32), np.diff(starts))[enough]

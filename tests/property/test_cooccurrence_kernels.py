@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_spark.cooccurrence import grouping
+from recsys_spark.cooccurrence import grouping, sorted_products
 from recsys_spark.cooccurrence import occurrences as written
 from recsys_spark.cooccurrence.grouping import Baskets, Rows, cut_baskets, group_rows, mix, touching
 from recsys_spark.cooccurrence.kernels import best, pair_counts
@@ -64,6 +64,31 @@ def test_product_counts_equal_the_twin(rows: list[Row], num_blocks: int, support
     expected, _, _ = twin_counts(rows)
     wanted = {pair: n for pair, (n, _) in expected.items() if n >= support}
     assert flat(counted(rows, num_blocks, support, None)) == wanted
+
+
+@given(row_lists, st.integers(1, 4), st.integers(2, 3), st.integers(1, 30), st.sampled_from([5, 6, 32]), st.booleans())
+def test_sorted_pairs_are_those_of_the_product(
+    rows: list[Row], num_blocks: int, support: int, step: int, key_bits: int, sided: bool
+) -> None:
+    """Also where a slice has room for two anchors, or for less work than one has, and where entries take one side alone."""
+    keys, items, times = (np.array([row[i] for row in rows], dtype=np.int64) for i in range(3))
+    baskets = group_rows(Rows(keys, items.astype(np.int32), sides=(times % 3 + 1).astype(np.int8) if sided else None), False)
+    found = []
+    for least in (1, 100):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(sorted_products, "LEAST_ITEMS", least)
+            patched.setattr(sorted_products, "_STEP", step)
+            patched.setattr(sorted_products, "_KEY_BITS", key_bits)
+            patched.setattr(sorted_products, "_sorts_in_registers", lambda: True)
+            parts = [touching(baskets, baskets.items % num_blocks, block) for block in range(num_blocks)]
+            found.append([list(pair_counts(part, 10, b, num_blocks, support)) for b, part in enumerate(parts)])
+    sorted_ones, usual = ([pairs for block in blocks for pairs in block] for blocks in found)
+    assert flat(sorted_ones) == flat(usual)
+    for pairs in sorted_ones:
+        assert (np.diff(pairs.item_a) >= 0).all()
+        assert [column.dtype for column in (pairs.item_a, pairs.item_b, pairs.both)] == [np.int32, np.int32, np.int64]
+    anchors = [set(pairs.item_a.tolist()) for pairs in sorted_ones]
+    assert sum(map(len, anchors)) == len(set().union(*anchors)), "all pairs of an item lie in one slice"
 
 
 @given(row_lists, st.integers(1, 3), st.one_of(st.none(), st.integers(0, 15)), st.booleans())

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from recsys_spark.cooccurrence import sorted_products
 from recsys_spark.cooccurrence.grouping import (
     Baskets,
     Rows,
@@ -140,3 +142,20 @@ def test_best_breaks_ties_by_hash_and_ranks_from_one() -> None:
 def test_position_in_group() -> None:
     assert position_in_group(np.array([4, 4, 7, 7, 7, 1])).tolist() == [0, 1, 0, 1, 2, 0]
     assert position_in_group(np.zeros(0, np.int64)).tolist() == []
+
+
+@pytest.mark.parametrize("num_items", [1 << 18, (1 << 18) + 1, 1_000_000])
+def test_sorted_pairs_of_anchors_far_apart(num_items: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key of 32 bits holds a target of a large catalogue and few anchors: more of them are in another slice."""
+    monkeypatch.setattr(sorted_products, "_sorts_in_registers", lambda: True)
+    rng = np.random.default_rng(0)
+    items = np.unique(np.concatenate([rng.integers(0, num_items, 300), [0, num_items - 1]])).astype(np.int32)
+    keys = np.repeat(np.arange(400), 12)
+    baskets = group_rows(Rows(keys, rng.choice(items, len(keys))), False)
+    found = list(pair_counts(baskets, num_items, 0, 1, 2))
+    assert len(found) > 10
+    monkeypatch.setattr(sorted_products, "LEAST_ITEMS", num_items + 1)
+    usual = list(pair_counts(baskets, num_items, 0, 1, 2))
+    pairs = [{(a, b): n for p in way for a, b, n in zip(p.item_a, p.item_b, p.both, strict=True)} for way in (found, usual)]
+    assert pairs[0] == pairs[1]
+    assert len(pairs[0]) > 1_000
