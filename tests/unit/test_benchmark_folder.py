@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from benchmarks.quality.ablation import CASES
 from recsys_spark.benchmark.folder import settings_for, sizes
 from recsys_spark.benchmark.leave_one_out import mean_over_seeds
 from recsys_spark.benchmark.published import Row, Table
@@ -129,3 +131,11 @@ def test_batches_grow_with_the_users(tmp_path: Path) -> None:
     pd.DataFrame({"user_id": users, "item_id": "x", "ts": 1}).to_parquet(tmp_path / "events.parquet")
     assert settings_for(tmp_path, tmp_path / "w", 0, {}).train.batch_size == 256
     assert settings_for(tmp_path, tmp_path / "w", 0, {"train": {"batch_size": 32}}).train.batch_size == 32
+
+
+def test_every_case_of_the_ablation_is_a_config_of_its_own(tmp_path: Path) -> None:
+    data = _folder(tmp_path, {"title": [" ".join(["word"] * 100), "Two"]}, pos=[0, 1, 0])
+    cases = tomllib.loads(CASES.read_text(encoding="utf-8"))
+    found = {name: settings_for(data, tmp_path / "w", 0, sections).identity() for name, sections in cases.items()}
+    assert len(found) > 30
+    assert len(set(map(str, found.values()))) == len(found)  # a case that changes nothing would tell nothing
