@@ -134,7 +134,7 @@ def test_batches_grow_with_the_users(tmp_path: Path) -> None:
 
 
 def test_every_case_of_the_ablation_is_a_config_of_its_own(tmp_path: Path) -> None:
-    data = _folder(tmp_path, {"title": [" ".join(["word"] * 100), "Two"]}, pos=[0, 1, 0])
+    data = _folder(tmp_path, {"title": [" ".join(["word"] * n) for n in (100, 90)]}, pos=[0, 1, 0])
     cases = tomllib.loads(CASES.read_text(encoding="utf-8"))
     found = {name: settings_for(data, tmp_path / "w", 0, sections).identity() for name, sections in cases.items()}
     assert len(found) > 30
