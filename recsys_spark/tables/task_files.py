@@ -7,6 +7,7 @@ which is most of what large lists cost. A file counts only once the driver has h
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from recsys_spark.tables.contracts import Contract
 
 Batches = Iterable[Any]
 FILES = "path string, num_rows bigint, num_bytes bigint"
+_OF_PATTERNS = re.compile(r"([\[\]{}*?\\])")  # what would make a path a pattern to Spark
 _GROUP_ROWS = 1 << 17  # of a row group, at least, where there are so many
 
 
@@ -89,7 +91,8 @@ class Staged:
 
     def frame(self, spark: SparkSession, spec: Contract) -> DataFrame:
         """The rows, with the columns of the contract."""
-        paths = [f"file://{self.folder}/{file.name}" for file in self.files]
+        folder = _OF_PATTERNS.sub(r"\\\1", self.folder)
+        paths = [f"file://{folder}/{file.name}" for file in self.files]
         kept = StructType([column for column in spec.schema if column.name not in self.partition])
         types = {column.name: column.dataType for column in spec.schema}
         values = {name: F.lit(value).cast(types[name]) for name, value in self.partition.items()}

@@ -63,6 +63,13 @@ def test_the_table_is_that_of_spark_s_own_writer(spark: SparkSession, store: Sto
     assert _on_disk(store, "pairs") == _named(store, "pairs")  # what was made for nothing is gone
 
 
+def test_a_folder_may_have_any_name(spark: SparkSession, tmp_path: Path, commit: Commit) -> None:
+    store = Store(spark, str(tmp_path / "ware [1]{a,b}* %20 höuse"))
+    for weight in (1.0, 0.5):
+        store.replace("pairs", NS, _made(spark, 4, weight), commit)
+        assert {(r["anchor_idx"], r["weight"]) for r in store.read("pairs", NS).collect()} == {(i, weight) for i in range(4)}
+
+
 def test_other_rows_take_the_place_of_all(spark: SparkSession, store: Store, commit: Commit) -> None:
     store.replace("pairs", NS, _made(spark, 6), commit)
     before = _named(store, "pairs")
