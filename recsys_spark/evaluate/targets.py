@@ -21,7 +21,14 @@ def held_out_targets(context: Context) -> DataFrame:
     events = context.events("test").where(F.col("label") != DISLIKE)
     wanted = events.select("user_idx", "user_id", "item_idx", "item_id").distinct()
     users, most = wanted.select("user_idx", "user_id").distinct(), context.config.evaluate.max_users
-    if context.once("number of test users", users.count) <= most:
+    if context.once("all test users are measured", lambda: _are_few(users, most)):
         return wanted
-    log.info("a part of the test's users is measured", users=most, setting="evaluate.max_users")
     return wanted.join(drawn_users(users, most, context.config.seed + 3), ["user_idx", "user_id"], "left_semi")
+
+
+def _are_few(users: DataFrame, most: int) -> bool:
+    """At most ``most``; else it is said, once for all systems."""
+    found = users.count()
+    if found > most:
+        log.info("a part of the test's users is measured", users=most, of=found, setting="evaluate.max_users")
+    return found <= most

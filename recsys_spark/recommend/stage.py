@@ -255,9 +255,8 @@ def _put(work: _Run, table: str, rows: DataFrame, target: Target | None, commit:
         staged = Staged(target.folder, files_of(rows), {"as_of": partition_text(work.context.as_of)})
         return work.context.store.replace(table, work.context.namespace, staged, commit, where=_slice(work))
     named = rows.where(F.col("table") == table).withColumns({n: F.lit(v) for n, v in _constants(work, table).items()})
-    columns = [column.name for column in contract(table).schema if column.name != "as_of"]
-    types = {column.name: column.dataType for column in contract(table).schema}
-    frame = named.select(*[F.col(COLUMNS[table].get(name, name)).cast(types[name]).alias(name) for name in columns])
+    types = {column.name: column.dataType for column in contract(table).schema if column.name != "as_of"}
+    frame = named.select(*[F.col(COLUMNS[table].get(name, name)).cast(kind).alias(name) for name, kind in types.items()])
     return _replace(work, table, frame, commit)
 
 

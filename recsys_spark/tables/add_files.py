@@ -52,7 +52,7 @@ def _metadata(spec: Contract) -> dict[str, Any]:
     return {
         "id": str(uuid.uuid4()),
         "format": {"provider": "parquet", "options": {}},
-        "schemaString": json.dumps(_nullable(json.loads(spec.schema.json()))),
+        "schemaString": json.dumps(_columns(spec)),
         "partitionColumns": list(spec.partition),
         "configuration": {},
         "createdTime": _now_ms(),
@@ -60,17 +60,22 @@ def _metadata(spec: Contract) -> dict[str, Any]:
 
 
 def _is_plain(metadata: Any, spec: Contract) -> bool:
-    found, wanted = json.loads(metadata.schemaString()), _nullable(json.loads(spec.schema.json()))
+    found = json.loads(metadata.schemaString())
     partitions = json.loads(metadata.partitionColumns().mkString('["', '","', '"]')) if spec.partition else []
     settings = metadata.configuration().keysIterator()
     while settings.hasNext():
         if settings.next().startswith(_NOT_PLAIN):
             return False
-    return bool(_nullable(found) == wanted and partitions == list(spec.partition))
+    return bool(_nullable(found) == _columns(spec) and partitions == list(spec.partition))
+
+
+def _columns(spec: Contract) -> Any:
+    """The schema's JSON as Delta keeps those of frames."""
+    return _nullable(json.loads(spec.schema.json()))
 
 
 def _nullable(schema: Any) -> Any:
-    """A schema's JSON with every column nullable: as Delta keeps those of frames."""
+    """A schema's JSON with every column nullable."""
     if isinstance(schema, dict):
         free = {"nullable": True, "containsNull": True, "valueContainsNull": True}
         return {name: free.get(name, _nullable(part)) for name, part in schema.items()}

@@ -176,10 +176,7 @@ class TaskFile:
 
 def _repeating(schema: pa.Schema) -> list[str]:
     """Columns (leaves, as Parquet names them) whose values are worth a dictionary: all but floats, which hardly repeat."""
-    found: list[str] = []
-    for column in schema:
-        found += _leaves(column.name, column.type)
-    return found
+    return [leaf for column in schema for leaf in _leaves(column.name, column.type)]
 
 
 def _leaves(name: str, kind: pa.DataType) -> list[str]:
