@@ -263,9 +263,11 @@ def touching(baskets: Baskets, block_of: Items, block: int, min_entries: int = 2
     return baskets.keep(np.repeat(wanted, baskets.sizes))
 
 
-def ranges(starts: Ints, lengths: Ints) -> Ints:
-    """``starts[i], starts[i] + 1, ...``, ``lengths[i]`` of them, for every i in turn."""
-    found: Ints = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+def ranges(starts: Ints, lengths: Ints, dtype: type[np.int32] | type[np.int64] = np.int64) -> Any:
+    """``starts[i], starts[i] + 1, ...``, ``lengths[i]`` of them, for every i in turn; ``dtype`` must hold them all."""
+    ends: Any = np.cumsum(lengths, dtype=dtype)
+    found: Any = np.repeat(starts - (ends - lengths), lengths).astype(dtype, copy=False)
+    found += np.arange(len(found), dtype=dtype)
     return found
 
 

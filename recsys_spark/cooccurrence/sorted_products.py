@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys_spark.cooccurrence.grouping import Ints, Items
+from recsys_spark.cooccurrence.grouping import Ints, Items, ranges
 from recsys_spark.cooccurrence.occurrences import slices
 
 LEAST_ITEMS = 1 << 17  # from so many on it is faster
@@ -51,10 +51,9 @@ def repeated(own: Any, every: Any, work: Ints) -> Iterator[tuple[Items, Items, I
     for first, last in _slices(work, 1 << (_KEY_BITS - bits)):
         baskets = own.indices[own.indptr[first] : own.indptr[last]]
         length = sizes[baskets]
-        ends = np.cumsum(length, dtype=np.int32)
-        places = np.repeat(starts[baskets] - ends + length, length)
-        places += np.arange(len(places), dtype=np.int32)
-        keys = targets.take(places, mode="clip")  # all are inside: without the check that "raise" makes
+        keys = targets.take(
+            ranges(starts[baskets], length, np.int32), mode="clip"
+        )  # all are inside: without the check that "raise" makes
         rows = np.repeat(np.arange(last - first, dtype=np.uint32) << np.uint32(bits), np.diff(own.indptr[first : last + 1]))
         keys |= np.repeat(rows, length)
         keys.sort()
