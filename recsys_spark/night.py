@@ -28,7 +28,7 @@ from recsys_spark.log import get_logger
 from recsys_spark.night_names import run_id_of
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend import stage as recommend
-from recsys_spark.recommend.fusion import Fusion, Weights
+from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.model import ModelRef
 from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.register import stage as register
@@ -210,21 +210,24 @@ class Night:
     def _fusion(self, model: ModelVersion | None) -> tuple[Fusion, NewItems | None]:
         """How partners are fused (weights of the config come first) and the places of new items, as the model version has them.
 
-        Without a model, co-occurrence alone: the config's weights may ask for an encoder that is not there. What profile texts
-        are worth holds without one, too, as this night's validation has it.
+        Without a model see ``_without_model``.
         """
         if model is None:
-            return Fusion(BASELINES["cooccurrence"], profile=self._profile_weights()), None
+            return self._without_model(), None
         document = json.loads((self._model_dir(model) / "fusion.json").read_text())
         fixed = self.config.recommend.weights
         fusion = Fusion.from_document(document)
         if fixed:
-            fusion = Fusion(fixed, profile=fusion.profile)
+            fusion = Fusion(fixed, profile=fusion.profile, half_life_days=fusion.half_life_days)
         return fusion, NewItems.from_document(document.get("new_items"), self.config.recommend.new_items_per_ten)
 
-    def _profile_weights(self) -> Weights | None:
-        chosen = (self._recorded("register", self.eval_namespace) or {}).get("profile")
-        return chosen["weights"] if chosen else None
+    def _without_model(self) -> Fusion:
+        """Co-occurrence alone: the config's weights may ask for an encoder that is not there. What profile texts are worth, and
+        how soon popularity forgets, holds without one, too, as this night's validation has it."""
+        chosen = self._recorded("register", self.eval_namespace) or {}
+        profile, fusion = chosen.get("profile") or {}, chosen.get("fusion") or {}
+        weights = BASELINES["cooccurrence"]
+        return Fusion(weights, profile=profile.get("weights"), half_life_days=fusion.get("half_life_days"))
 
     def _opponent(self, challenger: ModelVersion | None) -> ModelVersion | None:
         """The champion the challenger meets; after its own promotion still the one it replaced, so that reruns agree."""

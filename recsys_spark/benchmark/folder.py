@@ -58,7 +58,7 @@ def settings_for(data: Path, warehouse: Path, seed: int, overrides: dict[str, An
         "ingest": ingest,
         "encoder": {"max_tokens": _max_tokens(items, texts)},
         "train": {"batch_size": _batch_size(sizes(data)[0]), "max_minutes": _TRAIN_MINUTES},
-        "recommend": {"k": 20, "history_items": 50},
+        "recommend": {"k": 20, "history_items": 50, **({} if _has_times(events) else {"popularity_half_life_days": 0})},
         "evaluate": {"split": "leave_one_out", "max_users": ALL_USERS},
     }
     return parse_config(laid_over(base, overrides), "benchmark")
@@ -79,11 +79,16 @@ def _event_columns(events: Path) -> dict[str, str]:
     return {"user_id": "user_id", "item_id": "item_id"} | order | ({"value": "rating"} if "rating" in names else {})
 
 
+def _has_times(events: Path) -> bool:
+    """Whether events have times of their own; those that ingest gives to mere places say nothing of what was popular when."""
+    return "ts" in pq.read_schema(events).names
+
+
 def _time_format(events: Path) -> str:
     """How ``ts`` is written: text is ISO 8601; numbers too large for seconds are milliseconds."""
-    schema = pq.read_schema(events)
-    if "ts" not in schema.names:
+    if not _has_times(events):
         return "epoch_seconds"
+    schema = pq.read_schema(events)
     kind = schema.field("ts").type
     if _is_text(kind):
         return "iso"

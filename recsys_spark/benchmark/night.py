@@ -79,9 +79,10 @@ class BenchmarkNight(Night):
 
     def _baselines(self, targets: DataFrame) -> None:
         """Each with the memory of the past that suits it best on validation: no rival is made weaker than it is."""
-        decays = self._fusion(self._model("eval"))[0].decays
+        chosen = self._fusion(self._model("eval"))[0]
         for name, weights in self.baselines.items():
-            self._alone(name, None, Fusion(weights, decays=decays), targets)
+            fusion = Fusion(weights, decays=chosen.decays, half_life_days=chosen.half_life_days)
+            self._alone(name, None, fusion, targets)
 
     def recommend(self, namespace: str) -> StageReport:
         done = super().recommend(namespace)

@@ -29,6 +29,8 @@ class RecommendSettings(Settings):
     profile_weights: dict[str, float] = {}  # of text, encoder and popularity for users without events; empty: as on validation
     history_items: int = Field(20, ge=1)  # last items of a user that score candidates
     history_decay: float | None = Field(None, gt=0, le=1)  # weight of the n-th last item is decay^n; None: chosen per partner
+    popularity_half_life_days: float | None = Field(None, ge=0)  # an event so old counts half in what is popular; 0: as any
+    # other; None: chosen on validation
     active_days: int | None = None  # only users with an event in the last days; None: all
     filter_seen: bool = True
     block_items: list[str] = []  # ids that no list may hold

@@ -25,6 +25,7 @@ class Fusion:
         items: item segment (``segments.ITEM_SEGMENTS``) -> partner -> factor of its weight; what is not named has 1.
         decays: partner -> weight of the n-th last history item, ``decay^n``; others take ``recommend.history_decay``.
         profile: weights for users of whom only a profile text is known; None: not chosen.
+        half_life_days: after which an event counts half in what is popular; None: all count alike.
     """
 
     weights: Weights
@@ -32,16 +33,19 @@ class Fusion:
     items: Mapping[str, Weights] = field(default_factory=dict)
     decays: Mapping[str, float] = field(default_factory=dict)
     profile: Weights | None = None
+    half_life_days: float | None = None
 
     def document(self) -> dict[str, Any]:
         """As ``fusion.json`` and the report have it."""
         found = {"segments": {ALL: self.weights, **self.segments}, "items": dict(self.items), "decays": dict(self.decays)}
+        found |= {} if self.half_life_days is None else {"half_life_days": self.half_life_days}
         return found if self.profile is None else {**found, "profile": dict(self.profile)}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Fusion:
         segments = dict(document["segments"])
-        return cls(segments.pop(ALL), segments, document.get("items", {}), document.get("decays", {}), document.get("profile"))
+        weights, get = segments.pop(ALL), document.get
+        return cls(weights, segments, get("items", {}), get("decays", {}), get("profile"), get("half_life_days"))
 
     def by_history(self) -> list[Weights]:
         """Weights in the order of ``HISTORY_SEGMENTS``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ from recsys_spark.config.signals import AlsShape
 from recsys_spark.recommend.arrow import flat_list
 from recsys_spark.recommend.catalogue import Catalogue, Item, in_tie_order
 from recsys_spark.recommend.fallback import MAX_CONTEXTS
-from recsys_spark.recommend.scoring.partners import PopularityItems, RelatedItems
+from recsys_spark.recommend.scoring.partners import PopularityItems, RecentEvents, RelatedItems
 from recsys_spark.recommend.scoring.scores import as_rows
 from recsys_spark.recommend.scoring.vector_items import EncoderItems, FactorItems
+
+_MICROS_PER_DAY = 86_400_000_000.0
+_WHOLE = 2.0**30  # parts of one event; eight milliards of events have room in a long
 
 
 def _arrow(frame: DataFrame) -> Any:
@@ -42,14 +46,50 @@ def popularity_items(fit_events: DataFrame, catalogue: Catalogue, context_key: s
     value = liked.withColumn("value", F.element_at("context", F.lit(context_key))).where("value is not null and value != ''")
     largest = value.groupBy("value").count().orderBy(F.desc("count"), "value").limit(MAX_CONTEXTS)
     values = sorted(row["value"] for row in largest.collect())
-    cells = value.where(F.col("value").isin(values)).groupBy("value", "item_idx").count().collect()
-    place = {name: row for row, name in enumerate(values)}
-    positions = catalogue.positions(np.array([cell["item_idx"] for cell in cells], np.int64))
+    cells = _arrow(value.where(F.col("value").isin(values)).groupBy("value", "item_idx").count())
+    return PopularityItems(counts, tuple(values), _by_context(cells, "count", catalogue, values))
+
+
+def recent_events(
+    events: DataFrame, catalogue: Catalogue, context_key: str | None, popularity: PopularityItems, half_lives: Sequence[float]
+) -> dict[float, RecentEvents]:
+    """What ``popularity_items`` counts, each event as ``2^(-age / half-life)`` of one; by half-life (days).
+
+    An event's age is that before the last one: a log that ended a while ago still says what was popular at its end.
+
+    Args:
+        events: those that are known where lists are made.
+        popularity: whose values of the context key are counted.
+    """
+    liked = events.where("label != -1")
+    found = liked.agg(F.max(F.unix_micros("ts"))).first()
+    last = None if found is None else found[0]
+    age_days = (F.lit(last) - F.unix_micros("ts")) / F.lit(_MICROS_PER_DAY)  # without events nothing is summed
+    # whole numbers: a sum that is the same in whatever order tasks come
+    parts = [F.sum(F.round(F.pow(F.lit(2.0), -age_days / days) * _WHOLE).cast("long")).alias(f"c{days}") for days in half_lives]
+    overall = _arrow(liked.groupBy("item_idx").agg(*parts))
+    counts = {
+        days: _counts(catalogue, _column(overall, "item_idx"), _column(overall, f"c{days}") / _WHOLE) for days in half_lives
+    }
+    if context_key is None:
+        return {days: RecentEvents(counts[days]) for days in half_lives}
+    value = liked.withColumn("value", F.element_at("context", F.lit(context_key)))
+    value = value.where(F.col("value").isin(list(popularity.context_values)))
+    cells = _arrow(value.groupBy("value", "item_idx").agg(*parts))
+    return {
+        days: RecentEvents(counts[days], _by_context(cells, f"c{days}", catalogue, popularity.context_values) / _WHOLE)
+        for days in half_lives
+    }
+
+
+def _by_context(cells: Any, name: str, catalogue: Catalogue, values: Sequence[str]) -> Any:
+    """CSR ``[V, N]`` of a column of cells ``(value, item_idx)``; items outside the catalogue are left out."""
+    place = {value: row for row, value in enumerate(values)}
+    rows = np.array([place[value] for value in cells.column("value").to_pylist()], np.int64)
+    positions, data = catalogue.positions(_column(cells, "item_idx")), _column(cells, name).astype(np.float64)
     known = positions >= 0
-    rows = np.array([place[cell["value"]] for cell in cells], np.int64)
-    data = np.array([cell["count"] for cell in cells], np.float64)
     matrix = sparse.csr_matrix((data[known], (rows[known], positions[known])), shape=(len(values), len(catalogue)))
-    return PopularityItems(counts, tuple(values), as_rows(matrix))
+    return as_rows(matrix)
 
 
 def _counts(catalogue: Catalogue, item_idx: Any, count: Any) -> Any:

@@ -8,6 +8,7 @@ from recsys_spark.config.serving import RecommendSettings
 from recsys_spark.errors import ConfigError
 from recsys_spark.recommend.fusion import Fusion
 
+POPULARITY = "popularity"
 KNOWN = ("encoder", "cooccurrence", "transitions", "ease", "als", "text", "popularity")
 # where nothing was chosen on validation
 PRIOR = {"encoder": 1.0, "cooccurrence": 0.3, "transitions": 0.1, "ease": 0.3, "als": 0.1, "text": 0.1, "popularity": 0.1}
@@ -70,7 +71,16 @@ def usable(settings: RecommendSettings, given: Fusion | None, has_model: bool) -
     """
     weights = fusion_weights(settings, None if given is None else given.weights, has_model)
     profile = profile_weights(settings, None if given is None else given.profile)
+    half_life = half_life_days(settings, given)
     if given is None:
-        return Fusion(weights, profile=profile)
+        return Fusion(weights, profile=profile, half_life_days=half_life)
     segments = {name: {p: w for p, w in own.items() if p in weights} for name, own in given.segments.items()}
-    return Fusion(weights, {name: own for name, own in segments.items() if own}, given.items, given.decays, profile)
+    kept = {name: own for name, own in segments.items() if own}
+    return Fusion(weights, kept, given.items, given.decays, profile, half_life)
+
+
+def half_life_days(settings: RecommendSettings, given: Fusion | None) -> float | None:
+    """After which an event counts half in what is popular: the config's, else the fusion's; None: all count alike."""
+    if settings.popularity_half_life_days is not None:
+        return settings.popularity_half_life_days or None
+    return None if given is None else given.half_life_days

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from pyspark.sql import DataFrame
@@ -11,23 +12,41 @@ from recsys_spark.collaborative.stage import FACTORS, TRANSITIONS, WEIGHTS
 from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.errors import InputError
-from recsys_spark.recommend.catalogue import Item, build_catalogue
+from recsys_spark.recommend.catalogue import Catalogue, Item, build_catalogue
 from recsys_spark.recommend.gather import (
     encoder_items,
     factor_items,
     items_in_order,
     popularity_items,
+    recent_events,
     related_items,
     weighted_items,
 )
 from recsys_spark.recommend.rules import Rules, SegmentLists
-from recsys_spark.recommend.scoring.partners import Partners, TextItems
+from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, RecentEvents, TextItems
 from recsys_spark.recommend.worker import Side
+from recsys_spark.tables.visible import Rows
 
 T = TypeVar("T")
 
 
-def item_side(config: Config, context: Context, vectors: DataFrame | None, upstream: str, rules: Rules | None = None) -> Side:
+@dataclass(frozen=True)
+class Recency:
+    """What popularity is to know of recent events: those of ``rows``, for each of these half-lives (days)."""
+
+    half_lives: tuple[float, ...] = ()
+    rows: Rows = "fit"
+    by_context: bool = True
+
+
+def item_side(
+    config: Config,
+    context: Context,
+    vectors: DataFrame | None,
+    upstream: str,
+    rules: Rules | None = None,
+    recency: Recency = Recency(),
+) -> Side:
     """Catalogue and partners out of what ``context`` sees and out of the co-occurrence of ``upstream``.
 
     All but the encoder is kept in the context's cache: fusing, the challenger and the baselines share it.
@@ -35,6 +54,7 @@ def item_side(config: Config, context: Context, vectors: DataFrame | None, upstr
     Args:
         vectors: ``(item_idx, vector)`` of the encoder; None: it takes no part.
         rules: which items lists may hold; None: all.
+        recency: the half-lives that the popularity can be taken at.
 
     Raises:
         InputError: no item is visible.
@@ -46,6 +66,8 @@ def item_side(config: Config, context: Context, vectors: DataFrame | None, upstr
     catalogue = context.once(f"catalogue {rules.everybody.document()}", lambda: build_catalogue(ordered, rules.everybody, apart))
     fit, key = context.events("fit"), config.recommend.context_key
     popularity = context.once("popularity", lambda: popularity_items(fit, catalogue, key))
+    if recency.half_lives:
+        popularity = replace(popularity, recent=_recent(config, context, catalogue, popularity, recency))
     encoder = cooccurrence = transitions = text = ease = als = None
     if vectors is not None and "encoder" in wanted:
         encoder = encoder_items(vectors, catalogue)
@@ -67,6 +89,14 @@ def item_side(config: Config, context: Context, vectors: DataFrame | None, upstr
         Partners(popularity, encoder, cooccurrence, text, ease, als, transitions),
         SegmentLists.of(rules, catalogue.item_ids),
     )
+
+
+def _recent(
+    config: Config, context: Context, catalogue: Catalogue, popularity: PopularityItems, recency: Recency
+) -> dict[float, RecentEvents]:
+    key = config.recommend.context_key if recency.by_context else None
+    make = lambda: recent_events(context.events(recency.rows), catalogue, key, popularity, recency.half_lives)  # noqa: E731
+    return context.once(f"{recency}", make)
 
 
 def _fitted(context: Context, table: str, upstream: str, make: Callable[[DataFrame], T | None]) -> T | None:

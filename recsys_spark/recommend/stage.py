@@ -25,7 +25,7 @@ from recsys_spark.recommend.neighbours.users import USER_NEIGHBOURS, near_users
 from recsys_spark.recommend.neighbours.whole_catalogue import NEIGHBOURS, neighbour_weights
 from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.recommend.rules import Rules, read_rules
-from recsys_spark.recommend.side import item_side
+from recsys_spark.recommend.side import Recency, item_side
 from recsys_spark.recommend.users import active_since, user_rows, with_targets, with_vectors
 from recsys_spark.recommend.worker import LISTS, RANKS, SHORTFALLS, Side, Task, list_batches
 from recsys_spark.tables.content import content_hash
@@ -35,7 +35,7 @@ from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import Commit, Written, kept, slice_of
 from recsys_spark.tables.task_files import Made, Staged, Target, partition_text, target_of
-from recsys_spark.tables.visible import InstantCutoff
+from recsys_spark.tables.visible import InstantCutoff, Rows
 
 FALLBACK = "fallback_recommendations"
 Part = tuple[list[Written], dict[str, Any]]  # tables, and figures for the report
@@ -166,7 +166,11 @@ def _write(work: _Run, rules: Rules, commit: Commit) -> tuple[list[Written], dic
 
 
 def _item_side(work: _Run, rules: Rules) -> Side:
-    side = item_side(work.config, work.context, _vectors(work, "item_embeddings"), work.upstream, rules)
+    half_life = work.fusion.half_life_days
+    # what was popular lately is known up to where lists start; a holdout by events hides validation from all but histories
+    rows: Rows = "history" if isinstance(work.context.cutoff, InstantCutoff) else "fit"
+    recency = Recency(() if half_life is None else (half_life,), rows)
+    side = item_side(work.config, work.context, _vectors(work, "item_embeddings"), work.upstream, rules, recency)
     return side.fused_by(work.fusion, work.config.evaluate)
 
 

@@ -41,9 +41,10 @@ class Side:
     segments: SegmentLists = NO_SEGMENTS
 
     def fused_by(self, fusion: Fusion, settings: EvaluateSettings) -> Side:
-        """With the decays and item factors of this fusion."""
+        """With the decays, the half-life and the item factors of this fusion."""
         factors = fusion.weight_factors(self.partners.popularity.counts, settings.head_share, settings.tail_share)
-        return replace(self, partners=replace(self.partners, decays=fusion.decays, weight_factors=factors))
+        popularity = self.partners.popularity.lately(fusion.half_life_days)
+        return replace(self, partners=replace(self.partners, popularity=popularity, decays=fusion.decays, weight_factors=factors))
 
     @cached_property
     def new_positions(self) -> Ints:

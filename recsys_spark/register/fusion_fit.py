@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from recsys_spark.context import Context
 from recsys_spark.draw import drawn_users
 from recsys_spark.log import get_logger
 from recsys_spark.recommend.fusion import Fusion, Weights
-from recsys_spark.recommend.model import KNOWN, fusion_weights
-from recsys_spark.recommend.scoring.partners import PAST
-from recsys_spark.recommend.side import item_side
+from recsys_spark.recommend.model import KNOWN, POPULARITY, fusion_weights, half_life_days
+from recsys_spark.recommend.scoring.partners import PAST, Partners
+from recsys_spark.recommend.side import Recency, item_side
 from recsys_spark.recommend.users import user_rows, with_targets, with_vectors
 from recsys_spark.register.fusion_examples import Examples, joined, short_list
 from recsys_spark.register.fusion_ndcg import Feature, FitTask, ScoredUser, candidate_totals, ideal_share, mean_ndcg, scored_users
@@ -31,6 +31,7 @@ from recsys_spark.threads import one_thread
 log = get_logger(__name__)
 
 DECAYS = (1.0, 0.9, 0.8, 0.7, 0.5, 0.3)
+HALF_LIVES_DAYS = (365.0, 90.0, 30.0, 14.0, 7.0, 3.0, 1.0, 0.25, 0.05)  # of what is popular; and none
 DECAY_USERS = 4_000  # that decays are compared on
 LISTED = 100  # best items of each partner that stand against a target
 _EXAMPLE = (
@@ -65,10 +66,14 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
         item_vectors: ``(item_idx, vector)`` of a model not fitted on validation; None: no encoder takes part.
         user_vectors: ``(user_idx, vector)``, from fit histories.
     """
-    fallback = FusionFit(Fusion(fusion_weights(config.recommend, None, item_vectors is not None)), [])
-    if config.recommend.weights:
+    settings = config.recommend
+    prior = Fusion(fusion_weights(settings, None, item_vectors is not None), half_life_days=half_life_days(settings, None))
+    fallback = FusionFit(prior, [])
+    if settings.weights:
         return fallback
-    side = item_side(config, context, item_vectors, context.namespace)
+    half_lives = HALF_LIVES_DAYS if settings.popularity_half_life_days is None else _only(prior.half_life_days)
+    recency = Recency(half_lives, by_context=False)
+    side = item_side(config, context, item_vectors, context.namespace, recency=recency)
     names: list[str] = [name for name in KNOWN if name in side.partners.present() and name in config.recommend.partners]
     rows = _validation_users(config, context, user_vectors).persist()
     held = [context.spark.sparkContext.broadcast(side)]
@@ -77,9 +82,11 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
         if num_users == 0:
             log.warning("no validation targets: fusion weights are the prior", **fallback.fusion.weights)
             return fallback
-        features = _past_of_each(rows, num_users, held[0], config, names)
+        past = _past_of_each(rows, num_users, held[0], config, list(dict.fromkeys([*names, POPULARITY])))
+        features: list[Feature] = [(name, past[name]) for name in names]
         examples = _examples(rows, num_users, held[0], config, features)
-        fusion = search(examples, names, {name: decay for name, decay in features if decay is not None})
+        decays = {name: decay for name, decay in features if decay is not None and name != POPULARITY}
+        fusion = replace(search(examples, names, decays), half_life_days=past[POPULARITY])
         tried = mean_ndcg(rows, held[0], config, features, [*({name: 1.0} for name in names), fusion.weights])[0]
         held.append(context.spark.sparkContext.broadcast(side.fused_by(fusion, config.evaluate)))
         places = fit_places(config, rows, held[-1], fusion.weights)
@@ -107,16 +114,26 @@ def _validation_users(config: Config, context: Context, user_vectors: DataFrame 
 # -- how each partner weighs the past -----------------------------------------------------------------------------
 
 
-def _past_of_each(rows: DataFrame, num_users: int, broadcast: Any, config: Config, names: list[str]) -> list[Feature]:
-    """Each partner with the decay at which it ranks best alone, of equals the largest."""
-    open_to_choice = config.recommend.history_decay is None
-    every: list[Feature] = [(n, d) for n in names for d in (DECAYS if n in PAST and open_to_choice else (None,))]
+def _past_of_each(rows: DataFrame, num_users: int, broadcast: Any, config: Config, names: list[str]) -> dict[str, float | None]:
+    """Each partner with the memory of the past at which it ranks best alone, of equals the longest."""
+    every: list[Feature] = [(name, past) for name in names for past in _pasts(name, broadcast.value.partners, config)]
     share = int(np.ceil(10_000 * min(1.0, DECAY_USERS / num_users)))
     few = rows.where(F.pmod(F.xxhash64(F.lit(config.seed + 2), "user_id"), F.lit(10_000)) < share)
-    candidates = np.eye(len(every), dtype=np.float32)
-    totals, _ = candidate_totals(few, broadcast, config, every, candidates)
+    totals, _ = candidate_totals(few, broadcast, config, every, None)
     best = {name: max((p for p, f in enumerate(every) if f[0] == name), key=lambda p: (totals[p], -p)) for name in names}
-    return [every[best[name]] for name in names]
+    return {name: every[best[name]][1] for name in names}
+
+
+def _pasts(name: str, partners: Partners, config: Config) -> Sequence[float | None]:
+    """What the partner has to choose from, the longest memory first; popularity: half-lives in days."""
+    if name == POPULARITY:
+        known = sorted(partners.popularity.recent, reverse=True)
+        return known if config.recommend.popularity_half_life_days else (None, *known)
+    return DECAYS if name in PAST and config.recommend.history_decay is None else (None,)
+
+
+def _only(half_life: float | None) -> tuple[float, ...]:
+    return () if half_life is None else (half_life,)
 
 
 # -- short lists --------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from recsys_spark.register.fusion_examples import NDCG_K
 from recsys_spark.segments import history_codes
 from recsys_spark.threads import one_thread
 
-Feature = tuple[str, float | None]  # a partner, and how it weighs the past
+Feature = tuple[str, float | None]  # a partner, and how it weighs the past: a decay, or popularity's half-life in days
 
 
 def mean_ndcg(
@@ -40,7 +40,7 @@ def mean_ndcg(
     Args:
         rows: ``user_id, items, seen, vector, target_idx`` of users.
         broadcast: the item side.
-        features: the partners that candidates weigh, each with its decay.
+        features: the partners that candidates weigh.
         candidates: weights; a partner that one does not name has 0.
         profile: text is scored by ``profile_text``, which rows have, too, not by what users have met.
     """
@@ -51,15 +51,16 @@ def mean_ndcg(
 
 
 def candidate_totals(
-    rows: DataFrame, broadcast: Any, config: Config, features: list[Feature], candidates: FloatArray, profile: bool = False
+    rows: DataFrame, broadcast: Any, config: Config, features: list[Feature], candidates: FloatArray | None, profile: bool = False
 ) -> tuple[Float64, int]:
-    """Sums over users of NDCG@10 for each row of ``candidates`` ``[C, P]``, and the number of users; see ``mean_ndcg``."""
+    """Sums over users of NDCG@10 for each row of ``candidates`` ``[C, P]`` (None: for each feature alone), and the number of
+    users; see ``mean_ndcg``."""
     task = FitTask(tuple(features), candidates, config.recommend.decay, config.recommend.user_block, profile)
     make = functools.partial(ndcg_batches, broadcast=broadcast, task=task)
     sums = (
         rows.mapInArrow(make, "candidate int, total double, users long").groupBy("candidate").agg(F.sum("total"), F.sum("users"))
     )
-    totals, users = np.zeros(len(candidates)), 0
+    totals, users = np.zeros(task.num_candidates), 0
     for place, total, number in sums.collect():
         totals[place], users = total, max(users, int(number))
     return totals, users
@@ -67,19 +68,23 @@ def candidate_totals(
 
 @dataclass(frozen=True)
 class FitTask:
-    """What a task computes: ``features`` are the P columns that candidates ``[C, P]`` weigh."""
+    """What a task computes: ``features`` are the P columns that candidates ``[C, P]`` weigh; None: each of them alone."""
 
     features: tuple[Feature, ...]
-    candidates: FloatArray
+    candidates: FloatArray | None
     decay: float
     user_block: int
     profile: bool = False  # text is scored by the users' profile texts
+
+    @property
+    def num_candidates(self) -> int:
+        return len(self.features if self.candidates is None else self.candidates)
 
 
 def ndcg_batches(batches: Iterator[Any], broadcast: Any, task: FitTask) -> Iterator[Any]:
     """For ``mapInArrow``: the sum of NDCG@10 over this task's users, for each candidate."""
     one_thread()
-    totals, users = np.zeros(len(task.candidates)), 0
+    totals, users = np.zeros(task.num_candidates), 0
     for user in scored_users(batches, broadcast.value, task):
         totals += user_ndcg(user.z_PN, user.barred_N, user.targets, task.candidates)
         users += 1
@@ -88,19 +93,19 @@ def ndcg_batches(batches: Iterator[Any], broadcast: Any, task: FitTask) -> Itera
     yield pa.RecordBatch.from_arrays([indices, pa.array(totals), counts], names=["candidate", "total", "users"])
 
 
-def user_ndcg(z_PN: FloatArray, barred_N: FloatArray, targets: Ints, weights_CP: FloatArray) -> Float64:
+def user_ndcg(z_PN: FloatArray, barred_N: FloatArray, targets: Ints, weights_CP: FloatArray | None) -> Float64:
     """NDCG@10 of one user for each of C candidates: binary relevance, all items ranked, ties in tie order.
 
     Args:
         z_PN: z-scores of P partners for N items.
         barred_N: 0, or -inf where an item may not be listed; a target there gains nothing.
         targets: positions; -1 is an item outside the catalogue.
-        weights_CP: the candidates.
+        weights_CP: the candidates; None: each partner alone.
     """
+    gains = np.zeros(len(z_PN if weights_CP is None else weights_CP))
     if not len(targets):
-        return np.zeros(len(weights_CP))
-    scores_CN = matmul(weights_CP, z_PN) + barred_N
-    gains = np.zeros(len(weights_CP))
+        return gains
+    scores_CN = (z_PN if weights_CP is None else matmul(weights_CP, z_PN)) + barred_N
     for target in targets:
         if target < 0 or not np.isfinite(barred_N[target]):
             continue
@@ -151,8 +156,7 @@ def scored_users(batches: Iterator[Any], side: Side, task: FitTask) -> Iterator[
 def _z_scores(block: Block, side: Side, task: FitTask) -> list[FloatArray]:
     """float32 ``[B, N]`` of each feature."""
     size, found = len(side.catalogue), []
-    for name, decay in task.features:
-        partners = replace(side.partners, decays={} if decay is None else {name: decay}, weight_factors={})
-        scores = fuse(block, partners, {name: 1.0}, profile=task.profile).parts[0].scores
+    for name, past in task.features:
+        scores = fuse(block, side.partners.weighing(name, past), {name: 1.0}, profile=task.profile).parts[0].scores
         found.append(np.broadcast_to(scores.tile(1.0, 0, size, np.float32), (block.num_users, size)))
     return found

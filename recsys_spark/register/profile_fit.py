@@ -15,7 +15,8 @@ from recsys_spark.context import Context
 from recsys_spark.draw import drawn_users
 from recsys_spark.log import get_logger
 from recsys_spark.recommend.fusion import Weights
-from recsys_spark.recommend.side import item_side
+from recsys_spark.recommend.model import POPULARITY
+from recsys_spark.recommend.side import Recency, item_side
 from recsys_spark.recommend.users import with_vectors
 from recsys_spark.register.fusion_ndcg import Feature, mean_ndcg
 
@@ -42,7 +43,13 @@ class ProfileFit:
         return {"weights": self.weights, **figures}
 
 
-def fit_profiles(config: Config, context: Context, item_vectors: DataFrame | None, vectors: Vectors | None) -> ProfileFit | None:
+def fit_profiles(
+    config: Config,
+    context: Context,
+    item_vectors: DataFrame | None,
+    vectors: Vectors | None,
+    half_life_days: float | None = None,
+) -> ProfileFit | None:
     """The weights of profile words, profile vector and popularity with the best mean NDCG@10; popularity alone among equals.
 
     The users are those with validation events, a profile text and no event before: neither a tower nor a partner has seen
@@ -52,6 +59,7 @@ def fit_profiles(config: Config, context: Context, item_vectors: DataFrame | Non
     Args:
         item_vectors: ``(item_idx, vector)``; None: no encoder takes part.
         vectors: gives ``(user_idx, vector)`` of rows of users; None: users have no vectors by their profiles.
+        half_life_days: of what is popular; None: all events count alike.
     """
     if config.recommend.profile_weights:
         return None
@@ -60,19 +68,25 @@ def fit_profiles(config: Config, context: Context, item_vectors: DataFrame | Non
         num_users = newcomers.count()
         if num_users < MIN_PROFILE_USERS:
             return None
-        return _best(config, context, newcomers, item_vectors, vectors)
+        return _best(config, context, newcomers, item_vectors, vectors, half_life_days)
     finally:
         newcomers.unpersist()
 
 
 def _best(
-    config: Config, context: Context, newcomers: DataFrame, item_vectors: DataFrame | None, vectors: Vectors | None
+    config: Config,
+    context: Context,
+    newcomers: DataFrame,
+    item_vectors: DataFrame | None,
+    vectors: Vectors | None,
+    half_life: float | None,
 ) -> ProfileFit | None:
-    side = item_side(config, context, item_vectors, context.namespace)
+    recency = Recency(() if half_life is None else (half_life,), by_context=False)
+    side = item_side(config, context, item_vectors, context.namespace, recency=recency)
     if side.partners.text is None:
         return None
-    names = ["text", *(["encoder"] if vectors is not None and item_vectors is not None else []), "popularity"]
-    features: list[Feature] = [(name, None) for name in names]
+    names = ["text", *(["encoder"] if vectors is not None and item_vectors is not None else []), POPULARITY]
+    features: list[Feature] = [(name, half_life if name == POPULARITY else None) for name in names]
     rows = with_vectors(newcomers, None if vectors is None else vectors(newcomers.select("user_idx")))
     broadcast = context.spark.sparkContext.broadcast(side)
     try:

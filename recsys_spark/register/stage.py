@@ -31,6 +31,7 @@ _FUSED_BY = {
     "partners",
     "history_items",
     "history_decay",
+    "popularity_half_life_days",
     "new_items_per_ten",
     "new_item_demand",
     "max_new_item_loss",
@@ -108,7 +109,7 @@ def _fusion(config: Config, context: Context, model_dir: Path, profiles: bool) -
         return encode_profiles(context, model_dir, rows)
 
     vectors = by_profile if config.embed.profile_users else None
-    profile = fit_profiles(config, context, items.select("item_idx", "vector"), vectors)
+    profile = fit_profiles(config, context, items.select("item_idx", "vector"), vectors, fit.fusion.half_life_days)
     if profile is not None:
         fit = replace(fit, fusion=replace(fit.fusion, profile=profile.weights))
     return fit, profile

@@ -34,6 +34,7 @@ def test_columns_map_themselves(tmp_path: Path) -> None:
     assert found.ingest.items.template == "{title}. {brand}"
     assert (found.seed, found.train.epochs, found.train.batch_size, found.encoder.dimension) == (45, 2, 64, 16)
     assert found.encoder.max_tokens == 32  # nine of ten texts: the short one of the two
+    assert found.recommend.popularity_half_life_days is None
     assert sizes(data) == (2, 2, 3)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from recsys_spark.recommend.scoring.vector_items import EncoderItems, FactorItem
 PERSONAL = ("encoder", "cooccurrence", "transitions", "ease", "als", "text")  # partners that look at the user
 BEHAVIOURAL = ("encoder", "cooccurrence", "transitions", "ease", "als")  # those that events taught
 PAST = ("cooccurrence", "transitions", "ease", "als", "text")  # those that weigh each history item by its age
+_LESS = 1e-3  # of an event: what decides among items whose recent events are all but equal
 MAX_TERM_SHARE = 0.5  # a word on more than this share of the items is left out of the text vectors
 
 
@@ -84,30 +85,60 @@ class TextItems:
 
 
 @dataclass(frozen=True)
+class RecentEvents:
+    """Events per item where one weighs ``2^(-age / half-life)``: ``counts [N]``, and CSR ``[V, N]`` per value of the context
+    key (None where there is none)."""
+
+    counts: Float64
+    context_counts: Any = None
+
+
+@dataclass(frozen=True)
 class PopularityItems:
-    """Events per item: ``counts [N]`` overall, and CSR ``[V, N]`` per value of the context key."""
+    """Events per item: ``counts [N]`` overall, and CSR ``[V, N]`` per value of the context key.
+
+    ``half_life_days``: after which an event counts half in what is popular (one of ``recent``); None: all count alike.
+    """
 
     counts: Float64
     context_values: tuple[str, ...] = ()
     context_counts: Any = None
+    recent: Mapping[float, RecentEvents] = field(default_factory=dict)
+    half_life_days: float | None = None
+
+    def lately(self, half_life_days: float | None) -> PopularityItems:
+        """With events that count half after so many days, and nothing kept for other half-lives."""
+        kept = {} if half_life_days is None else {half_life_days: self.recent[half_life_days]}
+        return replace(self, recent=kept, half_life_days=half_life_days)
 
     @cached_property
     def event_texts(self) -> tuple[Any, Ints]:
         """ "7 events", for every number of events that an item has (Arrow strings), and which of these is each item's [N]."""
         numbers, code = np.unique(self.counts.astype(np.int64), return_inverse=True)
-        return pa.array([f"{number} events" for number in numbers], pa.string()), code
+        told = "events" if self.half_life_days is None else "events, the latest count most"
+        return pa.array([f"{number} {told}" for number in numbers], pa.string()), code
 
     def scores(self, num_users: int, context: str | None = None) -> SharedScores:
         """log(1 + events); in a context by its own events first, among equals by the events of all."""
         return SharedScores(self.row(context), num_users)
 
     def row(self, context: str | None = None) -> Float64:
-        if context is None or context not in self.context_values:
-            overall: Float64 = np.log1p(self.counts)
-            return overall
-        own = self.context_counts[self.context_values.index(context)].toarray().ravel()
-        found: Float64 = np.log1p(own + self.counts / (self.counts.max(initial=0.0) + 1.0))
+        """``[N]``, as in ``scores``; with a half-life by recent events first, among equals by those of all times."""
+        known = context is not None and context in self.context_values
+        counts, own, share = self.counts, self.context_counts, 1.0
+        if self.half_life_days is not None:
+            recent = self.recent[self.half_life_days]
+            counts, own, share = _then(recent.counts, self.counts, _LESS), recent.context_counts, _LESS
+        if known:
+            counts = _then(own[self.context_values.index(str(context))].toarray().ravel(), counts, share)
+        found: Float64 = np.log1p(counts)
         return found
+
+
+def _then(first: Float64, among_equals: Float64, share: float) -> Float64:
+    """``first``, and what decides among equals as less than ``share`` of an event."""
+    found: Float64 = first + share * among_equals / (among_equals.max(initial=0.0) + 1.0)
+    return found
 
 
 @dataclass(frozen=True)
@@ -127,6 +158,12 @@ class Partners:
     transitions: RelatedItems | None = None
     decays: Mapping[str, float] = field(default_factory=dict)
     weight_factors: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    def weighing(self, name: str, past: float | None) -> Partners:
+        """For one partner by itself: without factors, and this partner with a memory of its own (see ``fusion_ndcg.Feature``)."""
+        if name == "popularity":
+            return replace(self, popularity=self.popularity.lately(past), decays={}, weight_factors={})
+        return replace(self, decays={} if past is None else {name: past}, weight_factors={})
 
     @property
     def tiled(self) -> bool:
