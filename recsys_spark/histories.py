@@ -9,7 +9,12 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.moments import GAP, HOUR, WEEKDAY, Part
 
-DISLIKE = -1
+DISLIKE, NEUTRAL, LIKE = -1, 0, 1  # of an event
+
+
+def liked(events: DataFrame) -> DataFrame:
+    """All events but those that say no."""
+    return events.where(F.col("label") != DISLIKE)
 
 
 def histories(events: DataFrame, max_items: int, parts: Sequence[Part] = ()) -> DataFrame:
@@ -25,7 +30,7 @@ def histories(events: DataFrame, max_items: int, parts: Sequence[Part] = ()) -> 
     items = F.transform(F.slice("ordered", first, F.lit(int(max_items))), lambda e: e["item_idx"])
     told = [F.slice(moments_of(F.col("ordered"), parts), first, F.lit(int(max_items))).alias("moments")] if parts else []
     return (
-        events.where(F.col("label") != DISLIKE)
+        liked(events)
         .groupBy("user_id", "user_idx")
         .agg(ordered.alias("ordered"))
         .select(

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config.signals import AlsShape
-from recsys_spark.histories import DISLIKE
+from recsys_spark.histories import liked
 
 Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]
@@ -55,7 +55,7 @@ def item_factors(events: DataFrame, settings: AlsShape, seed: int) -> tuple[Ints
 
 def _ratings(events: DataFrame, blocks: int) -> DataFrame:
     """``user_idx, item_idx, rating``: exact sums (of decimals), in partitions and an order that do not vary."""
-    liked = events.where((F.col("label") != DISLIKE) & (F.col("weight") > 0))
+    weighty = liked(events).where(F.col("weight") > 0)
     total = F.sum(F.col("weight").cast("decimal(28,6)")).cast("float")
-    summed = liked.groupBy("user_idx", "item_idx").agg(total.alias("rating")).where("rating > 0")
+    summed = weighty.groupBy("user_idx", "item_idx").agg(total.alias("rating")).where("rating > 0")
     return summed.repartition(blocks, "user_idx").sortWithinPartitions("user_idx", "item_idx")

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config.signals import CooccurrenceSettings, TransitionSettings
 from recsys_spark.cooccurrence.count import NO_DECAY, cooccurrences
 from recsys_spark.cooccurrence.plan import Hashes
-from recsys_spark.histories import DISLIKE
+from recsys_spark.histories import liked
 
 
 @contextmanager
@@ -55,7 +55,5 @@ def item_transitions(
 def _places(events: DataFrame) -> DataFrame:
     """Histories as baskets whose times are places: logs often hold several events of one instant, which their order parts."""
     order = Window.partitionBy("user_id").orderBy("ts", "event_pos", "event_id")
-    kept = events.where(F.col("label") != DISLIKE).select(
-        F.xxhash64("user_id").alias("basket"), "item_idx", F.row_number().over(order).alias("place")
-    )
+    kept = liked(events).select(F.xxhash64("user_id").alias("basket"), "item_idx", F.row_number().over(order).alias("place"))
     return kept.select("basket", "item_idx", F.timestamp_micros("place").alias("ts"))

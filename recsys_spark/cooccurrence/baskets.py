@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.signals import BasketKind, CooccurrenceSettings
 from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET
-from recsys_spark.histories import DISLIKE
+from recsys_spark.histories import liked
 
 _MICROS_PER_DAY = 86_400_000_000
 
@@ -22,7 +22,7 @@ def basket_rows(events: DataFrame, settings: CooccurrenceSettings, *more: str) -
     and ``owner`` are 64-bit hashes of the string ids, so that neither the basket nor its cut depends on the order in which
     dense ids were dealt. With ``likes_only``, events with label -1 are left out. ``more``: further columns of the events.
     """
-    kept = events.where(F.col("label") != DISLIKE) if settings.likes_only else events
+    kept = liked(events) if settings.likes_only else events
     owner = F.xxhash64("user_id").alias("owner")
     columns: list[Any] = [basket_key(settings.basket).alias("basket"), owner, "item_idx", "ts", "weight", *more]
     if not settings.crosses:

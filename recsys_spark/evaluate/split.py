@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config
 from recsys_spark.config.serving import EvaluateSettings
 from recsys_spark.errors import InputError, MissingTableError
-from recsys_spark.histories import DISLIKE
+from recsys_spark.histories import liked
 from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.runs import StagePlan, run_stage
 from recsys_spark.tables.store import Commit, Store, Written
@@ -29,7 +29,7 @@ def leave_one_out(events: DataFrame) -> DataFrame:
     """
     position = F.struct("ts", "event_pos", "event_id")
     newest_first = Window.partitionBy("user_idx").orderBy(F.desc("position"))
-    likes = events.where(F.col("label") != DISLIKE).select("user_idx", position.alias("position"))
+    likes = liked(events).select("user_idx", position.alias("position"))
     ranked = likes.withColumn("place", F.row_number().over(newest_first)).where(F.col("place") <= MIN_EVENTS)
     starts = (
         ranked.groupBy("user_idx")

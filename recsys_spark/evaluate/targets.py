@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from recsys_spark.context import Context
 from recsys_spark.draw import drawn_users
-from recsys_spark.histories import DISLIKE
+from recsys_spark.histories import liked
 from recsys_spark.log import get_logger
 
 log = get_logger(__name__)
@@ -18,7 +17,7 @@ def held_out_targets(context: Context) -> DataFrame:
 
     Of more than ``evaluate.max_users`` users so many are drawn by seeded hash: the same ones for every system.
     """
-    events = context.events("test").where(F.col("label") != DISLIKE)
+    events = liked(context.events("test"))
     wanted = events.select("user_idx", "user_id", "item_idx", "item_id").distinct()
     users, most = wanted.select("user_idx", "user_id").distinct(), context.config.evaluate.max_users
     if context.once("all test users are measured", lambda: _are_few(users, most)):

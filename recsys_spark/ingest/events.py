@@ -8,13 +8,13 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config.ingest import EventSource
+from recsys_spark.histories import DISLIKE, LIKE, NEUTRAL
 from recsys_spark.ingest.fields import Fields, number, quoted
 from recsys_spark.ingest.pseudonyms import pseudonym, with_key
 from recsys_spark.ingest.quality import Rule, judged
 from recsys_spark.ingest.rownumbers import FILE_NO, ROW_NUMBER
 from recsys_spark.ingest.times import FUTURE, instant, synthetic
 
-DISLIKE, NEUTRAL, LIKE = -1, 0, 1
 MAX_POSITION = 200_000_000_000  # event_pos becomes seconds after 2000: beyond this the year has five digits
 
 

@@ -9,10 +9,9 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.moments import Part
 from recsys_spark.config.signals import OutcomeSettings
-from recsys_spark.histories import DISLIKE, histories
+from recsys_spark.histories import DISLIKE, LIKE, histories, liked
 from recsys_spark.pairs.sequences import PADDING
 
-LIKE = 1
 _ALL = 1_000_000_000  # more items than any history has
 _ORDER = ("ts", "event_pos", "event_id")  # of the log
 _ASKED = ("user_idx", "item_idx", *_ORDER, "outcome")
@@ -66,7 +65,7 @@ def outcomes(asked: DataFrame, events: DataFrame, per_user: int, max_history: in
 
 def _with_place(asked: DataFrame, events: DataFrame, per_user: int) -> DataFrame:
     """The newest ``per_user`` asked events of each user, with ``_before``: how many items of the history come before."""
-    past = events.where(F.col("label") != DISLIKE).withColumn("outcome", F.lit(None).cast("int")).select(*_ASKED)
+    past = liked(events).withColumn("outcome", F.lit(None).cast("int")).select(*_ASKED)
     both = asked.withColumn("_past", F.lit(0)).unionByName(past.withColumn("_past", F.lit(1)))
     # an asked event stands before itself as a part of the history, so it does not count itself
     in_order = Window.partitionBy("user_idx").orderBy(*_ORDER, "_past")

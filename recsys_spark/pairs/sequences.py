@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config.moments import Part
-from recsys_spark.histories import DISLIKE, histories
+from recsys_spark.histories import histories, liked
 
 PADDING = -1
 _ALL = 1_000_000_000  # more items than any history has
@@ -41,7 +41,7 @@ def validation_sequences(events: DataFrame, validation: DataFrame, max_history: 
     of the validation event is 0, for no state sees it.
     """
     first = F.min(F.struct("ts", "event_pos", "event_id", "item_idx")).alias("first")
-    targets = validation.where(F.col("label") != DISLIKE).groupBy("user_idx").agg(first)
+    targets = liked(validation).groupBy("user_idx").agg(first)
     joined = histories(events, max_history, parts).join(targets, "user_idx")
     also = [F.concat("moments", F.array(F.lit(0))).alias("moments")] if parts else []
     items = F.concat("items", F.array("first.item_idx")).alias("items")

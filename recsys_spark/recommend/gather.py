@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from recsys_spark.config.signals import AlsShape
+from recsys_spark.histories import liked
 from recsys_spark.recommend.arrow import flat_list
 from recsys_spark.recommend.catalogue import Catalogue, Item, in_tie_order
 from recsys_spark.recommend.fallback import MAX_CONTEXTS
@@ -38,12 +39,12 @@ def items_in_order(items: DataFrame, seed: int) -> list[Item]:
 
 def popularity_items(fit_events: DataFrame, catalogue: Catalogue, context_key: str | None) -> PopularityItems:
     """Events per item, disliked ones left out, and per value of the context key."""
-    liked = fit_events.where("label != -1")
-    table = _arrow(liked.groupBy("item_idx").count())
+    positive = liked(fit_events)
+    table = _arrow(positive.groupBy("item_idx").count())
     counts = _counts(catalogue, _column(table, "item_idx"), _column(table, "count"))
     if context_key is None:
         return PopularityItems(counts)
-    value = liked.withColumn("value", F.element_at("context", F.lit(context_key))).where("value is not null and value != ''")
+    value = positive.withColumn("value", F.element_at("context", F.lit(context_key))).where("value is not null and value != ''")
     largest = value.groupBy("value").count().orderBy(F.desc("count"), "value").limit(MAX_CONTEXTS)
     values = sorted(row["value"] for row in largest.collect())
     cells = _arrow(value.where(F.col("value").isin(values)).groupBy("value", "item_idx").count())
@@ -61,19 +62,19 @@ def recent_events(
         events: those that are known where lists are made.
         popularity: whose values of the context key are counted.
     """
-    liked = events.where("label != -1")
-    found = liked.agg(F.max(F.unix_micros("ts"))).first()
+    positive = liked(events)
+    found = positive.agg(F.max(F.unix_micros("ts"))).first()
     last = None if found is None else found[0]
     age_days = (F.lit(last) - F.unix_micros("ts")) / F.lit(_MICROS_PER_DAY)  # without events nothing is summed
     # whole numbers: a sum that is the same in whatever order tasks come
     parts = [F.sum(F.round(F.pow(F.lit(2.0), -age_days / days) * _WHOLE).cast("long")).alias(f"c{days}") for days in half_lives]
-    overall = _arrow(liked.groupBy("item_idx").agg(*parts))
+    overall = _arrow(positive.groupBy("item_idx").agg(*parts))
     counts = {
         days: _counts(catalogue, _column(overall, "item_idx"), _column(overall, f"c{days}") / _WHOLE) for days in half_lives
     }
     if context_key is None:
         return {days: RecentEvents(counts[days]) for days in half_lives}
-    value = liked.withColumn("value", F.element_at("context", F.lit(context_key)))
+    value = positive.withColumn("value", F.element_at("context", F.lit(context_key)))
     value = value.where(F.col("value").isin(list(popularity.context_values)))
     cells = _arrow(value.groupBy("value", "item_idx").agg(*parts))
     return {

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.draw import drawn_users
+from recsys_spark.histories import liked
 from recsys_spark.log import get_logger
 from recsys_spark.recommend.fusion import Fusion, Weights
 from recsys_spark.recommend.model import KNOWN, POPULARITY, fusion_weights, half_life_days
@@ -98,7 +99,7 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
 
 
 def _validation_users(config: Config, context: Context, user_vectors: DataFrame | None) -> DataFrame:
-    targets = context.events("validation").where("label != -1").select("user_id", "user_idx", "item_idx").distinct()
+    targets = liked(context.events("validation")).select("user_id", "user_idx", "item_idx").distinct()
     drawn = drawn_users(targets.select("user_id", "user_idx").distinct(), config.evaluate.max_fusion_users, config.seed)
     settings = config.recommend
     fit = context.events("fit").join(drawn.select("user_idx"), "user_idx", "left_semi")

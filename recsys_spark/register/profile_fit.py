@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.draw import drawn_users
+from recsys_spark.histories import liked
 from recsys_spark.log import get_logger
 from recsys_spark.recommend.fusion import Weights
 from recsys_spark.recommend.model import POPULARITY
@@ -109,7 +110,7 @@ def candidates(names: list[str]) -> list[Weights]:
 
 def _newcomers(config: Config, context: Context) -> DataFrame:
     """Rows as ``recommend.users.user_rows`` has them, without a vector, of a seeded draw."""
-    targets = context.events("validation").where("label != -1").select("user_idx", "item_idx").distinct()
+    targets = liked(context.events("validation")).select("user_idx", "item_idx").distinct()
     described = context.users().where("profile_text IS NOT NULL").select("user_id", "user_idx", "profile_text")
     known = context.events("fit").select("user_idx").distinct()
     wanted = targets.groupBy("user_idx").agg(F.sort_array(F.collect_list("item_idx")).alias("target_idx"))
