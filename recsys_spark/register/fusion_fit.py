@@ -60,8 +60,9 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
 
     First each partner alone chooses how it weighs the past; then weights are fitted (``fusion_likelihood``), and segments
     searched where they prove themselves, on short lists (``fusion_examples``). Scored are at most
-    ``evaluate.max_fusion_users`` users, drawn by seeded hash. Weights set in the config, or a cutoff without validation rows,
-    are taken as they are (or the prior), with an empty table.
+    ``evaluate.max_fusion_users`` users, drawn by seeded hash. Users without a history get popular lists and have a say in the
+    half-life of these alone. Weights set in the config, or a cutoff without validation rows, are taken as they are (or the
+    prior), with an empty table.
 
     Args:
         item_vectors: ``(item_idx, vector)`` of a model not fitted on validation; None: no encoder takes part.
@@ -79,18 +80,19 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
     rows = _validation_users(config, context, user_vectors).persist()
     held = [context.spark.sparkContext.broadcast(side)]
     try:
-        num_users = rows.count()
+        known = rows.where(F.size("items") > 0)
+        num_rows, num_users = rows.count(), known.count()
+        past = _past_of_each(rows, num_rows, held[0], config, list(dict.fromkeys([*names, POPULARITY])))
         if num_users == 0:
-            log.warning("no validation targets: fusion weights are the prior", **fallback.fusion.weights)
-            return fallback
-        past = _past_of_each(rows, num_users, held[0], config, list(dict.fromkeys([*names, POPULARITY])))
+            log.warning("no validation targets of users with a history: weights are the prior", **fallback.fusion.weights)
+            return replace(fallback, fusion=replace(prior, half_life_days=past[POPULARITY]))
         features: list[Feature] = [(name, past[name]) for name in names]
-        examples = _examples(rows, num_users, held[0], config, features)
+        examples = _examples(known, num_users, held[0], config, features)
         decays = {name: decay for name, decay in features if decay is not None and name != POPULARITY}
         fusion = replace(search(examples, names, decays), half_life_days=past[POPULARITY])
-        tried = mean_ndcg(rows, held[0], config, features, [*({name: 1.0} for name in names), fusion.weights])[0]
+        tried = mean_ndcg(known, held[0], config, features, [*({name: 1.0} for name in names), fusion.weights])[0]
         held.append(context.spark.sparkContext.broadcast(side.fused_by(fusion, config.evaluate)))
-        places = fit_places(config, rows, held[-1], fusion.weights)
+        places = fit_places(config, known, held[-1], fusion.weights)
     finally:
         rows.unpersist()
         for shared in held:
@@ -116,9 +118,10 @@ def _validation_users(config: Config, context: Context, user_vectors: DataFrame 
 
 
 def _past_of_each(rows: DataFrame, num_users: int, broadcast: Any, config: Config, names: list[str]) -> dict[str, float | None]:
-    """Each partner with the memory of the past at which it ranks best alone, of equals the longest."""
+    """Each partner with the memory of the past at which it ranks best alone, of equals the longest; to all that knows of
+    histories alone, users without one are all the same."""
     every: list[Feature] = [(name, past) for name in names for past in _pasts(name, broadcast.value.partners, config)]
-    share = int(np.ceil(10_000 * min(1.0, DECAY_USERS / num_users)))
+    share = int(np.ceil(10_000 * min(1.0, DECAY_USERS / max(num_users, 1))))
     few = rows.where(F.pmod(F.xxhash64(F.lit(config.seed + 2), "user_id"), F.lit(10_000)) < share)
     totals, _ = candidate_totals(few, broadcast, config, every, None)
     best = {name: max((p for p, f in enumerate(every) if f[0] == name), key=lambda p: (totals[p], -p)) for name in names}
