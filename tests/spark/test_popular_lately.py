@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
 from recsys_spark.recommend.fusion import Fusion
+from recsys_spark.recommend.model import half_life_days
 from recsys_spark.recommend.side import Recency, item_side
 from recsys_spark.recommend.stage import run
 from recsys_spark.register.fusion_fit import fit_fusion
@@ -97,18 +98,6 @@ def test_an_event_counts_half_after_each_half_life(spark: SparkSession, tmp_path
     assert sorted({text.split(" ")[0] for text in plain.event_texts[0].to_pylist()}) == ["0", "1", "15", "20", "7"]
 
 
-def test_validation_chooses_how_soon_popularity_forgets(spark: SparkSession, tmp_path: Path) -> None:
-    store = _store(spark, tmp_path / "warehouse")
-    config = _config(store.root)
-    chosen = fit_fusion(config, _context(store, config), None, None)
-    assert chosen.fusion.half_life_days == 14.0  # the longest at which item 5, which all go for, is first
-    assert {tuple(weights): ndcg for weights, ndcg in chosen.table}[("popularity",)] == 1.0
-    assert Fusion.from_document(chosen.document()).half_life_days == chosen.fusion.half_life_days
-    for setting, kept in ((0, None), (90, 90.0)):
-        fixed = _config(store.root, popularity_half_life_days=setting)
-        assert fit_fusion(fixed, _context(store, fixed), None, None).fusion.half_life_days == kept
-
-
 @pytest.mark.parametrize(("setting", "first"), [(None, f"i{LATE}"), (0, "i0")])
 def test_popular_lists_follow(spark: SparkSession, tmp_path: Path, setting: float | None, first: str) -> None:
     """Of a fusion with a half-life, unless the config says that events of all times count alike."""
@@ -127,20 +116,34 @@ def test_popular_lists_follow(spark: SparkSession, tmp_path: Path, setting: floa
     assert reasons[0][0]["text"].endswith("the latest count most" if setting is None else " events")
 
 
-def test_newcomers_have_a_say_in_popular_lists_alone(spark: SparkSession, tmp_path: Path) -> None:
+def test_validation_chooses_and_newcomers_have_a_say_in_popular_lists_alone(spark: SparkSession, tmp_path: Path) -> None:
     """They get no fused list: what they go for tells nothing of weights, but of how soon popularity forgets."""
     found = []
     for newcomers in (0, 60):
         store = _store(spark, tmp_path / f"warehouse{newcomers}", newcomers)
         config = _config(store.root)
-        write = spark.createDataFrame(
-            [(a, LATE, 1, 1, 1, 5, 1.0, 1.0, *[1.0] * 11, 1) for a in range(4)], contract("cooccurrence").schema
-        )
-        store.replace("cooccurrence", "live", write, Commit("run", "test", "f2"))
+        rows = [(a, LATE, 1, 1, 1, 5, 1.0, 1.0, *[1.0] * 11, 1) for a in range(4)]
+        frame = spark.createDataFrame(rows, contract("cooccurrence").schema)
+        store.replace("cooccurrence", "live", frame, Commit("run", "test", "f2"))
         found.append(fit_fusion(config, _context(store, config), None, None))
     without, among = found
+    assert without.fusion.half_life_days == 14.0  # the longest at which item 5, which all go for, is first
+    assert {tuple(weights): ndcg for weights, ndcg in without.table}[("popularity",)] == 1.0
+    assert Fusion.from_document(without.document()).half_life_days == 14.0
     assert without.num_users == among.num_users == NUM_USERS
     assert without.table[0][1] == among.table[0][1] == 1.0
-    assert without.fusion.weights == {"cooccurrence": 1.0}
-    assert among.fusion.weights == without.fusion.weights
-    assert (without.fusion.half_life_days, among.fusion.half_life_days) == (14.0, None)
+    assert among.fusion.weights == without.fusion.weights == {"cooccurrence": 1.0}
+    assert among.fusion.half_life_days is None  # item 0 for the many newcomers
+
+
+@pytest.mark.parametrize(
+    ("setting", "given", "kept"),
+    [
+        (None, None, None),
+        (None, Fusion({}, half_life_days=7.0), 7.0),
+        (0, Fusion({}, half_life_days=7.0), None),
+        (90, None, 90.0),
+    ],
+)
+def test_the_config_goes_first(setting: float | None, given: Fusion | None, kept: float | None) -> None:
+    assert half_life_days(_config("w", popularity_half_life_days=setting).recommend, given) == kept
