@@ -80,8 +80,9 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
     rows = _validation_users(config, context, user_vectors).persist()
     held = [context.spark.sparkContext.broadcast(side)]
     try:
-        known = rows.where(F.size("items") > 0)
-        num_rows, num_users = rows.count(), known.count()
+        met_something = F.size("items") > 0
+        known = rows.where(met_something)
+        num_rows, num_users = rows.select(F.count(F.lit(1)), F.count(F.when(met_something, 1))).collect()[0]
         past = _past_of_each(rows, num_rows, held[0], config, list(dict.fromkeys([*names, POPULARITY])))
         if num_users == 0:
             log.warning("no validation targets of users with a history: weights are the prior", **fallback.fusion.weights)
