@@ -39,7 +39,11 @@ def run_case(protocol: Protocol, name: str, sections: dict[str, Any], spark: Spa
 
 
 def _ranks_file(work: Path, name: str, seed: int) -> Path:
-    return work / (f"{name}-seed{seed}.parquet" if seed else f"{name}.parquet")
+    return work / f"{_seeded(name, seed)}.parquet"
+
+
+def _seeded(name: str, seed: int) -> str:
+    return f"{name}-seed{seed}" if seed else name
 
 
 def ndcg(ranks: pd.DataFrame) -> pd.Series:
@@ -107,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _row(protocol: Protocol, name: str, sections: dict[str, Any], spark: SparkSession, work: Path) -> dict[str, Any]:
     key = {"case": name, "settings": sections} | ({"seed": protocol.seed} if protocol.seed else {})
-    prefix = f"{protocol.data.name}-ablation-{name}" + (f"-seed{protocol.seed}" if protocol.seed else "")
+    prefix = _seeded(f"{protocol.data.name}-ablation-{name}", protocol.seed)
     return once(RESULTS, prefix, key, lambda: run_case(protocol, name, sections, spark, work))
 
 

@@ -38,6 +38,11 @@ class Recency:
     rows: Rows = "fit"
     by_context: bool = True
 
+    @classmethod
+    def at(cls, half_life: float | None, rows: Rows = "fit", by_context: bool = True) -> Recency:
+        """For one half-life; None: nothing is to be known."""
+        return cls(() if half_life is None else (half_life,), rows, by_context)
+
 
 def item_side(
     config: Config,

@@ -166,10 +166,9 @@ def _write(work: _Run, rules: Rules, commit: Commit) -> tuple[list[Written], dic
 
 
 def _item_side(work: _Run, rules: Rules) -> Side:
-    half_life = work.fusion.half_life_days
     # what was popular lately is known up to where lists start; a holdout by events hides validation from all but histories
     rows: Rows = "history" if isinstance(work.context.cutoff, InstantCutoff) else "fit"
-    recency = Recency(() if half_life is None else (half_life,), rows)
+    recency = Recency.at(work.fusion.half_life_days, rows)
     side = item_side(work.config, work.context, _vectors(work, "item_embeddings"), work.upstream, rules, recency)
     return side.fused_by(work.fusion, work.config.evaluate)
 

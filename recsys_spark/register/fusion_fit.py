@@ -73,8 +73,8 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
     fallback = FusionFit(prior, [])
     if settings.weights:
         return fallback
-    half_lives = HALF_LIVES_DAYS if settings.popularity_half_life_days is None else _only(prior.half_life_days)
-    recency = Recency(half_lives, by_context=False)
+    open_to_choice = settings.popularity_half_life_days is None
+    recency = Recency(HALF_LIVES_DAYS, by_context=False) if open_to_choice else Recency.at(prior.half_life_days, by_context=False)
     side = item_side(config, context, item_vectors, context.namespace, recency=recency)
     names: list[str] = [name for name in KNOWN if name in side.partners.present() and name in config.recommend.partners]
     rows = _validation_users(config, context, user_vectors).persist()
@@ -135,10 +135,6 @@ def _pasts(name: str, partners: Partners, config: Config) -> Sequence[float | No
         known = sorted(partners.popularity.recent, reverse=True)
         return known if config.recommend.popularity_half_life_days else (None, *known)
     return DECAYS if name in PAST and config.recommend.history_decay is None else (None,)
-
-
-def _only(half_life: float | None) -> tuple[float, ...]:
-    return () if half_life is None else (half_life,)
 
 
 # -- short lists --------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def _best(
     vectors: Vectors | None,
     half_life: float | None,
 ) -> ProfileFit | None:
-    recency = Recency(() if half_life is None else (half_life,), by_context=False)
+    recency = Recency.at(half_life, by_context=False)
     side = item_side(config, context, item_vectors, context.namespace, recency=recency)
     if side.partners.text is None:
         return None
