@@ -10,8 +10,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config.signals import BasketKind, CooccurrenceSettings
 from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET
 from recsys_spark.histories import liked
-
-_MICROS_PER_DAY = 86_400_000_000
+from recsys_spark.tables.instants import MICROS_PER_DAY
 
 
 def basket_rows(events: DataFrame, settings: CooccurrenceSettings, *more: str) -> DataFrame:
@@ -38,7 +37,7 @@ def _bit(event_types: list[str], side: int) -> Column:
 
 def basket_key(kind: BasketKind) -> Column:
     """``basket`` of an event: a 64-bit hash of what its basket is known by."""
-    day = F.floor(F.unix_micros("ts") / _MICROS_PER_DAY)
+    day = F.floor(F.unix_micros("ts") / MICROS_PER_DAY)
     keys: dict[BasketKind, list[Column]] = {
         "session": [F.col("session_id")],
         "history": [F.col("user_id")],

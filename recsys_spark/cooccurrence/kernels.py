@@ -15,7 +15,7 @@ from scipy.sparse import _sparsetools, csr_matrix  # the pinned version's kernel
 
 from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Floats, Ints, Items, position_in_group
 from recsys_spark.cooccurrence.occurrences import PairCounts, Timing, slices, written_out
-from recsys_spark.cooccurrence.sorted_products import is_faster, repeated
+from recsys_spark.cooccurrence.sorted_products import in_int32, is_faster, repeated
 
 
 def pair_counts(
@@ -74,7 +74,7 @@ def products(own: Any, every: Any, work: Ints) -> Iterator[tuple[int, NDArray[An
     SciPy's ``@`` goes through all multiplications twice, to learn the size of the result first; here the number of
     multiplications, ``work`` of each row, bounds it.
     """
-    if not own.indptr.dtype == own.indices.dtype == every.indptr.dtype == every.indices.dtype == np.int32:
+    if not in_int32(own, every):
         for first, last in slices(work):
             found = own[first:last] @ every
             found.eliminate_zeros()

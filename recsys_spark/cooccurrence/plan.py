@@ -14,9 +14,9 @@ from recsys_spark.config.signals import WHOLE_BASKET_MEASURES, CooccurrenceSetti
 from recsys_spark.cooccurrence.grouping import Floats, Ints, mix
 from recsys_spark.cooccurrence.occurrences import Timing
 from recsys_spark.cooccurrence.weighting import WEIGHTINGS
+from recsys_spark.tables.instants import MICROS_PER_DAY, unix_micros
 
 Hashes = NDArray[np.uint64]
-_MICROS_PER_DAY = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def plan_of(
 ) -> Plan:
     """The plan of the tasks; days become microseconds."""
     timing = Timing(
-        None if settings.window_days is None else round(settings.window_days * _MICROS_PER_DAY),
-        None if settings.half_life_days is None else settings.half_life_days * _MICROS_PER_DAY,
-        round(reference.timestamp() * 1_000_000),
+        None if settings.window_days is None else round(settings.window_days * MICROS_PER_DAY),
+        None if settings.half_life_days is None else settings.half_life_days * MICROS_PER_DAY,
+        unix_micros(reference),
         settings.window_items,
         settings.distance_decay,
         settings.directed,

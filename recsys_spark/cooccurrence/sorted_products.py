@@ -24,8 +24,13 @@ _STEP = 1 << 19  # pairs at a time: their keys stay in a core's cache
 
 def is_faster(own: Any, every: Any, min_support: int) -> bool:
     """Whether ``repeated`` finds all that is asked for, sooner than a product of these matrices."""
-    fits = own.indptr.dtype == own.indices.dtype == every.indptr.dtype == every.indices.dtype == np.int32
-    return bool(fits) and min_support >= 2 and LEAST_ITEMS <= every.shape[1] <= _MOST_ITEMS and _sorts_in_registers()
+    enough = LEAST_ITEMS <= every.shape[1] <= _MOST_ITEMS
+    return enough and min_support >= 2 and in_int32(own, every) and _sorts_in_registers()
+
+
+def in_int32(*matrices: Any) -> bool:
+    """Whether all indices of these CSR matrices are int32, as SciPy has them below 2^31 entries."""
+    return all(matrix.indptr.dtype == matrix.indices.dtype == np.int32 for matrix in matrices)
 
 
 @functools.cache

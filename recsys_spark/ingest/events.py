@@ -14,6 +14,7 @@ from recsys_spark.ingest.pseudonyms import pseudonym, with_key
 from recsys_spark.ingest.quality import Rule, judged
 from recsys_spark.ingest.rownumbers import FILE_NO, ROW_NUMBER
 from recsys_spark.ingest.times import FUTURE, instant, synthetic
+from recsys_spark.tables.instants import unix_micros
 
 MAX_POSITION = 200_000_000_000  # event_pos becomes seconds after 2000: beyond this the year has five digits
 
@@ -83,7 +84,7 @@ def _time_rules(fields: Fields, ts: Column, position: Column, now: datetime) -> 
     if not fields.is_mapped("ts"):
         return rules
     written, micros = fields.exact("ts"), F.unix_micros(ts)
-    latest = F.lit(round((now + FUTURE).timestamp() * 1_000_000))
+    latest = F.lit(unix_micros(now + FUTURE))
     return [
         *rules,
         (written.isNull(), "missing ts"),

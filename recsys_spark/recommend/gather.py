@@ -18,8 +18,8 @@ from recsys_spark.recommend.fallback import MAX_CONTEXTS
 from recsys_spark.recommend.scoring.partners import PopularityItems, RecentEvents, RelatedItems
 from recsys_spark.recommend.scoring.scores import as_rows
 from recsys_spark.recommend.scoring.vector_items import EncoderItems, FactorItems
+from recsys_spark.tables.instants import MICROS_PER_DAY
 
-_MICROS_PER_DAY = 86_400_000_000.0
 _WHOLE = 2.0**30  # parts of one event; eight milliards of events have room in a long
 
 
@@ -65,7 +65,7 @@ def recent_events(
     positive = liked(events)
     found = positive.agg(F.max(F.unix_micros("ts"))).first()
     last = None if found is None else found[0]
-    age_days = (F.lit(last) - F.unix_micros("ts")) / F.lit(_MICROS_PER_DAY)  # without events nothing is summed
+    age_days = (F.lit(last) - F.unix_micros("ts")) / F.lit(MICROS_PER_DAY)  # without events nothing is summed
     # whole numbers: a sum that is the same in whatever order tasks come
     parts = [F.sum(F.round(F.pow(F.lit(2.0), -age_days / days) * _WHOLE).cast("long")).alias(f"c{days}") for days in half_lives]
     overall = _arrow(positive.groupBy("item_idx").agg(*parts))

@@ -155,7 +155,7 @@ def test_ranks_counted_in_float32_equal_the_full_sort(seed: int, k: int, weights
 
 
 def test_targets_are_counted_in_the_quick_pass_unless_scores_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
-    sure = monkeypatch_calls(monkeypatch)
+    sure = _calls_of_the_sure_pass(monkeypatch)
     partners, block, _ = _world(3, 1_500, 3, False, False)
     keep, cells = Filter(np.ones(1_500, np.bool_), block.seen), (np.arange(3), np.array([5, 700, 1_400]))
     for weights, expected in (({"encoder": 1.0}, 0), (WEIGHTS[-1], 0), ({"cooccurrence": 1.0}, 1)):
@@ -164,7 +164,7 @@ def test_targets_are_counted_in_the_quick_pass_unless_scores_are_equal(monkeypat
         assert len(sure) == expected
 
 
-def monkeypatch_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def _calls_of_the_sure_pass(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows whenever the sure pass is taken."""
     calls: list[int] = []
     plain = best_module._sure_cells
