@@ -1,4 +1,4 @@
-"""The one reader and writer of Delta tables: checked replace, upsert and append, pinned versions."""
+"""The one writer of Delta tables: checked replace, upsert and append."""
 
 from __future__ import annotations
 
@@ -8,27 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import unquote
 
-from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.errors import ContractError, MissingTableError
-from recsys_spark.log import get_logger
+from recsys_spark.errors import ContractError
 from recsys_spark.tables.add_files import add_files
-from recsys_spark.tables.commits import LastCommit, last_commit
 from recsys_spark.tables.content import Content, changes, check, content, hash_sums, summed
 from recsys_spark.tables.contracts import Contract, conform, contract
 from recsys_spark.tables.dealing import in_equal_parts, shuffled
-from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.places import local_path
+from recsys_spark.tables.reader import Reader
 from recsys_spark.tables.task_files import Made, Staged, stage
 from recsys_spark.tables.upsert import pruned, upsert
 
-log = get_logger(__name__)
 MANY_ROWS = 500_000  # whose checks are done in several jobs
-_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]*")
 
 
 @dataclass(frozen=True)
@@ -80,78 +74,8 @@ class _Replacement:
         return _metadata(commit, self.part.spec, self.after)
 
 
-class Store:
-    """Delta tables under one root: ``root/shared/<table>`` and ``root/<namespace>/<table>``."""
-
-    def __init__(self, spark: SparkSession, root: str) -> None:
-        self.spark, self.root = spark, root.rstrip("/")
-        self.runs_seen: dict[str, tuple[int, list[dict[str, Any]]]] = {}  # namespace -> (version, rows) of table runs
-
-    def path(self, table: str, namespace: str) -> str:
-        """Folder of a table.
-
-        Raises:
-            ContractError: the table has no contract, or the namespace has a part that is no plain name.
-        """
-        spec = contract(table)
-        parts = ["shared"] if spec.shared else namespace.split("/")
-        for part in parts:
-            if not _SEGMENT.fullmatch(part):
-                raise ContractError("namespace", repr(namespace), "letters, digits, '_', '-', '.' between slashes")
-        return "/".join([self.root, *parts, table])
-
-    def exists(self, table: str, namespace: str) -> bool:
-        return self._last_commit(table, namespace) is not None
-
-    def read(self, table: str, namespace: str, version: int | None = None) -> DataFrame:
-        """The table, at its newest or a given version.
-
-        Raises:
-            MissingTableError: nothing has written it yet.
-        """
-        path = self.path(table, namespace)
-        if not self.exists(table, namespace):
-            raise MissingTableError(f"table '{table}'", f"not written in {path}", do="run the stage that writes it first")
-        reader = self.spark.read.format("delta")
-        if version is not None:
-            reader = reader.option("versionAsOf", version)
-        return reader.load(path)
-
-    def read_or_empty(self, table: str, namespace: str) -> DataFrame:
-        """The table, or an empty frame of its contract where nothing has written it yet."""
-        if self.exists(table, namespace):
-            return self.read(table, namespace)
-        return self.empty(table)
-
-    def empty(self, table: str) -> DataFrame:
-        """No rows, with the columns of the table's contract."""
-        return local_frame(self.spark, [], contract(table).schema)
-
-    def version(self, table: str, namespace: str) -> int:
-        """Newest version; -1 when the table does not exist."""
-        last = self._last_commit(table, namespace)
-        return -1 if last is None else last.version
-
-    def rows(self, table: str, namespace: str) -> int:
-        """Rows of the newest version; 0 when the table does not exist."""
-        last = self._last_commit(table, namespace)
-        return 0 if last is None else self._content(table, namespace, last).rows
-
-    def content(self, table: str, namespace: str) -> str:
-        """Digest of the newest version's content; ``"absent"`` when the table does not exist."""
-        last = self._last_commit(table, namespace)
-        return "absent" if last is None else self._content(table, namespace, last).digest
-
-    def files(self, table: str, namespace: str, version: int | None = None) -> list[str]:
-        """Exact data files of one version, sorted, as unquoted URLs (what Petastorm is given)."""
-        return sorted(unquote(f) for f in self.read(table, namespace, version).inputFiles())
-
-    def commits(self, table: str, namespace: str) -> list[dict[str, Any]]:
-        """Metadata of every commit that carries ours, newest first, with its ``version``."""
-        if not self.exists(table, namespace):
-            return []
-        rows = DeltaTable.forPath(self.spark, self.path(table, namespace)).history().collect()
-        return [{**json.loads(row["userMetadata"]), "version": row["version"]} for row in rows if row["userMetadata"]]
+class Store(Reader):
+    """Delta tables that are read and written: every change is checked against the contract first."""
 
     def replace(
         self,
@@ -272,22 +196,6 @@ class Store:
         writer = rows.write.format("delta").mode("overwrite" if anew else "append")
         writer.option("userMetadata", commit.metadata(table=table, **facts)).save(self.path(table, namespace))
         return self.version(table, namespace)
-
-    def last_facts(self, table: str, namespace: str) -> dict[str, Any]:
-        """Metadata of the newest commit that is ours; empty where there is none."""
-        last = self._last_commit(table, namespace)
-        if last is None or last.metadata:
-            return {} if last is None else last.metadata
-        return next(iter(self.commits(table, namespace)), {})
-
-    def _last_commit(self, table: str, namespace: str) -> LastCommit | None:
-        return last_commit(self.spark, self.path(table, namespace))
-
-    def _content(self, table: str, namespace: str, last: LastCommit) -> Content:
-        """From the commit's metadata; by a scan where the newest commit is somebody else's."""
-        if {"total", "rows"} <= set(last.metadata):
-            return Content(int(last.metadata["total"]), int(last.metadata["rows"]))
-        return content(self.read(table, namespace))
 
     def _holds(self, spec: Contract, namespace: str, rows: DataFrame, new: Content, part: Content, where: str | None) -> bool:
         """Whether the table (or slice) already holds these rows: to the bit, or by key within the tolerance."""
