@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from recsys_spark.recommend.arrow import OUTPUT, output_batch
 from recsys_spark.recommend.neighbours.whole_catalogue import NEIGHBOURS
 from recsys_spark.recommend.worker import LISTS
-from recsys_spark.tables.task_files import DataFile, Made, Target, TaskFile
+from recsys_spark.tables.task_files import DataFile, Made, Target, into_file
 
 FILES = "files"  # in place of a table's name: a row about a file
 Columns = Mapping[str, str]  # of a table, where ``arrow.OUTPUT`` has them under other names
@@ -38,14 +38,14 @@ def files_of(rows: DataFrame) -> tuple[DataFile, ...]:
 def _batches(
     make: Callable[[Iterable[Any]], Iterable[Any]], table: str, columns: Columns, target: Target, batches: Iterable[Any]
 ) -> Iterable[Any]:
-    with TaskFile(target) as file:
-        for batch in make(batches):
-            if batch.num_rows and batch.column("table")[0].as_py() == table:
-                named = {name: batch.column(columns.get(name, name)) for name in target.columns}
-                file.add(pa.RecordBatch.from_pydict(named))
-            else:
-                yield batch
-        done = file.finish()
+    done = yield from into_file(make(batches), target, functools.partial(_rows, table, columns, target))
     if done is not None:
         told = {"owner_id": [done.name], "number": np.array([done.num_rows], np.int32), "score": [float(done.num_bytes)]}
         yield output_batch(FILES, 1, **told)
+
+
+def _rows(table: str, columns: Columns, target: Target, batch: Any) -> Any | None:
+    """Rows of ``table`` as its target names their columns; None: these are rows of something else."""
+    if not batch.num_rows or batch.column("table")[0].as_py() != table:
+        return None
+    return pa.RecordBatch.from_pydict({name: batch.column(columns.get(name, name)) for name in target.columns})

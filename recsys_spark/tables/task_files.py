@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -187,6 +187,18 @@ def _leaves(name: str, kind: pa.DataType) -> list[str]:
     return [] if pa.types.is_floating(kind) or pa.types.is_boolean(kind) else [name]
 
 
+def into_file(batches: Batches, target: Target, rows_of: Callable[[Any], Any | None]) -> Generator[Any, None, DataFile | None]:
+    """Put what ``rows_of`` makes of each batch into a task's one file; batches of which it makes None are passed on."""
+    with TaskFile(target) as file:
+        for batch in batches:
+            rows = rows_of(batch)
+            if rows is None:
+                yield batch
+            else:
+                file.add(rows)
+        return file.finish()
+
+
 def stage(made: Made, spec: Contract, folder: str, constants: Mapping[str, Any] | None = None) -> Staged:
     """Have the tasks write all rows of a table without partitions into its folder, and hear from them which files there are."""
     rows = made.source.mapInArrow(partial(_write_all, made.make, target_of(folder, spec, constants)), FILES).collect()
@@ -194,9 +206,6 @@ def stage(made: Made, spec: Contract, folder: str, constants: Mapping[str, Any] 
 
 
 def _write_all(make: Callable[[Batches], Batches], target: Target, batches: Batches) -> Iterable[Any]:
-    with TaskFile(target) as file:
-        for batch in make(batches):
-            file.add(batch)
-        done = file.finish()
+    done = yield from into_file(make(batches), target, lambda batch: batch)
     if done is not None:
         yield pa.RecordBatch.from_pydict({"path": [done.name], "num_rows": [done.num_rows], "num_bytes": [done.num_bytes]})
