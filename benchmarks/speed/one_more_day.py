@@ -29,6 +29,7 @@ from recsys_spark.cooccurrence.count import cooccurrences
 from recsys_spark.cooccurrence.incremental import Keeper
 from recsys_spark.cooccurrence.state import TABLE, State
 from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.instants import MICROS_PER_DAY, unix_micros
 from recsys_spark.tables.store import Commit, Store
 from recsys_spark.tables.visible import InstantCutoff
 
@@ -135,8 +136,8 @@ def _make_log(spark: SparkSession, folder: Path, num_events: int) -> Log:
 
 def _events(rows: DataFrame, num_baskets: int) -> DataFrame:
     """Rows of table events: a basket is a session, sessions follow each other in time."""
-    micros = (F.col("basket") * F.lit(_DAYS * 86_400_000_000 // num_baskets)).cast("bigint")
-    moment = F.timestamp_micros(micros + F.lit(round(_FIRST.timestamp() * 1e6)))
+    micros = (F.col("basket") * F.lit(_DAYS * MICROS_PER_DAY // num_baskets)).cast("bigint")
+    moment = F.timestamp_micros(micros + F.lit(unix_micros(_FIRST)))
     session = F.col("basket").cast("string")
     given = {
         "event_id": F.concat_ws(".", session, "item_idx"),
