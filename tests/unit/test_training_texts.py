@@ -36,13 +36,13 @@ def learned(encoder: TextEncoder, vectors: Tensor) -> tuple[Tensor, list[Tensor]
     return vectors.detach(), [g for g in found if g is not None]
 
 
-@pytest.mark.parametrize("held", [256, 20])  # 20: more texts than are held, so parts are computed again
-@pytest.mark.parametrize("alike", [5, 32])
+@pytest.mark.parametrize("held", [4 << 30, 1_000])  # 1,000: less than the activations take, so parts are computed again
+@pytest.mark.parametrize("size", [5, 32])
 def test_parts_of_like_length_equal_all_texts_at_once(
-    encoder: TextEncoder, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, held: int, alike: int
+    encoder: TextEncoder, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, held: int, size: int
 ) -> None:
-    monkeypatch.setattr(texts, "_HELD", held)
-    monkeypatch.setattr(texts, "_ALIKE", alike)
+    monkeypatch.setattr(texts, "_HELD_BYTES", held)
+    monkeypatch.setattr(texts, "_FEWEST", size)
     positions = torch.tensor(np.random.default_rng(0).permutation(len(TEXTS)))
     expected, gradients = learned(encoder, encoder(*catalogue.tokens(positions)))
     found, of_found = learned(encoder, text_vectors(encoder, catalogue, positions))
@@ -52,8 +52,34 @@ def test_parts_of_like_length_equal_all_texts_at_once(
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("held", "times"), [(4 << 30, 1), (1_000, 2)])
+def test_parts_are_computed_again_only_where_there_is_no_room(
+    encoder: TextEncoder, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, held: int, times: int
+) -> None:
+    monkeypatch.setattr(texts, "_HELD_BYTES", held)
+    encoded: list[int] = []
+    handle = encoder.register_forward_pre_hook(lambda _module, given: encoded.append(len(given[0])))
+    text_vectors(encoder, catalogue, torch.arange(len(TEXTS))).sum().backward()
+    handle.remove()
+    encoder.zero_grad()
+    assert sum(encoded) == times * len(TEXTS)
+
+
+def test_parts_grow_with_the_catalogue_within_limits(
+    encoder: TextEncoder, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts, "_FEWEST", 2)
+    monkeypatch.setattr(texts, "_MOST", 7)
+    sizes: list[int] = []
+    handle = encoder.register_forward_pre_hook(lambda _module, given: sizes.append(len(given[0])))
+    for num_texts in (10, 70, 300):  # a sixteenth of them would be 0, 4 and 18
+        text_vectors(encoder, catalogue, torch.arange(num_texts) % len(TEXTS))
+    handle.remove()
+    assert sizes == [2] * 5 + [4] * 17 + [2] + [7] * 42 + [6]
+
+
 def test_little_is_padding(encoder: TextEncoder, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texts, "_ALIKE", 8)
+    monkeypatch.setattr(texts, "_FEWEST", 8)
     shapes: list[tuple[int, ...]] = []
     handle = encoder.register_forward_pre_hook(lambda _module, given: shapes.append(tuple(given[0].shape)))
     positions = torch.arange(len(TEXTS))
