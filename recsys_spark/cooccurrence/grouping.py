@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_spark.runs import changes, position_in_group, ranges, sums_of_runs
+
 Ints = NDArray[np.int64]
 Items = NDArray[np.int32]
 Bools = NDArray[np.bool_]
@@ -73,11 +75,19 @@ class Baskets:
         """Row number of the basket of each entry [E]."""
         return np.repeat(np.arange(len(self.starts) - 1, dtype=np.int64), self.sizes)
 
+    def baskets_of(self, entries: Bools) -> Items:
+        """Row number of the basket of each given entry (a mask [E]), in 32 bits: of a large block half the memory."""
+        return np.repeat(np.arange(len(self.starts) - 1, dtype=np.int32), self.sizes)[entries]
+
     def keep(self, entries: Bools) -> Baskets:
         """Only the given entries [E]; baskets left without any vanish."""
         sizes = np.bincount(self.basket_of[entries], minlength=len(self.starts) - 1)
         left = sizes > 0
         return self._picked(left, entries, sizes[left])
+
+    def pick(self, wanted: Bools) -> Baskets:
+        """Only the given baskets [B], whole."""
+        return self._picked(wanted, np.repeat(wanted, self.sizes), self.sizes[wanted])
 
     def of_entries(self) -> dict[str, NDArray[Any]]:
         """The optional columns of entries that there are."""
@@ -137,15 +147,22 @@ def group_rows(rows: Rows, occurrences: bool) -> Baskets:
 
 def _by_ranges_of_keys(rows: Rows) -> Iterator[Rows]:
     """Rows in ranges of keys, ascending, of some ``BUCKET_ROWS`` rows where keys are spread evenly, as hashes are."""
-    low, high = int(rows.keys.min()), int(rows.keys.max())
-    most = min(len(rows.keys) // BUCKET_ROWS, 1 << 14)
+    order, bounds = _ranges_of_keys(rows.keys)
+    ordered = rows.take(order)
+    del order  # as long as the keys
+    for first, last in pairwise(bounds):
+        yield Rows(**{name: column[first:last] for name, column in ordered.columns().items()})
+
+
+def _ranges_of_keys(keys: Ints) -> tuple[Ints, list[int]]:
+    """Positions in order of ranges of keys, and where each range begins (and the last ends)."""
+    low, high = int(keys.min()), int(keys.max())
+    most = min(len(keys) // BUCKET_ROWS, 1 << 14)
     shift = max(0, (high - low).bit_length() - most.bit_length())
-    distance = rows.keys.astype(np.uint64) - np.uint64(low & (1 << 64) - 1)  # modulo 2^64: no difference overflows
+    distance = keys.astype(np.uint64) - np.uint64(low & (1 << 64) - 1)  # modulo 2^64: no difference overflows
     bucket = (distance >> np.uint64(shift)).astype(np.int16)
     order = np.argsort(bucket, kind="stable")  # of 16-bit numbers: a radix sort
-    ordered, bounds = rows.take(order), np.append(np.flatnonzero(changes(bucket[order])), len(order))
-    for first, last in pairwise(bounds.tolist()):
-        yield Rows(**{name: column[first:last] for name, column in ordered.columns().items()})
+    return order, [*np.flatnonzero(changes(bucket[order])).tolist(), len(order)]
 
 
 def _grouped(rows: Rows, occurrences: bool) -> Baskets:
@@ -260,23 +277,7 @@ def touching(baskets: Baskets, block_of: Items, block: int, min_entries: int = 2
     if not len(baskets.items):
         return baskets
     wanted = np.logical_or.reduceat(block_of == block, baskets.starts[:-1]) & (baskets.sizes >= min_entries)
-    return baskets.keep(np.repeat(wanted, baskets.sizes))
-
-
-def ranges(starts: Ints, lengths: Ints, dtype: type[np.int32] | type[np.int64] = np.int64) -> Any:
-    """``starts[i], starts[i] + 1, ...``, ``lengths[i]`` of them, for every i in turn; ``dtype`` must hold them all."""
-    ends: Any = np.cumsum(lengths, dtype=dtype)
-    found: Any = np.repeat(starts - (ends - lengths), lengths).astype(dtype, copy=False)
-    found += np.arange(len(found), dtype=dtype)
-    return found
-
-
-def position_in_group(groups: NDArray[np.integer[Any]]) -> Ints:
-    """0, 1, 2 ... within each run of equal values."""
-    if not len(groups):
-        return np.zeros(0, dtype=np.int64)
-    starts = np.flatnonzero(changes(groups))
-    return np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
+    return baskets.pick(wanted)
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -289,15 +290,3 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def _pack(group: Ints, items: Items) -> Ints:
     return (group << 32) | items.astype(np.int64)
-
-
-def changes(*columns: NDArray[Any]) -> Bools:
-    """True where any column differs from the row before it; True at the first."""
-    found = np.ones(len(columns[0]), dtype=bool)
-    found[1:] = np.logical_or.reduce([values[1:] != values[:-1] for values in columns])
-    return found
-
-
-def sums_of_runs(values: NDArray[Any], starts: Ints) -> NDArray[Any]:
-    """Sum of each run of values; runs begin at ``starts``, the first at 0."""
-    return np.asarray(np.add.reduceat(values, starts)) if len(starts) else values[:0]

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import _sparsetools, csr_matrix  # the pinned version's kernels, see ``products``
 
-from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Floats, Ints, Items, position_in_group
+from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Floats, Ints, Items
 from recsys_spark.cooccurrence.occurrences import PairCounts, Timing, slices, written_out
 from recsys_spark.cooccurrence.sorted_products import in_int32, is_faster, repeated
+from recsys_spark.runs import position_in_group
 
 
 def pair_counts(
@@ -97,18 +98,22 @@ def incidence(
 
     Row r of the first is item ``r * num_blocks + block``.
     """
-    filled = np.ones(len(baskets.items), dtype=np.int32) if values is None else values
+    shape = (-(-num_items // num_blocks), len(baskets.starts) - 1)
     inside = baskets.items % num_blocks == block
-    every, starts, items = filled, baskets.starts, baskets.items
     if baskets.sides is not None:
         inside &= (baskets.sides & ANCHOR) > 0
+    places = (baskets.items[inside] // num_blocks, baskets.baskets_of(inside))
+    own = csr_matrix((_filled(None if values is None else values[inside], len(places[0])), places), shape=shape)
+    starts, items = baskets.starts, baskets.items
+    if baskets.sides is not None:
         target = (baskets.sides & TARGET) > 0
-        starts = np.append(0, np.cumsum(target))[baskets.starts]
-        every, items = filled[target], items[target]
-    shape = (-(-num_items // num_blocks), len(baskets.starts) - 1)
-    rows, columns = baskets.items[inside] // num_blocks, baskets.basket_of[inside]
-    own = csr_matrix((filled[inside], (rows, columns)), shape=shape)
-    return own, csr_matrix((every, items, starts), shape=(shape[1], num_items))
+        starts, items = np.append(0, np.cumsum(target))[baskets.starts], items[target]
+        values = None if values is None else values[target]
+    return own, csr_matrix((_filled(values, len(items)), items, starts), shape=(shape[1], num_items))
+
+
+def _filled(values: NDArray[Any] | None, length: int) -> NDArray[Any]:
+    return np.ones(length, dtype=np.int32) if values is None else values
 
 
 def best(groups: Items, scores: Floats, hashes: NDArray[np.uint64], top_n: int) -> tuple[Ints, Ints]:

@@ -17,11 +17,11 @@ from recsys_spark.cooccurrence.grouping import (
     group_rows,
     join_baskets,
     mix,
-    position_in_group,
     touching,
 )
 from recsys_spark.cooccurrence.kernels import best, pair_counts
 from recsys_spark.cooccurrence.occurrences import Timing, slices
+from recsys_spark.runs import position_in_group
 
 
 def baskets_of(*contents: list[int]) -> Baskets:
