@@ -50,16 +50,17 @@ def pair_counts(
 
 def _product_counts(baskets: Baskets, num_items: int, block: int, num_blocks: int, min_support: int) -> Iterator[PairCounts]:
     """Rows of X^T X for the items of the block, X being baskets x items in 0 and 1."""
-    own, every = incidence(baskets, num_items, block, num_blocks)
+    sorts = baskets.signs is None and is_faster(num_items, len(baskets.items), min_support)
+    own, every = incidence(baskets, num_items, block, num_blocks, ones=np.int8 if sorts else np.int32)
     work = own @ np.diff(every.indptr)
-    if baskets.signs is not None:
-        own.data *= baskets.signs[own.indices]
-    elif is_faster(own, every, min_support):
+    if sorts:
         for rows, item_b, both in repeated(own, every, work):
             item_a = rows * np.int32(num_blocks) + np.int32(block)
             kept = (both >= min_support) & (item_a != item_b)
             yield PairCounts(item_a[kept], item_b[kept], both[kept])
         return
+    if baskets.signs is not None:
+        own.data *= baskets.signs[own.indices]
     for first, starts, item_b, both in products(own, every, work):
         enough = np.flatnonzero(both >= min_support) if baskets.signs is None else np.arange(len(both))
         rows = np.repeat(np.arange(first, first + len(starts) - 1, dtype=np.int32), np.diff(starts))[enough]
@@ -92,9 +93,14 @@ def products(own: Any, every: Any, work: Ints) -> Iterator[tuple[int, NDArray[An
 
 
 def incidence(
-    baskets: Baskets, num_items: int, block: int, num_blocks: int, values: NDArray[Any] | None = None
+    baskets: Baskets,
+    num_items: int,
+    block: int,
+    num_blocks: int,
+    values: NDArray[Any] | None = None,
+    ones: type[np.int8] | type[np.int32] = np.int32,
 ) -> tuple[Any, Any]:
-    """Anchors of the block x baskets, and baskets x targets, as CSR; ``values``: of each entry [E], else ones.
+    """Anchors of the block x baskets, and baskets x targets, as CSR; ``values``: of each entry [E], else ``ones`` of a type.
 
     Row r of the first is item ``r * num_blocks + block``.
     """
@@ -103,17 +109,13 @@ def incidence(
     if baskets.sides is not None:
         inside &= (baskets.sides & ANCHOR) > 0
     places = (baskets.items[inside] // num_blocks, baskets.baskets_of(inside))
-    own = csr_matrix((_filled(None if values is None else values[inside], len(places[0])), places), shape=shape)
+    own = csr_matrix((np.ones(len(places[0]), ones) if values is None else values[inside], places), shape=shape)
     starts, items = baskets.starts, baskets.items
     if baskets.sides is not None:
         target = (baskets.sides & TARGET) > 0
         starts, items = np.append(0, np.cumsum(target))[baskets.starts], items[target]
         values = None if values is None else values[target]
-    return own, csr_matrix((_filled(values, len(items)), items, starts), shape=(shape[1], num_items))
-
-
-def _filled(values: NDArray[Any] | None, length: int) -> NDArray[Any]:
-    return np.ones(length, dtype=np.int32) if values is None else values
+    return own, csr_matrix((np.ones(len(items), ones) if values is None else values, items, starts), shape=(shape[1], num_items))
 
 
 def best(groups: Items, scores: Floats, hashes: NDArray[np.uint64], top_n: int) -> tuple[Ints, Ints]:

@@ -23,10 +23,10 @@ _KEY_BITS = 32
 _STEP = 1 << 19  # pairs at a time: their keys stay in a core's cache
 
 
-def is_faster(own: Any, every: Any, min_support: int) -> bool:
-    """Whether ``repeated`` finds all that is asked for, sooner than a product of these matrices."""
-    enough = LEAST_ITEMS <= every.shape[1] <= _MOST_ITEMS
-    return enough and min_support >= 2 and in_int32(own, every) and _sorts_in_registers()
+def is_faster(num_items: int, num_entries: int, min_support: int) -> bool:
+    """Whether ``repeated`` finds all that is asked for, sooner than a product of matrices of so many items and entries."""
+    enough = LEAST_ITEMS <= num_items <= _MOST_ITEMS
+    return enough and min_support >= 2 and num_entries <= np.iinfo(np.int32).max and _sorts_in_registers()
 
 
 def in_int32(*matrices: Any) -> bool:
@@ -45,8 +45,8 @@ def _sorts_in_registers() -> bool:
 
 
 def repeated(own: Any, every: Any, work: Ints) -> Iterator[tuple[Items, Items, Ints]]:
-    """Cells of ``own @ every`` (CSR, every stored value 1) of at least 2, in slices of rows: row, column and value of each,
-    ascending by row and column.
+    """Cells of ``own @ every`` (CSR, each stored value taken for 1) of at least 2, in slices of rows: row, column and value
+    of each, ascending by row and column.
 
     Args:
         own: anchors x baskets. every: baskets x targets; indices of both are int32.
