@@ -90,7 +90,7 @@ def _kind(pid: int) -> str:
         command = (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:  # it has ended
         return "other"
-    if "pyspark.daemon" in command:
+    if any(f"-m {daemon}" in command for daemon in ("recsys_spark.worker_daemon", "pyspark.daemon")):
         return "python worker"
     if "recsys_spark.training.run" in command:
         return "training rank"

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import structlog
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.compare import same_rows
+from benchmarks.machine import peak_memory
 from benchmarks.rows import ROWS
 from benchmarks.runner import main
 from benchmarks.speed import topk
@@ -101,3 +104,18 @@ def test_cold_items_are_seen_only_as_targets(spark: SparkSession) -> None:
         assert all(roles[row[0]] == "hidden" for row in own[:-1] if row[3] in drawn)
         fitted = [None] * max(len(left) - 1, min(len(left), 1))
         assert [roles.get(row[0]) for row in left] == fitted + ["validation"] * (len(left) > 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
+def test_peak_memory_tells_the_workers_from_the_rest(spark: SparkSession) -> None:
+    with peak_memory() as peaks:
+        spark.range(0, 2, 1, 2).mapInArrow(_hold, "id long").collect()
+    found = peaks.by_kind()
+    assert found["python worker"] >= 128
+    assert {"driver", "jvm"} <= set(found)
+
+
+def _hold(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    held = np.ones(16 << 20)  # 128 MiB
+    del held
+    yield from batches
