@@ -54,7 +54,7 @@ def _fills(encoder: TextEncoder, num_tokens: int, device: torch.device) -> bool:
 
 
 def _room(device: torch.device) -> float:
-    """Bytes that activations may take: half of a GPU's free memory, a fixed share of a host's, which other ranks use too."""
+    """Bytes that activations may take: half of a GPU's free memory; a fixed amount of a host's, which other ranks use too."""
     if device.type == "cpu":
         return _HELD_BYTES
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
