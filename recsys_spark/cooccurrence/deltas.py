@@ -21,7 +21,7 @@ from recsys_spark.cooccurrence.occurrences import PairCounts
 from recsys_spark.cooccurrence.plan import Hashes, ItemTotals, Plan
 from recsys_spark.cooccurrence.score import Scorer
 from recsys_spark.cooccurrence.tasks import baskets_of, by_block, item_counts, to_blocks
-from recsys_spark.runs import changes, sums_of_runs
+from recsys_spark.ranges import changes, sums_of_runs
 
 ANCHORS, TARGETS = -1, -2  # as item_a: the row holds, for each of item_b, the baskets that have it as an anchor (a target)
 SCHEMA = "item_a int, item_b array<int>, num_baskets array<bigint>, decayed_count array<double>"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_spark.runs import changes, position_in_group, ranges, sums_of_runs
+from recsys_spark.ranges import changes, position_in_group, ranges, sums_of_runs
 
 Ints = NDArray[np.int64]
 Items = NDArray[np.int32]

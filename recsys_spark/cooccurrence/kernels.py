@@ -16,7 +16,7 @@ from scipy.sparse import _sparsetools, csr_matrix  # the pinned version's kernel
 from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Floats, Ints, Items
 from recsys_spark.cooccurrence.occurrences import PairCounts, Timing, slices, written_out
 from recsys_spark.cooccurrence.sorted_products import in_int32, is_faster, repeated
-from recsys_spark.runs import position_in_group
+from recsys_spark.ranges import position_in_group
 
 
 def pair_counts(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Bools, Floats, Ints, Items
-from recsys_spark.runs import ranges, sums_of_runs
+from recsys_spark.ranges import ranges, sums_of_runs
 
 STEP = 2_000_000  # multiply-adds (or pairs) worked on at once: small enough to stay near the cache
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from recsys_spark.cooccurrence.grouping import Ints, Items
 from recsys_spark.cooccurrence.occurrences import slices
-from recsys_spark.runs import ranges
+from recsys_spark.ranges import ranges
 
 LEAST_ITEMS = 1 << 17  # from so many on it is faster
 _MOST_ITEMS = 1 << 23  # beyond, a key of 32 bits leaves room for too few anchors

@@ -21,7 +21,7 @@ from recsys_spark.cooccurrence.grouping import (
 )
 from recsys_spark.cooccurrence.kernels import best, pair_counts
 from recsys_spark.cooccurrence.occurrences import Timing, slices
-from recsys_spark.runs import position_in_group
+from recsys_spark.ranges import position_in_group
 
 
 def baskets_of(*contents: list[int]) -> Baskets:

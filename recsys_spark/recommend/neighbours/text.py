@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from recsys_spark.ranges import ranges
 from recsys_spark.recommend.scoring.partners import TextItems
 from recsys_spark.recommend.scoring.scores import Float64, FloatArray, Ints, Precision, as_rows, inverse_or_zero, rounding
-from recsys_spark.runs import ranges
 from recsys_spark.search.rows import place_in_row
 
 LEADERS = 1_000  # items kept per word

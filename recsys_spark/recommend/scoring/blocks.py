@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from recsys_spark.ranges import ranges
 from recsys_spark.recommend.scoring.fuse import Fused, Part
 from recsys_spark.recommend.scoring.partners import PERSONAL, Partners
 from recsys_spark.recommend.scoring.scores import FloatArray, Ints, Scores, as_rows
-from recsys_spark.runs import ranges
 
 MAX_BLOCK_BYTES = 256 * 2**20
 _BYTES_PER_CELL = 24  # a sparse partner's rows and their copy by item, were every cell filled

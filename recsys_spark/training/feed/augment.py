@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_spark.config.augment import AugmentSettings, Operation
-from recsys_spark.runs import position_in_group
+from recsys_spark.ranges import position_in_group
 from recsys_spark.training.catalogue import PAD
 from recsys_spark.training.feed.plan import derived_seed
 
