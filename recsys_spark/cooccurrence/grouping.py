@@ -81,7 +81,7 @@ class Baskets:
 
     def keep(self, entries: Bools) -> Baskets:
         """Only the given entries [E]; baskets left without any vanish."""
-        sizes = np.bincount(self.basket_of[entries], minlength=len(self.starts) - 1)
+        sizes = np.bincount(self.baskets_of(entries), minlength=len(self.starts) - 1)
         left = sizes > 0
         return self._picked(left, entries, sizes[left])
 

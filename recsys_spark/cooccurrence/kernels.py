@@ -15,7 +15,7 @@ from scipy.sparse import _sparsetools, csr_matrix  # the pinned version's kernel
 
 from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Floats, Ints, Items
 from recsys_spark.cooccurrence.occurrences import PairCounts, Timing, slices, written_out
-from recsys_spark.cooccurrence.sorted_products import in_int32, is_faster, repeated
+from recsys_spark.cooccurrence.sorted_products import is_faster, repeated
 from recsys_spark.ranges import position_in_group
 
 
@@ -76,7 +76,7 @@ def products(own: Any, every: Any, work: Ints) -> Iterator[tuple[int, NDArray[An
     SciPy's ``@`` goes through all multiplications twice, to learn the size of the result first; here the number of
     multiplications, ``work`` of each row, bounds it.
     """
-    if not in_int32(own, every):
+    if not _in_int32(own, every):
         for first, last in slices(work):
             found = own[first:last] @ every
             found.eliminate_zeros()
@@ -90,6 +90,11 @@ def products(own: Any, every: Any, work: Ints) -> Iterator[tuple[int, NDArray[An
         inputs = (own.indptr[first : last + 1], own.indices, own.data, every.indptr, every.indices, every.data)
         _sparsetools.csr_matmat(last - first, every.shape[1], *inputs, starts, columns, values)
         yield first, starts, columns[: starts[-1]], values[: starts[-1]]
+
+
+def _in_int32(*matrices: Any) -> bool:
+    """Whether all indices of these CSR matrices are int32, as SciPy has them below 2^31 entries."""
+    return all(matrix.indptr.dtype == matrix.indices.dtype == np.int32 for matrix in matrices)
 
 
 def incidence(

@@ -59,9 +59,7 @@ def deal_rows(slots: Sequence[int], batches: Iterable[pa.RecordBatch]) -> Iterat
 
 def _dealt(slots: Sequence[int], batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     names = batches[0].schema.names
-    columns = {
-        name: np.concatenate([b.column(n).to_numpy(zero_copy_only=False) for b in batches]) for n, name in enumerate(names)
-    }
+    columns = {name: _column(batches, number) for number, name in enumerate(names)}
     place = (mix(columns["keys"].astype(np.uint64)) % np.uint64(len(slots))).astype(np.int16 if len(slots) < 32_768 else np.int32)
     order = np.argsort(place, kind="stable")  # of 16-bit numbers: a radix sort
     bounds = np.searchsorted(place[order], np.arange(len(slots) + 1))

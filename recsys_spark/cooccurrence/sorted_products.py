@@ -29,11 +29,6 @@ def is_faster(num_items: int, num_entries: int, min_support: int) -> bool:
     return enough and min_support >= 2 and num_entries <= np.iinfo(np.int32).max and _sorts_in_registers()
 
 
-def in_int32(*matrices: Any) -> bool:
-    """Whether all indices of these CSR matrices are int32, as SciPy has them below 2^31 entries."""
-    return all(matrix.indptr.dtype == matrix.indices.dtype == np.int32 for matrix in matrices)
-
-
 @functools.cache
 def _sorts_in_registers() -> bool:
     """Whether NumPy has a vectorised sort of 32-bit integers for this processor."""
