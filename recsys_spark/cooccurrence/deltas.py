@@ -14,11 +14,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark import Broadcast
 
-from recsys_spark.cooccurrence.grouping import Baskets, Ints, Rows, join_baskets
+from recsys_spark.cooccurrence.grouping import Baskets, Ints, join_baskets
 from recsys_spark.cooccurrence.kernels import pair_counts
 from recsys_spark.cooccurrence.messages import ItemCounts, read_columns, read_counts, totals_message
 from recsys_spark.cooccurrence.occurrences import PairCounts
 from recsys_spark.cooccurrence.plan import Hashes, ItemTotals, Plan
+from recsys_spark.cooccurrence.rows import Rows
 from recsys_spark.cooccurrence.score import Scorer
 from recsys_spark.cooccurrence.tasks import baskets_of, by_block, item_counts, to_blocks
 from recsys_spark.ranges import changes, sums_of_runs

@@ -5,14 +5,14 @@ Legend: E entries (item occurrences), B baskets. All functions are pure and inde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_spark.cooccurrence.rows import Rows, by_ranges_of_keys
 from recsys_spark.ranges import changes, position_in_group, ranges, sums_of_runs
 
 Ints = NDArray[np.int64]
@@ -22,31 +22,7 @@ Floats = NDArray[np.float64]
 Sides = NDArray[np.int8]
 Signs = NDArray[np.int8]
 
-BUCKET_ROWS = 131_072  # of many rows so many are sorted at a time: they stay in a core's cache
 ANCHOR, TARGET = 1, 2  # of a pair (a, b) the anchor is a
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What counts need of each event: ``keys`` (its basket) and ``items``, all of one length.
-
-    ``times`` in microseconds, ``weights``, ``sides`` (bits) and ``owners`` (hash of the user) only where they are needed.
-    """
-
-    keys: Ints
-    items: Items
-    times: Ints | None = None
-    weights: Floats | None = None
-    sides: Sides | None = None
-    owners: Ints | None = None
-
-    def columns(self) -> dict[str, NDArray[Any]]:
-        """Those that there are."""
-        return {field.name: column for field in fields(self) if (column := getattr(self, field.name)) is not None}
-
-    def take(self, chosen: NDArray[Any]) -> Rows:
-        """These rows (a mask, or positions)."""
-        return Rows(**{name: column[chosen] for name, column in self.columns().items()})
 
 
 @dataclass(frozen=True)
@@ -140,29 +116,7 @@ def group_rows(rows: Rows, occurrences: bool) -> Baskets:
         rows: what the counts need of each event.
         occurrences: keep every distinct (item, time) of a basket, not just the latest time of each item.
     """
-    if len(rows.keys) < 2 * BUCKET_ROWS:
-        return _grouped(rows, occurrences)
-    return join_baskets([_grouped(part, occurrences) for part in _by_ranges_of_keys(rows)])
-
-
-def _by_ranges_of_keys(rows: Rows) -> Iterator[Rows]:
-    """Rows in ranges of keys, ascending, of some ``BUCKET_ROWS`` rows where keys are spread evenly, as hashes are."""
-    order, bounds = _ranges_of_keys(rows.keys)
-    ordered = rows.take(order)
-    del order  # as long as the keys
-    for first, last in pairwise(bounds):
-        yield Rows(**{name: column[first:last] for name, column in ordered.columns().items()})
-
-
-def _ranges_of_keys(keys: Ints) -> tuple[Ints, list[int]]:
-    """Positions in order of ranges of keys, and where each range begins (and the last ends)."""
-    low, high = int(keys.min()), int(keys.max())
-    most = min(len(keys) // BUCKET_ROWS, 1 << 14)
-    shift = max(0, (high - low).bit_length() - most.bit_length())
-    distance = keys.astype(np.uint64) - np.uint64(low & (1 << 64) - 1)  # modulo 2^64: no difference overflows
-    bucket = (distance >> np.uint64(shift)).astype(np.int16)
-    order = np.argsort(bucket, kind="stable")  # of 16-bit numbers: a radix sort
-    return order, [*np.flatnonzero(changes(bucket[order])).tolist(), len(order)]
+    return join_baskets([_grouped(part, occurrences) for part in by_ranges_of_keys(rows)])
 
 
 def _grouped(rows: Rows, occurrences: bool) -> Baskets:

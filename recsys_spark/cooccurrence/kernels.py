@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import _sparsetools, csr_matrix  # the pinned version's kernels, see ``products``
 
-from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Floats, Ints, Items
+from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Bools, Floats, Ints, Items
 from recsys_spark.cooccurrence.occurrences import PairCounts, Timing, slices, written_out
 from recsys_spark.cooccurrence.sorted_products import is_faster, repeated
 from recsys_spark.ranges import position_in_group
@@ -44,21 +44,28 @@ def pair_counts(
         return
     if (timing is not None and timing.needed) or min_users > 1:
         yield from written_out(baskets, block, num_blocks, min_support, timing or Timing(), min_users)
+    elif baskets.signs is None and is_faster(num_items, len(baskets.items), min_support):
+        yield from _sorted_counts(baskets, num_items, block, num_blocks, min_support)
     else:
         yield from _product_counts(baskets, num_items, block, num_blocks, min_support)
 
 
+def _sorted_counts(baskets: Baskets, num_items: int, block: int, num_blocks: int, min_support: int) -> Iterator[PairCounts]:
+    anchors = _anchors(baskets, block, num_blocks)
+    every = _targets(baskets, num_items, np.ones(len(baskets.items), np.int8))
+    found = repeated(
+        baskets.items[anchors] // np.int32(num_blocks), baskets.baskets_of(anchors), every, -(-num_items // num_blocks)
+    )
+    for row, item_b, both in found:
+        item_a = row * np.int32(num_blocks) + np.int32(block)
+        kept = (both >= min_support) & (item_a != item_b)
+        yield PairCounts(item_a[kept], item_b[kept], both[kept])
+
+
 def _product_counts(baskets: Baskets, num_items: int, block: int, num_blocks: int, min_support: int) -> Iterator[PairCounts]:
     """Rows of X^T X for the items of the block, X being baskets x items in 0 and 1."""
-    sorts = baskets.signs is None and is_faster(num_items, len(baskets.items), min_support)
-    own, every = incidence(baskets, num_items, block, num_blocks, ones=np.int8 if sorts else np.int32)
+    own, every = incidence(baskets, num_items, block, num_blocks)
     work = own @ np.diff(every.indptr)
-    if sorts:
-        for rows, item_b, both in repeated(own, every, work):
-            item_a = rows * np.int32(num_blocks) + np.int32(block)
-            kept = (both >= min_support) & (item_a != item_b)
-            yield PairCounts(item_a[kept], item_b[kept], both[kept])
-        return
     if baskets.signs is not None:
         own.data *= baskets.signs[own.indices]
     for first, starts, item_b, both in products(own, every, work):
@@ -98,29 +105,32 @@ def _in_int32(*matrices: Any) -> bool:
 
 
 def incidence(
-    baskets: Baskets,
-    num_items: int,
-    block: int,
-    num_blocks: int,
-    values: NDArray[Any] | None = None,
-    ones: type[np.int8] | type[np.int32] = np.int32,
+    baskets: Baskets, num_items: int, block: int, num_blocks: int, values: NDArray[Any] | None = None
 ) -> tuple[Any, Any]:
-    """Anchors of the block x baskets, and baskets x targets, as CSR; ``values``: of each entry [E], else ``ones`` of a type.
+    """Anchors of the block x baskets, and baskets x targets, as CSR; ``values``: of each entry [E], else ones in int32.
 
     Row r of the first is item ``r * num_blocks + block``.
     """
-    shape = (-(-num_items // num_blocks), len(baskets.starts) - 1)
-    inside = baskets.items % num_blocks == block
-    if baskets.sides is not None:
-        inside &= (baskets.sides & ANCHOR) > 0
-    places = (baskets.items[inside] // num_blocks, baskets.baskets_of(inside))
-    own = csr_matrix((np.ones(len(places[0]), ones) if values is None else values[inside], places), shape=shape)
+    values = np.ones(len(baskets.items), np.int32) if values is None else values
+    anchors = _anchors(baskets, block, num_blocks)
+    places = (baskets.items[anchors] // num_blocks, baskets.baskets_of(anchors))
+    own = csr_matrix((values[anchors], places), shape=(-(-num_items // num_blocks), len(baskets.starts) - 1))
+    return own, _targets(baskets, num_items, values)
+
+
+def _anchors(baskets: Baskets, block: int, num_blocks: int) -> Bools:
+    """Which entries [E] are anchors of the block."""
+    inside: Bools = baskets.items % num_blocks == block
+    return inside if baskets.sides is None else inside & ((baskets.sides & ANCHOR) > 0)
+
+
+def _targets(baskets: Baskets, num_items: int, values: NDArray[Any]) -> Any:
+    """Baskets x targets as CSR; ``values``: of each entry [E]."""
     starts, items = baskets.starts, baskets.items
     if baskets.sides is not None:
         target = (baskets.sides & TARGET) > 0
-        starts, items = np.append(0, np.cumsum(target))[baskets.starts], items[target]
-        values = None if values is None else values[target]
-    return own, csr_matrix((np.ones(len(items), ones) if values is None else values, items, starts), shape=(shape[1], num_items))
+        starts, items, values = np.append(0, np.cumsum(target))[starts], items[target], values[target]
+    return csr_matrix((values, items, starts), shape=(len(starts) - 1, num_items))
 
 
 def best(groups: Items, scores: Floats, hashes: NDArray[np.uint64], top_n: int) -> tuple[Ints, Ints]:

@@ -15,7 +15,6 @@ from recsys_spark.cooccurrence.grouping import (
     TARGET,
     Baskets,
     Ints,
-    Rows,
     Sides,
     cut_baskets,
     cut_occurrences,
@@ -35,6 +34,7 @@ from recsys_spark.cooccurrence.messages import (
     totals_message,
 )
 from recsys_spark.cooccurrence.plan import Hashes, ItemTotals, Plan, item_hashes
+from recsys_spark.cooccurrence.rows import Rows
 from recsys_spark.cooccurrence.score import Scorer, WholeBaskets
 from recsys_spark.cooccurrence.weighting import Corpus, squares
 

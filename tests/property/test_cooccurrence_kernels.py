@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_spark.cooccurrence import grouping, sorted_products
 from recsys_spark.cooccurrence import occurrences as written
-from recsys_spark.cooccurrence.grouping import Baskets, Rows, cut_baskets, group_rows, mix, touching
+from recsys_spark.cooccurrence import rows as rows_module
+from recsys_spark.cooccurrence import sorted_products
+from recsys_spark.cooccurrence.grouping import Baskets, cut_baskets, group_rows, mix, touching
 from recsys_spark.cooccurrence.kernels import best, pair_counts
 from recsys_spark.cooccurrence.occurrences import PairCounts, Timing
+from recsys_spark.cooccurrence.rows import Rows
 from tests.cooccurrence_twin import Row, twin_counts
 
 HALF_LIFE, REFERENCE = 7.0, 50
@@ -52,7 +54,7 @@ def test_rows_sorted_in_buckets_give_the_baskets_of_all_rows(rows: list[Row], bu
     for more in ({}, {"owners": keys // 2}, {"times": times, **columns}):
         given_rows = Rows(keys, items.astype(np.int32), **more)
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(grouping, "BUCKET_ROWS", bucket_rows)
+            patched.setattr(rows_module, "BUCKET_ROWS", bucket_rows)
             found = group_rows(given_rows, occurrences)
         expected = group_rows(given_rows, occurrences)
         for name in ("starts", "items", "times", "weights", "sides", "keys", "owners"):

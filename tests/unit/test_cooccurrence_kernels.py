@@ -10,7 +10,6 @@ import pytest
 from recsys_spark.cooccurrence import sorted_products
 from recsys_spark.cooccurrence.grouping import (
     Baskets,
-    Rows,
     cut_baskets,
     cut_occurrences,
     from_sizes,
@@ -21,6 +20,7 @@ from recsys_spark.cooccurrence.grouping import (
 )
 from recsys_spark.cooccurrence.kernels import best, pair_counts
 from recsys_spark.cooccurrence.occurrences import Timing, slices
+from recsys_spark.cooccurrence.rows import Rows
 from recsys_spark.ranges import position_in_group
 
 
