@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import is_zipfile
 
+import pyspark
 from pyspark.sql import SparkSession
 
 from recsys_spark import class_archive
@@ -51,6 +53,10 @@ BRIEF = (
     "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseParallelGC -XX:MetaspaceSize=256m "
     "-Djdk.lang.Process.launchMechanism=VFORK"
 )
+# of a local session with much to do: the usual collector keeps pauses short, which nothing here waits for, and moves the
+# arrays of many megabytes, which is what counting sends, for a third more of the JVM's processor time
+LARGE = "-XX:+UseParallelGC"
+_JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 SMALL_LOG_BYTES = 4 << 20  # some 200,000 events in text, twice or more in Parquet (decision 006)
 _LOCAL = {
     # driver and executor share one heap: of 4 GB the usual .6 leaves too little for broadcasts in the making, Arrow, Parquet
@@ -108,10 +114,18 @@ def build_session(
 
 
 def _java_options(brief: bool, leaves_classes: Path | None) -> dict[str, str]:
-    """Nothing where there is nothing to say: an empty one would take the place of what Spark's own files set."""
+    """Nothing where Spark's own file has options for Java and there is no more to say than ``LARGE``: ours would replace them."""
     archive = class_archive.java_options() if leaves_classes is None else class_archive.dump_options(leaves_classes)
-    found = [*([BRIEF] if brief else []), *archive]
-    return {"spark.driver.extraJavaOptions": " ".join(found)} if found else {}
+    if not (brief or archive) and _spark_file_sets(_JAVA_OPTIONS):
+        return {}
+    return {_JAVA_OPTIONS: " ".join([BRIEF if brief else LARGE, *archive])}
+
+
+def _spark_file_sets(key: str) -> bool:
+    """Whether spark-defaults.conf says something of this key."""
+    home = os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent
+    file = Path(os.environ.get("SPARK_CONF_DIR") or Path(home, "conf")) / "spark-defaults.conf"
+    return file.is_file() and any(re.match(rf"\s*{re.escape(key)}[\s=:]", line) for line in file.read_text().splitlines())
 
 
 def load_workers(spark: SparkSession) -> None:

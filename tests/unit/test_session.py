@@ -57,11 +57,15 @@ def test_a_log_is_small_by_what_lies_in_all_its_places(tmp_path: Path, monkeypat
     assert not session.is_small("s3://bucket/log")
 
 
-def test_a_session_with_nothing_to_say_to_java_leaves_what_spark_itself_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_java_is_started_with_and_when_sparks_own_file_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session.class_archive, "folder", lambda: tmp_path)
+    monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path))
+    key, file = "spark.driver.extraJavaOptions", tmp_path / "spark-defaults.conf"
+    assert session._java_options(brief=False, leaves_classes=None) == {key: session.LARGE}
+    file.write_text(f"# {key} -Da=b\n{key}Else c\n")
+    assert session._java_options(brief=False, leaves_classes=None) == {key: session.LARGE}
+    file.write_text(f"spark.x y\n {key}   -Da=b\n")
     assert session._java_options(brief=False, leaves_classes=None) == {}
-    assert session._java_options(brief=True, leaves_classes=None) == {"spark.driver.extraJavaOptions": session.BRIEF}
+    assert session._java_options(brief=True, leaves_classes=None) == {key: session.BRIEF}
     (tmp_path / "classes-3.jsa").write_bytes(b"xyz")
     assert "SharedArchiveFile" in session._java_options(brief=False, leaves_classes=None)["spark.driver.extraJavaOptions"]
