@@ -48,11 +48,13 @@ class ItemCounts:
 def deal_rows(slots: Sequence[int], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Rows of a task to binary messages, each with the rows of one slot: all rows of a basket go to the same."""
     held: list[pa.RecordBatch] = []
+    num_rows = 0
     for batch in batches:
         held.append(batch)
-        if sum(b.num_rows for b in held) >= MAX_ROWS:
+        num_rows += batch.num_rows
+        if num_rows >= MAX_ROWS:
             yield from _dealt(slots, held)
-            held = []
+            held, num_rows = [], 0
     if held:
         yield from _dealt(slots, held)
 

@@ -45,7 +45,10 @@ def send_baskets(plan: Plan, hashes: Broadcast[Hashes | None], batches: Iterable
     yield totals_message(item_counts(baskets), facts)
     if not (plan.whole_baskets or plan.counts_users):
         baskets = Baskets(baskets.starts, baskets.items, baskets.times, sides=baskets.sides)  # send what is needed only
-    yield from basket_messages(0, WHOLE, baskets) if plan.broadcast else to_blocks(plan, baskets)
+    if plan.broadcast:
+        yield from basket_messages(0, WHOLE, baskets.pick(baskets.sizes >= plan.min_entries))
+    else:
+        yield from to_blocks(plan, baskets)
 
 
 def baskets_of(plan: Plan, hashes: Hashes | None, rows: Rows) -> tuple[Baskets, dict[str, Any]]:
