@@ -56,17 +56,18 @@ def repeated(rows: Items, holders: Items, every: Any, num_rows: int) -> Iterator
     if not work.any():
         return
     bounds = _bounds(work, 1 << (_KEY_BITS - bits))
-    lengths = np.diff(bounds)
-    anchor_keys = ((np.arange(num_rows) - np.repeat(bounds[:-1], lengths)) << bits).astype(np.uint32)
-    slice_of = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    num_anchors = np.diff(bounds)
+    anchor_keys = ((np.arange(num_rows) - np.repeat(bounds[:-1], num_anchors)) << bits).astype(np.uint32)
+    slice_of = np.repeat(np.arange(len(num_anchors), dtype=np.int32), num_anchors)
     slices_of, keys = slice_of[rows], anchor_keys[rows].view(np.int32)
     del rows  # with those below as many bytes as a block's baskets
-    ends, holders, keys = _by_slice(slices_of, holders, keys, len(lengths))
+    ends, holders, keys = _by_slice(slices_of, holders, keys, len(num_anchors))
     del slices_of
     for number, first in enumerate(bounds[:-1].tolist()):
         visits = slice(ends[number], ends[number + 1])
-        pairs = _entries(every, holders[visits])
-        pairs |= np.repeat(keys[visits].view(np.uint32), sizes[holders[visits]])
+        lengths = sizes[holders[visits]]
+        pairs = _entries(every, holders[visits], int(lengths.sum()))
+        pairs |= np.repeat(keys[visits].view(np.uint32), lengths)
         pairs.sort()
         begins, both = _runs(pairs)
         found = pairs[begins]
@@ -99,9 +100,8 @@ def _by_slice(slice_of: Items, holders: Items, keys: Items, num_slices: int) -> 
     return ends, columns[0], columns[1]
 
 
-def _entries(every: Any, holders: Items) -> Any:
-    """The targets of these baskets, one after another, as uint32: two passes less than gathering them by their places."""
-    size = int(np.diff(every.indptr)[holders].sum())
+def _entries(every: Any, holders: Items, size: int) -> Any:
+    """The targets of these baskets (``size`` in all), one after another, as uint32: two passes less than gathering each."""
     found, values = np.empty(size, np.int32), np.empty(size, every.data.dtype)
     _sparsetools.csr_row_index(len(holders), holders, every.indptr, every.indices, every.data, found, values)
     return found.view(np.uint32)
