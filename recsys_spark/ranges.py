@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64], dtype: type[np.int32] | type[np.int64] = np.int64) -> Any:
-    """``starts[i], starts[i] + 1, ...``, ``lengths[i]`` of them, for every i in turn; ``dtype`` must hold them all."""
-    ends: Any = np.cumsum(lengths, dtype=dtype)
-    found: Any = np.repeat(starts - (ends - lengths), lengths).astype(dtype, copy=False)
-    found += np.arange(len(found), dtype=dtype)
+def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``starts[i], starts[i] + 1, ...``, ``lengths[i]`` of them, for every i in turn."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    found: NDArray[np.int64] = np.repeat(starts - (ends - lengths), lengths)
+    found += np.arange(len(found))
     return found
 
 
