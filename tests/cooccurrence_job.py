@@ -67,7 +67,7 @@ def count_without_spark(
 def _blocks(sent: list[pa.RecordBatch], plan: Plan) -> tuple[list[pa.RecordBatch], Any]:
     """What the tasks of blocks are handed: messages, or the names of the blocks and all baskets."""
     baskets = [b for b in sent if b["block"][0].as_py() != messages.TOTALS]
-    if not plan.broadcast:
+    if not plan.shared:
         return baskets, None
     named = [pa.RecordBatch.from_pydict({"block": pa.array([block], pa.int32())}) for block in range(plan.num_blocks)]
     return named, _shared(tasks.all_baskets(baskets))

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from recsys_spark.config.base import Settings
 
 BasketKind = Literal["session", "history", "user_day"]
-CountingWay = Literal["auto", "blocked", "broadcast"]
+CountingWay = Literal["auto", "blocked", "broadcast", "files"]
 Measure = Literal[
     "count",
     "cosine",

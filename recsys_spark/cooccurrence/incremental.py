@@ -18,7 +18,8 @@ from pyspark.sql import functions as F
 from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.context import Context
 from recsys_spark.cooccurrence.baskets import basket_rows
-from recsys_spark.cooccurrence.count import Counted, dealt, row_columns, shuffle_partitions
+from recsys_spark.cooccurrence.carriers import dealt
+from recsys_spark.cooccurrence.count import Counted, row_columns, shuffle_partitions
 from recsys_spark.cooccurrence.deltas import (
     SCHEMA,
     count_changes,

@@ -29,7 +29,7 @@ _OF_CHANGES: dict[str, type[np.generic]] = {"new": np.int32, "old": np.int32}
 _COLUMNS = {**_OF_ENTRIES, **_OF_BASKETS, **_OF_ITEMS, **_OF_CHANGES}
 _TOTALS = ("items", "anchors", "targets", "weights")
 SCHEMA = "slot int, block int, " + ", ".join(f"{name} binary" for name in _COLUMNS) + ", facts string"
-_ARROW = pa.schema(
+ARROW = pa.schema(
     [("slot", pa.int32()), ("block", pa.int32()), *[(name, pa.binary()) for name in _COLUMNS], ("facts", pa.string())]
 )
 
@@ -125,7 +125,7 @@ def squares_message(items: Items, squares: dict[str, Floats]) -> list[pa.RecordB
 def _message(slot: int, block: int, columns: dict[str, NDArray[Any]], facts: str | None = None) -> pa.RecordBatch:
     values: dict[str, Any] = {"slot": slot, "block": block, "facts": facts}
     values |= {name: columns[name].astype(kind, copy=False).tobytes() for name, kind in _COLUMNS.items() if name in columns}
-    return pa.RecordBatch.from_arrays([pa.array([values.get(f.name)], f.type) for f in _ARROW], schema=_ARROW)
+    return pa.RecordBatch.from_arrays([pa.array([values.get(f.name)], f.type) for f in ARROW], schema=ARROW)
 
 
 def gather_totals(messages: Sequence[Any]) -> tuple[ItemTotals, dict[str, Any]]:

@@ -27,7 +27,7 @@ class Plan:
     timing: Timing
     seed: int
     slots: tuple[int, ...]  # slots[block]: a key that Spark's hash partitioner sends to a partition of its own
-    broadcast: bool = False  # baskets are sent as they are, to be shared by the tasks of all blocks
+    shared: bool = False  # baskets are sent as they are, for the tasks of all blocks to share
 
     @property
     def num_blocks(self) -> int:
@@ -65,9 +65,7 @@ class Plan:
         return self.settings.min_users > 1 and self.settings.basket != "history"
 
 
-def plan_of(
-    settings: CooccurrenceSettings, reference: datetime, seed: int, slots: Sequence[int], broadcast: bool = False
-) -> Plan:
+def plan_of(settings: CooccurrenceSettings, reference: datetime, seed: int, slots: Sequence[int], shared: bool = False) -> Plan:
     """The plan of the tasks; days become microseconds."""
     timing = Timing(
         None if settings.window_days is None else round(settings.window_days * MICROS_PER_DAY),
@@ -77,7 +75,7 @@ def plan_of(
         settings.distance_decay,
         settings.directed,
     )
-    return Plan(settings, timing, seed, tuple(slots), broadcast)
+    return Plan(settings, timing, seed, tuple(slots), shared)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -45,7 +45,7 @@ def send_baskets(plan: Plan, hashes: Broadcast[Hashes | None], batches: Iterable
     yield totals_message(item_counts(baskets), facts)
     if not (plan.whole_baskets or plan.counts_users):
         baskets = Baskets(baskets.starts, baskets.items, baskets.times, sides=baskets.sides)  # send what is needed only
-    if plan.broadcast:
+    if plan.shared:
         yield from basket_messages(0, WHOLE, baskets.pick(baskets.sizes >= plan.min_entries))
     else:
         yield from to_blocks(plan, baskets)
@@ -120,7 +120,11 @@ def by_block(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Baskets]]
         yield block, join_baskets(parts.pop(block))
 
 
-Shared = Broadcast[Baskets]  # all of them
+class Shared(Protocol):
+    """All baskets."""
+
+    @property
+    def value(self) -> Baskets: ...
 
 
 def _blocks(plan: Plan, shared: Shared | None, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Baskets]]:
