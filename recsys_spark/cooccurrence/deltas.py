@@ -70,9 +70,9 @@ def difference(facts: dict[str, Any], less: dict[str, Any], sign: int = -1) -> d
 
 def count_changes(plan: Plan, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Messages of whole blocks to rows of the state, one per anchor and slice, ``SCHEMA``."""
-    for block, baskets in by_block(batches):
-        num_items = int(baskets.items.max(initial=-1)) + 1
-        for pairs in pair_counts(baskets, num_items, block, plan.num_blocks, 1, plan.timing):
+    for block, parts in by_block(batches):
+        num_items = 1 + max(int(part.items.max(initial=-1)) for part in parts)
+        for pairs in pair_counts(parts, num_items, block, plan.num_blocks, 1, plan.timing):
             yield state_batch(pairs)
 
 

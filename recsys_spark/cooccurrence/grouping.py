@@ -226,12 +226,19 @@ def distinct(baskets: Baskets) -> Baskets:
     return from_sizes(sizes, (packed & 0xFFFFFFFF).astype(np.int32), **columns, **baskets.of_baskets())
 
 
-def touching(baskets: Baskets, block_of: Items, block: int, min_entries: int = 2) -> Baskets:
-    """Baskets with enough entries of which one or more lies in ``block`` (``block_of``: block of each entry [E])."""
+def touching(baskets: Baskets, block: int, num_blocks: int, min_entries: int = 2) -> Baskets:
+    """Baskets with enough entries of which one or more is of an item of the block."""
     if not len(baskets.items):
         return baskets
-    wanted = np.logical_or.reduceat(block_of == block, baskets.starts[:-1]) & (baskets.sizes >= min_entries)
-    return baskets.pick(wanted)
+    wanted = np.logical_or.reduceat(baskets.items % num_blocks == block, baskets.starts[:-1]) & (baskets.sizes >= min_entries)
+    return baskets if wanted.all() else baskets.pick(wanted)
+
+
+def whole_baskets(parts: Sequence[Baskets], block: int, num_blocks: int, min_entries: int) -> Baskets:
+    """Those that touch the block, with one entry per item, in one order for all measures: sums of floats do not depend on how
+    baskets arrived then."""
+    found = join_baskets([touching(part, block, num_blocks, min_entries) for part in parts])
+    return distinct(found).in_order_of_keys() if len(found.items) else found
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -6,21 +6,21 @@ its counts are complete: scores and cuts need no other block. Legend: P pairs, E
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import _sparsetools, csr_matrix  # the pinned version's kernels, see ``products``
 
-from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Bools, Floats, Ints, Items
+from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Bools, Floats, Ints, Items, join_baskets, touching
 from recsys_spark.cooccurrence.occurrences import PairCounts, Timing, slices, written_out
-from recsys_spark.cooccurrence.sorted_products import is_faster, repeated
-from recsys_spark.ranges import position_in_group
+from recsys_spark.cooccurrence.sorted_products import Visits, is_faster, repeated
+from recsys_spark.ranges import changes, position_in_group
 
 
 def pair_counts(
-    baskets: Baskets,
+    parts: Sequence[Baskets],
     num_items: int,
     block: int,
     num_blocks: int,
@@ -31,35 +31,44 @@ def pair_counts(
     """Counts of all pairs whose a lies in ``block`` and that at least ``min_support`` baskets hold, in slices of a.
 
     Args:
-        baskets: every basket with two or more items that holds an item of the block (others do no harm). With ``sides``,
-            a is taken from entries that may be anchors, b from those that may be targets. With ``signs``, counts are net,
-            and every pair that changes is given, whatever its support.
+        parts: every basket with two or more items that holds an item of the block (others do no harm), in as many parts as
+            there are. With ``sides``, a is taken from entries that may be anchors, b from those that may be targets. With
+            ``signs``, counts are net, and every pair that changes is given, whatever its support.
         num_items: N, above every item of the baskets.
         block, num_blocks: which items are meant: item % num_blocks == block.
         min_support: pairs in fewer baskets are dropped.
         timing: rules that need ``baskets.times``.
         min_users: pairs of fewer distinct ``baskets.owners`` are dropped.
     """
+    parts = [part for part in parts if len(part.items)]
+    written = (timing is not None and timing.needed) or min_users > 1
+    entries = max((len(part.items) for part in parts), default=0)
+    if not written and all(part.signs is None for part in parts) and is_faster(num_items, entries, min_support):
+        yield from _sorted_counts(parts, num_items, block, num_blocks, min_support)
+        return
+    baskets = join_baskets([touching(part, block, num_blocks) for part in parts])
     if not len(baskets.items):
         return
-    if (timing is not None and timing.needed) or min_users > 1:
+    if written:
         yield from written_out(baskets, block, num_blocks, min_support, timing or Timing(), min_users)
-    elif baskets.signs is None and is_faster(num_items, len(baskets.items), min_support):
-        yield from _sorted_counts(baskets, num_items, block, num_blocks, min_support)
     else:
         yield from _product_counts(baskets, num_items, block, num_blocks, min_support)
 
 
-def _sorted_counts(baskets: Baskets, num_items: int, block: int, num_blocks: int, min_support: int) -> Iterator[PairCounts]:
-    anchors = _anchors(baskets, block, num_blocks)
-    every = _targets(baskets, num_items, np.ones(len(baskets.items), np.int8))
-    found = repeated(
-        baskets.items[anchors] // np.int32(num_blocks), baskets.baskets_of(anchors), every, -(-num_items // num_blocks)
-    )
-    for row, item_b, both in found:
+def _sorted_counts(
+    parts: Sequence[Baskets], num_items: int, block: int, num_blocks: int, min_support: int
+) -> Iterator[PairCounts]:
+    visits = [_visits(part, block, num_blocks) for part in parts]
+    for row, item_b, both in repeated(visits, num_items, -(-num_items // num_blocks)):
         item_a = row * np.int32(num_blocks) + np.int32(block)
         kept = (both >= min_support) & (item_a != item_b)
         yield PairCounts(item_a[kept], item_b[kept], both[kept])
+
+
+def _visits(baskets: Baskets, block: int, num_blocks: int) -> Visits:
+    anchors = _anchors(baskets, block, num_blocks)
+    starts, items, _ = _targets(baskets, baskets.items)
+    return Visits(baskets.items[anchors] // np.int32(num_blocks), baskets.baskets_of(anchors), starts.astype(np.int32), items)
 
 
 def _product_counts(baskets: Baskets, num_items: int, block: int, num_blocks: int, min_support: int) -> Iterator[PairCounts]:
@@ -115,7 +124,8 @@ def incidence(
     anchors = _anchors(baskets, block, num_blocks)
     places = (baskets.items[anchors] // num_blocks, baskets.baskets_of(anchors))
     own = csr_matrix((values[anchors], places), shape=(-(-num_items // num_blocks), len(baskets.starts) - 1))
-    return own, _targets(baskets, num_items, values)
+    starts, items, values = _targets(baskets, values)
+    return own, csr_matrix((values, items, starts), shape=(len(starts) - 1, num_items))
 
 
 def _anchors(baskets: Baskets, block: int, num_blocks: int) -> Bools:
@@ -124,13 +134,12 @@ def _anchors(baskets: Baskets, block: int, num_blocks: int) -> Bools:
     return inside if baskets.sides is None else inside & ((baskets.sides & ANCHOR) > 0)
 
 
-def _targets(baskets: Baskets, num_items: int, values: NDArray[Any]) -> Any:
-    """Baskets x targets as CSR; ``values``: of each entry [E]."""
-    starts, items = baskets.starts, baskets.items
-    if baskets.sides is not None:
-        target = (baskets.sides & TARGET) > 0
-        starts, items, values = np.append(0, np.cumsum(target))[starts], items[target], values[target]
-    return csr_matrix((values, items, starts), shape=(len(starts) - 1, num_items))
+def _targets(baskets: Baskets, values: NDArray[Any]) -> tuple[Ints, Items, NDArray[Any]]:
+    """Of entries that may be targets: where each basket begins (and the last ends), items and values (of each entry [E])."""
+    if baskets.sides is None:
+        return baskets.starts, baskets.items, values
+    target = (baskets.sides & TARGET) > 0
+    return np.append(0, np.cumsum(target))[baskets.starts], baskets.items[target], values[target]
 
 
 def best(groups: Items, scores: Floats, hashes: NDArray[np.uint64], top_n: int) -> tuple[Ints, Ints]:
@@ -139,11 +148,24 @@ def best(groups: Items, scores: Floats, hashes: NDArray[np.uint64], top_n: int) 
     Equal scores are ordered by ``hashes`` (then by row). ``groups`` is ascending; all arrays are [P].
     """
     kept = np.flatnonzero(_not_beaten(groups, scores, top_n))
-    order = np.lexsort((hashes[kept], -scores[kept], groups[kept]))
-    kept = kept[order]
+    kept = kept[_in_order(groups[kept], scores[kept], hashes[kept])]
     ranks = position_in_group(groups[kept]) + 1
     inside = ranks <= top_n
     return kept[inside], ranks[inside]
+
+
+def _in_order(groups: Items, scores: Floats, hashes: NDArray[np.uint64]) -> Ints:
+    """What ``np.lexsort((hashes, -scores, groups))`` gives, for ascending groups: few scores of a group are equal, so hashes are
+    looked at only there, and numbers of groups are small enough for a radix sort."""
+    number = np.cumsum(changes(groups))
+    order = np.argsort(-scores)  # not stable, but in vector registers where the processor has them
+    order = order[np.argsort(number.astype(np.min_scalar_type(len(groups)))[order], kind="stable")]
+    same = np.zeros(len(order) + 1, dtype=bool)  # whether the one at a place is as the one before
+    same[1:-1] = ~changes(number[order], scores[order])[1:]
+    tied = np.flatnonzero(same[1:] | same[:-1])
+    rows, runs = order[tied], np.cumsum(~same[:-1])[tied]
+    order[tied] = rows[np.lexsort((rows, hashes[rows], runs))]
+    return order
 
 
 def _not_beaten(groups: Items, scores: Floats, top_n: int) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from recsys_spark.cooccurrence.grouping import Baskets, join_baskets
+from recsys_spark.cooccurrence.grouping import Baskets
 from recsys_spark.cooccurrence.messages import ARROW, read_baskets
 
 POINTERS = "slot int, block int, file string, number int"
@@ -80,5 +80,5 @@ class BasketFiles:
         self.pointers = pointers
 
     @property
-    def value(self) -> Baskets:
-        return join_baskets([read_baskets(message, 0) for message in messages_at(self.pointers)])
+    def value(self) -> list[Baskets]:
+        return [read_baskets(message, 0) for message in messages_at(self.pointers)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property, partial
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_spark.config.signals import Measure
-from recsys_spark.cooccurrence.grouping import Baskets, Floats, distinct
+from recsys_spark.cooccurrence.grouping import Baskets, Floats, whole_baskets
 from recsys_spark.cooccurrence.kernels import best
 from recsys_spark.cooccurrence.measures import MEASURES, SIMILARITIES, llr, shrunk
 from recsys_spark.cooccurrence.occurrences import PairCounts
@@ -22,9 +23,9 @@ class WholeBaskets:
     """Measures that look at more of the baskets of a block than which pairs they hold, made when first asked for."""
 
     def __init__(
-        self, plan: Plan, totals: ItemTotals, hashes: Hashes | None, corpus: Corpus, baskets: Baskets, block: int
+        self, plan: Plan, totals: ItemTotals, hashes: Hashes | None, corpus: Corpus, parts: Sequence[Baskets], block: int
     ) -> None:
-        self.plan, self.totals, self.hashes, self.corpus, self.baskets, self.block = plan, totals, hashes, corpus, baskets, block
+        self.plan, self.totals, self.hashes, self.corpus, self.parts, self.block = plan, totals, hashes, corpus, parts, block
         self.dots: dict[str, Dots] = {}
 
     def score(self, name: Measure, pairs: PairCounts) -> Floats:
@@ -38,8 +39,7 @@ class WholeBaskets:
 
     @cached_property
     def _whole(self) -> Baskets:
-        """In one order for all measures, so that sums of floats do not depend on how baskets arrived."""
-        return distinct(self.baskets).in_order_of_keys()
+        return whole_baskets(self.parts, self.block, self.plan.num_blocks, self.plan.min_entries)
 
     @cached_property
     def _swing(self) -> Swing:

@@ -8,13 +8,15 @@ processor sorts in vector registers, and pairs that occur once, two of three, ar
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import _sparsetools  # the pinned version's kernels
 
-from recsys_spark.cooccurrence.grouping import Ints, Items
+from recsys_spark.cooccurrence.grouping import Floats, Ints, Items
 from recsys_spark.cooccurrence.occurrences import slices
 
 LEAST_ITEMS = 1 << 15  # from about so many on it is faster
@@ -23,10 +25,10 @@ _KEY_BITS = 32
 _STEP = 1 << 20  # pairs at a time: their keys stay in a core's cache
 
 
-def is_faster(num_items: int, num_entries: int, min_support: int) -> bool:
-    """Whether ``repeated`` finds all that is asked for, sooner than a product of matrices of so many items and entries."""
+def is_faster(num_items: int, most_entries: int, min_support: int) -> bool:
+    """Whether ``repeated`` finds all that is asked for, sooner than a product of matrices, where a part has so many entries."""
     enough = LEAST_ITEMS <= num_items <= _MOST_ITEMS
-    return enough and min_support >= 2 and num_entries <= np.iinfo(np.int32).max and _sorts_in_registers()
+    return enough and min_support >= 2 and most_entries <= np.iinfo(np.int32).max and _sorts_in_registers()
 
 
 @functools.cache
@@ -39,35 +41,38 @@ def _sorts_in_registers() -> bool:
     return bool(getattr(core, "__cpu_features__", {}).get("AVX512_SKX"))
 
 
-def repeated(rows: Items, holders: Items, every: Any, num_rows: int) -> Iterator[tuple[Items, Items, Ints]]:
-    """Cells of at least 2 in the product of anchors x baskets and ``every``, in slices of anchors: row, column and value of
-    each, ascending by row and column.
+@dataclass(frozen=True)
+class Visits:
+    """Of some baskets, what of each is to be met: an anchor's entry visits the basket that holds it.
+
+    ``rows``, ``holders``: of each visit [V] the anchor's row and its basket, ascending by basket. ``starts``, ``targets``:
+    basket i has the targets ``targets[starts[i]:starts[i + 1]]``.
+    """
+
+    rows: Items
+    holders: Items
+    starts: Items
+    targets: Items
+
+
+def repeated(parts: Sequence[Visits], num_columns: int, num_rows: int) -> Iterator[tuple[Items, Items, Ints]]:
+    """How often anchors and targets meet, where twice or more, in slices of anchors: row, column and number of each,
+    ascending by row and column.
 
     A slice goes through its baskets in their order, whichever anchor asks for them: memory is read forwards once, not once for
     each anchor.
 
     Args:
-        rows, holders: of each anchor's entry [V] its row (below ``num_rows``) and the basket that holds it, ascending by basket.
-        every: baskets x targets as CSR, each stored value taken for 1; indices are int32.
+        parts: the visits of all baskets, targets below ``num_columns``, rows below ``num_rows``.
     """
-    bits = max(1, int(every.shape[1] - 1).bit_length())
-    sizes = np.diff(every.indptr)
-    work = _work(rows, holders, sizes, num_rows)
+    bits = max(1, int(num_columns - 1).bit_length())
+    work = sum((_work(part, num_rows) for part in parts), np.zeros(num_rows)).astype(np.int64)
     if not work.any():
         return
     bounds = _bounds(work, 1 << (_KEY_BITS - bits))
-    num_anchors = np.diff(bounds)
-    anchor_keys = ((np.arange(num_rows) - np.repeat(bounds[:-1], num_anchors)) << bits).astype(np.uint32)
-    slice_of = np.repeat(np.arange(len(num_anchors), dtype=np.int32), num_anchors)
-    slices_of, keys = slice_of[rows], anchor_keys[rows].view(np.int32)
-    del rows  # with those below as many bytes as a block's baskets
-    ends, holders, keys = _by_slice(slices_of, holders, keys, len(num_anchors))
-    del slices_of
+    sliced = [_by_slice(part, bounds, bits) for part in parts]
     for number, first in enumerate(bounds[:-1].tolist()):
-        visits = slice(ends[number], ends[number + 1])
-        lengths = sizes[holders[visits]]
-        pairs = _entries(every, holders[visits], int(lengths.sum()))
-        pairs |= np.repeat(keys[visits].view(np.uint32), lengths)
+        pairs = _pairs(sliced, number)
         pairs.sort()
         begins, both = _runs(pairs)
         found = pairs[begins]
@@ -75,13 +80,13 @@ def repeated(rows: Items, holders: Items, every: Any, num_rows: int) -> Iterator
         yield (found >> np.uint32(bits)).astype(np.int32) + np.int32(first), columns, both
 
 
-def _work(rows: Items, holders: Items, sizes: Items, num_rows: int) -> Ints:
+def _work(part: Visits, num_rows: int) -> Floats:
     """Pairs of each anchor [num_rows]; so many visits at a time, since 64 bits are made of what is summed."""
-    work = np.zeros(num_rows)
-    for first in range(0, len(rows), _STEP):
-        part = slice(first, first + _STEP)
-        work += np.bincount(rows[part], sizes[holders[part]], num_rows)
-    return work.astype(np.int64)
+    work, sizes = np.zeros(num_rows), np.diff(part.starts)
+    for first in range(0, len(part.rows), _STEP):
+        some = slice(first, first + _STEP)
+        work += np.bincount(part.rows[some], sizes[part.holders[some]], num_rows)
+    return work
 
 
 def _bounds(work: Ints, most_rows: int) -> Ints:
@@ -90,21 +95,47 @@ def _bounds(work: Ints, most_rows: int) -> Ints:
     return np.array([*begins, len(work)])
 
 
-def _by_slice(slice_of: Items, holders: Items, keys: Items, num_slices: int) -> tuple[Items, Items, Items]:
-    """Visits [V] in order of slices, within each as they were: where each slice begins (and the last ends), holders, keys.
+@dataclass(frozen=True)
+class _Sliced:
+    """Visits in order of slices: slice n has those in ``ends[n]:ends[n + 1]``, each with its anchor's part of a key."""
 
-    Making a compressed matrix of (slice, basket) cells is this counting sort.
-    """
-    ends, *columns = (np.empty(size, np.int32) for size in (num_slices + 1, len(keys), len(keys)))
-    _sparsetools.coo_tocsr(num_slices, 1, len(keys), slice_of, holders, keys, ends, *columns)
-    return ends, columns[0], columns[1]
+    ends: Items
+    holders: Items
+    keys: Items
+    part: Visits
 
 
-def _entries(every: Any, holders: Items, size: int) -> Any:
-    """The targets of these baskets (``size`` in all), one after another, as uint32: two passes less than gathering each."""
-    found, values = np.empty(size, np.int32), np.empty(size, every.data.dtype)
-    _sparsetools.csr_row_index(len(holders), holders, every.indptr, every.indices, every.data, found, values)
-    return found.view(np.uint32)
+def _by_slice(part: Visits, bounds: Ints, bits: int) -> _Sliced:
+    """The visits in order of slices, within each as they were. Making a compressed matrix of (slice, basket) cells is this
+    counting sort."""
+    num_anchors = np.diff(bounds)
+    anchor_keys = ((np.arange(bounds[-1]) - np.repeat(bounds[:-1], num_anchors)) << bits).astype(np.uint32).view(np.int32)
+    slice_of = np.repeat(np.arange(len(num_anchors), dtype=np.int32), num_anchors)
+    ends, holders, keys = (np.empty(size, np.int32) for size in (len(bounds), len(part.rows), len(part.rows)))
+    given = (slice_of[part.rows], part.holders, anchor_keys[part.rows])
+    _sparsetools.coo_tocsr(len(num_anchors), 1, len(part.rows), *given, ends, holders, keys)
+    return _Sliced(ends, holders, keys, part)
+
+
+def _pairs(parts: Sequence[_Sliced], number: int) -> NDArray[np.uint32]:
+    """The keys of all pairs of a slice, anchor above target, in any order."""
+    visits = [slice(part.ends[number], part.ends[number + 1]) for part in parts]
+    holders = [part.holders[some] for part, some in zip(parts, visits, strict=True)]
+    sizes = [part.part.starts[some + 1] - part.part.starts[some] for part, some in zip(parts, holders, strict=True)]
+    ends = np.cumsum([int(some.sum()) for some in sizes])
+    pairs = np.empty(ends[-1], np.uint32)
+    for part, some, held, lengths, last in zip(parts, visits, holders, sizes, ends.tolist(), strict=True):
+        mine = pairs[last - int(lengths.sum()) : last]
+        _copy_targets(part.part, held, mine.view(np.int32))
+        mine |= np.repeat(part.keys[some].view(np.uint32), lengths)
+    return pairs
+
+
+def _copy_targets(part: Visits, holders: Items, found: Items) -> None:
+    """The targets of these baskets, one after another: two passes less than gathering each. SciPy also copies a value of each,
+    of which there are none: any byte will do."""
+    values = np.empty(len(found), np.int8)
+    _sparsetools.csr_row_index(len(holders), holders, part.starts, part.targets, part.targets.view(np.int8), found, values)
 
 
 def _runs(keys: Any) -> tuple[Ints, Ints]:

@@ -20,8 +20,8 @@ from recsys_spark.cooccurrence.grouping import (
     cut_occurrences,
     distinct,
     group_rows,
-    join_baskets,
     touching,
+    whole_baskets,
 )
 from recsys_spark.cooccurrence.kernels import pair_counts
 from recsys_spark.cooccurrence.messages import (
@@ -69,9 +69,8 @@ def baskets_of(plan: Plan, hashes: Hashes | None, rows: Rows) -> tuple[Baskets, 
 
 def to_blocks(plan: Plan, baskets: Baskets) -> Iterator[pa.RecordBatch]:
     """Messages with the baskets that each block of items needs."""
-    block_of = baskets.items % plan.num_blocks
     for block in range(plan.num_blocks):
-        yield from basket_messages(plan.slots[block], block, touching(baskets, block_of, block, plan.min_entries))
+        yield from basket_messages(plan.slots[block], block, touching(baskets, block, plan.num_blocks, plan.min_entries))
 
 
 def item_counts(baskets: Baskets) -> ItemCounts:
@@ -105,41 +104,38 @@ def size_histogram(sizes: Ints) -> dict[str, int]:
     return dict(zip(names, counts.tolist(), strict=True))
 
 
-def all_baskets(batches: Iterable[pa.RecordBatch]) -> Baskets:
+def all_baskets(batches: Iterable[pa.RecordBatch]) -> list[Baskets]:
     """Those of all messages."""
-    return join_baskets([read_baskets(batch, row) for batch in batches for row in range(batch.num_rows)])
+    return [read_baskets(batch, row) for batch in batches for row in range(batch.num_rows)]
 
 
-def by_block(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Baskets]]:
-    """The baskets of each block that this task was sent."""
+def by_block(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, list[Baskets]]]:
+    """The baskets of each block that this task was sent, in the parts that they were sent in."""
     parts: dict[int, list[Baskets]] = defaultdict(list)
     for batch in batches:
         for row in range(batch.num_rows):
             parts[batch["block"][row].as_py()].append(read_baskets(batch, row))
     for block in sorted(parts):
-        yield block, join_baskets(parts.pop(block))
+        yield block, parts.pop(block)
 
 
 class Shared(Protocol):
-    """All baskets."""
+    """All baskets, in parts."""
 
     @property
-    def value(self) -> Baskets: ...
+    def value(self) -> list[Baskets]: ...
 
 
-def _blocks(plan: Plan, shared: Shared | None, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Baskets]]:
-    """This task's blocks and the baskets of each: sent to it, or picked from those that all tasks share (``batches`` then
-    only name the blocks)."""
+def _blocks(shared: Shared | None, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, list[Baskets]]]:
+    """This task's blocks and the baskets of each: sent to it, or those that all tasks share (``batches`` then only name the
+    blocks), of which some do not touch the block."""
     if shared is None:
         yield from by_block(batches)
         return
-    baskets = shared.value
-    block_of = baskets.items % plan.num_blocks
+    parts = shared.value
     for batch in batches:
         for block in batch.column("block").to_pylist():
-            picked = touching(baskets, block_of, block, plan.min_entries)
-            if len(picked.items):
-                yield block, picked
+            yield block, parts
 
 
 def corpus_of(plan: Plan, totals: ItemTotals) -> Corpus:
@@ -151,8 +147,10 @@ def sum_squares(
     plan: Plan, totals: Broadcast[ItemTotals], shared: Shared | None, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
     """Messages of whole blocks to the squared lengths of their items' vectors."""
-    for block, baskets in _blocks(plan, shared, batches):
-        whole, corpus = distinct(baskets).in_order_of_keys(), corpus_of(plan, totals.value)
+    for block, parts in _blocks(shared, batches):
+        whole, corpus = whole_baskets(parts, block, plan.num_blocks, plan.min_entries), corpus_of(plan, totals.value)
+        if not len(whole.items):
+            continue
         own = np.arange(block, len(totals.value.baskets), plan.num_blocks, dtype=np.int32)
         yield from squares_message(own, {name: squares(whole, corpus, name)[own] for name in plan.weightings})
 
@@ -167,7 +165,7 @@ def count_blocks(
     """Messages of one or more whole blocks to co-occurrence rows."""
     num_items, users = len(totals.value.baskets), plan.settings.min_users if plan.counts_users else 1
     scorer = Scorer(plan, totals.value, hashes.value)
-    for block, baskets in _blocks(plan, shared, batches):
-        whole = WholeBaskets(plan, totals.value, hashes.value, corpus_of(plan, totals.value), baskets, block)
-        for pairs in pair_counts(baskets, num_items, block, plan.num_blocks, plan.min_support, plan.timing, users):
+    for block, parts in _blocks(shared, batches):
+        whole = WholeBaskets(plan, totals.value, hashes.value, corpus_of(plan, totals.value), parts, block)
+        for pairs in pair_counts(parts, num_items, block, plan.num_blocks, plan.min_support, plan.timing, users):
             yield scorer.rows(pairs, whole)
