@@ -79,7 +79,7 @@ def largest(weights: Floats, top_n: int) -> tuple[Ints, Ints, Floats]:
         block = np.ascontiguousarray(weights[start : start + _ROWS_AT_ONCE])
         row, col = _not_beaten(np.abs(block), top_n)
         found = block[row, col]
-        kept, _ = best(row.astype(np.int32), np.abs(found).astype(np.float64), col.astype(np.uint64), top_n)
+        kept, _ = best(row.astype(np.int32), np.abs(found).astype(np.float64), col.astype(np.uint64).take, top_n)
         rows.append(row[kept] + start)
         cols.append(col[kept])
         values.append(found[kept])

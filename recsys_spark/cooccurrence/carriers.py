@@ -9,18 +9,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pyspark import Broadcast, StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.cooccurrence.message_files import POINTERS, BasketFiles, from_files, into_files, message_folder, messages_at
+from recsys_spark.cooccurrence.message_files import (
+    POINTERS,
+    BasketFiles,
+    Batches,
+    Pointer,
+    into_files,
+    message_folder,
+    messages_at,
+    parts_at,
+)
 from recsys_spark.cooccurrence.messages import SCHEMA, TOTALS, WHOLE, deal_rows
 from recsys_spark.cooccurrence.plan import Hashes, Plan
 from recsys_spark.cooccurrence.tasks import Shared, all_baskets, send_baskets
 from recsys_spark.cooccurrence.way import Way
 from recsys_spark.tables.local import local_frame
+
+_SLOT_MIB = 8  # of the optimiser's estimate: what rows are dealt to, at first
+_MOST_SLOTS = 256
+_PART_ROWS = 1 << 20  # that a task makes baskets of at a time
 
 
 @dataclass(frozen=True)
@@ -40,8 +54,7 @@ def carried(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | None], way: 
 
 @contextmanager
 def _through_shuffles(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | None]) -> Iterator[Carried]:
-    send = partial(send_baskets, plan, hashes)
-    messages = dealt(rows, plan).mapInArrow(send, SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
+    messages = dealt(rows, plan).mapInArrow(partial(_send_rows, plan, hashes), SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
     shared: Broadcast[Any] | None = None
     try:
         totals = messages.where(F.col("block") == TOTALS).collect()
@@ -57,22 +70,52 @@ def _through_shuffles(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | No
             shared.unpersist()
 
 
+def _send_rows(plan: Plan, hashes: Broadcast[Hashes | None], batches: Batches) -> Batches:
+    return send_baskets(plan, hashes, [batches])
+
+
 @contextmanager
 def _through_files(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | None]) -> Iterator[Carried]:
     spark = rows.sparkSession
     with message_folder(spark) as folder:
-        deal = partial(into_files, partial(deal_rows, plan.slots), folder)
-        pointers = local_frame(spark, rows.mapInArrow(deal, POINTERS).collect(), POINTERS)
-        send = partial(into_files, partial(from_files, partial(send_baskets, plan, hashes)), folder)
-        sent = pointers.repartition(plan.num_blocks, "slot").mapInArrow(send, POINTERS).collect()
-        totals = [message.to_pylist()[0] for message in messages_at([row for row in sent if row["block"] == TOTALS])]
-        shared = BasketFiles([tuple(row) for row in sent if row["block"] == WHOLE])
-        yield Carried(totals, _named_blocks(spark, plan), shared)
+        num_slots = min(max(estimated_mib(rows) // _SLOT_MIB, plan.num_blocks), _MOST_SLOTS)
+        deal = partial(into_files, partial(deal_rows, range(num_slots)), folder)
+        dealt_rows = _pointers(rows.mapInArrow(deal, POINTERS))
+        parts = local_frame(spark, _parts(dealt_rows, num_slots, plan), POINTERS).repartition(plan.num_blocks, "slot")
+        send = partial(into_files, partial(_send_parts, plan, hashes), folder)
+        sent = _pointers(parts.mapInArrow(send, POINTERS))
+        for file in {pointer.file for pointer in dealt_rows}:
+            Path(file).unlink()  # now, since what memory the system keeps of them is wanted
+        totals = [message.to_pylist()[0] for message in messages_at([p for p in sent if p.block == TOTALS])]
+        yield Carried(totals, _named_blocks(spark, plan), BasketFiles([p for p in sent if p.block == WHOLE]))
+
+
+def _pointers(frame: DataFrame) -> list[Pointer]:
+    return [Pointer(*row) for row in frame.collect()]
+
+
+def _send_parts(plan: Plan, hashes: Broadcast[Hashes | None], batches: Batches) -> Batches:
+    return send_baskets(plan, hashes, parts_at(batches))
+
+
+def _parts(pointers: Sequence[Pointer], num_slots: int, plan: Plan) -> list[Pointer]:
+    """Pointers by the tasks that are to read them (``slot``) and their parts there (``block``): some ``_PART_ROWS`` each, so that
+    a task holds as much of a large log as of a small one."""
+    most = sum(pointer.num_entries for pointer in pointers) // _PART_ROWS
+    num_parts = min(max(most, plan.num_blocks), num_slots)
+    parts = [pointer.slot * num_parts // num_slots for pointer in pointers]
+    return [p._replace(slot=plan.slots[part % plan.num_blocks], block=part) for p, part in zip(pointers, parts, strict=True)]
 
 
 def _named_blocks(spark: SparkSession, plan: Plan) -> DataFrame:
     named = local_frame(spark, [(slot, block) for block, slot in enumerate(plan.slots)], "slot int, block int")
     return named.repartition(plan.num_blocks, "slot")
+
+
+def estimated_mib(rows: DataFrame) -> int:
+    """The optimiser's estimate of their size, by which it decides on joins."""
+    query: Any = rows._jdf.queryExecution()  # no public way to ask for it
+    return int(str(query.optimizedPlan().stats().sizeInBytes())) >> 20
 
 
 def dealt(rows: DataFrame, plan: Plan) -> DataFrame:

@@ -21,7 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config.signals import CooccurrenceSettings
-from recsys_spark.cooccurrence.carriers import Carried, carried
+from recsys_spark.cooccurrence.carriers import Carried, carried, estimated_mib
 from recsys_spark.cooccurrence.message_files import is_one_machine
 from recsys_spark.cooccurrence.messages import SCHEMA, gather_squares, gather_totals
 from recsys_spark.cooccurrence.plan import Hashes, ItemTotals, Plan, plan_of
@@ -63,7 +63,7 @@ def cooccurrences(
             it, hashes of ``item_idx``.
     """
     spark = rows.sparkSession
-    way = way_of_baskets(_size_mib(rows), settings, is_one_machine(spark))
+    way = way_of_baskets(estimated_mib(rows), settings, is_one_machine(spark))
     plan = plan_of(settings, reference, seed, partition_keys(spark, shuffle_partitions(spark)), way != "blocked")
     held: list[Broadcast[Any]] = [spark.sparkContext.broadcast(hashes)]
     try:
@@ -78,12 +78,6 @@ def cooccurrences(
     finally:
         for kept in held:
             kept.unpersist()
-
-
-def _size_mib(rows: DataFrame) -> int:
-    """The optimiser's estimate, by which it decides on joins."""
-    query: Any = rows._jdf.queryExecution()  # no public way to ask for it
-    return int(str(query.optimizedPlan().stats().sizeInBytes())) >> 20
 
 
 def shuffle_partitions(spark: SparkSession) -> int:

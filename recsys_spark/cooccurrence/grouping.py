@@ -5,7 +5,7 @@ Legend: E entries (item occurrences), B baskets. All functions are pure and inde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Sides = NDArray[np.int8]
 Signs = NDArray[np.int8]
+HashOf = Callable[[Items], NDArray[np.uint64]]
 
 ANCHOR, TARGET = 1, 2  # of a pair (a, b) the anchor is a
 
@@ -175,13 +176,13 @@ def _baskets_of(packed: Ints, keys: Ints, **columns: NDArray[Any]) -> Baskets:
     return from_sizes(sizes, (packed & 0xFFFFFFFF).astype(np.int32), keys=keys, **columns)
 
 
-def cut_baskets(baskets: Baskets, max_items: int, hashes: NDArray[np.uint64]) -> tuple[Baskets, Bools, int]:
+def cut_baskets(baskets: Baskets, max_items: int, hash_of: HashOf) -> tuple[Baskets, Bools, int]:
     """Keep at most ``max_items`` distinct items of each basket: those with the smallest hash of (basket key, item).
 
     Args:
         baskets: as ``group_rows`` returns them.
         max_items: the cap.
-        hashes: seeded hash of the item of each entry [E].
+        hash_of: seeded hashes of items.
 
     Returns:
         the baskets, which of them were cut [B], and how many (basket, item) were cut away.
@@ -194,7 +195,7 @@ def cut_baskets(baskets: Baskets, max_items: int, hashes: NDArray[np.uint64]) ->
     packed = _pack(basket_of[at], baskets.items[at])
     distinct, first = np.unique(packed, return_index=True)
     owner = distinct >> 32
-    draw = mix(np.asarray(baskets.keys)[owner].astype(np.uint64) ^ mix(hashes[at[first]]))
+    draw = mix(np.asarray(baskets.keys)[owner].astype(np.uint64) ^ mix(hash_of(baskets.items[at[first]])))
     order = np.lexsort((draw, owner))
     dropped = distinct[order][position_in_group(owner[order]) >= max_items]
     kept = np.ones(len(baskets.items), dtype=bool)

@@ -6,7 +6,7 @@ its counts are complete: scores and cuts need no other block. Legend: P pairs, E
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,8 +58,8 @@ def pair_counts(
 def _sorted_counts(
     parts: Sequence[Baskets], num_items: int, block: int, num_blocks: int, min_support: int
 ) -> Iterator[PairCounts]:
-    visits = [_visits(part, block, num_blocks) for part in parts]
-    for row, item_b, both in repeated(visits, num_items, -(-num_items // num_blocks)):
+    found = repeated([_visits(part, block, num_blocks) for part in parts], num_items, -(-num_items // num_blocks))
+    for row, item_b, both in found:
         item_a = row * np.int32(num_blocks) + np.int32(block)
         kept = (both >= min_support) & (item_a != item_b)
         yield PairCounts(item_a[kept], item_b[kept], both[kept])
@@ -142,19 +142,19 @@ def _targets(baskets: Baskets, values: NDArray[Any]) -> tuple[Ints, Items, NDArr
     return np.append(0, np.cumsum(target))[baskets.starts], baskets.items[target], values[target]
 
 
-def best(groups: Items, scores: Floats, hashes: NDArray[np.uint64], top_n: int) -> tuple[Ints, Ints]:
+def best(groups: Items, scores: Floats, hash_of: Callable[[Ints], NDArray[np.uint64]], top_n: int) -> tuple[Ints, Ints]:
     """Rows of the ``top_n`` best scores of each group and their ranks from 1, in order of (group, rank).
 
-    Equal scores are ordered by ``hashes`` (then by row). ``groups`` is ascending; all arrays are [P].
+    Equal scores are ordered by ``hash_of`` their rows (then by row). ``groups`` is ascending; arrays are [P].
     """
     kept = np.flatnonzero(_not_beaten(groups, scores, top_n))
-    kept = kept[_in_order(groups[kept], scores[kept], hashes[kept])]
+    kept = kept[_in_order(groups[kept], scores[kept], lambda rows: hash_of(kept[rows]))]
     ranks = position_in_group(groups[kept]) + 1
     inside = ranks <= top_n
     return kept[inside], ranks[inside]
 
 
-def _in_order(groups: Items, scores: Floats, hashes: NDArray[np.uint64]) -> Ints:
+def _in_order(groups: Items, scores: Floats, hash_of: Callable[[Ints], NDArray[np.uint64]]) -> Ints:
     """What ``np.lexsort((hashes, -scores, groups))`` gives, for ascending groups: few scores of a group are equal, so hashes are
     looked at only there, and numbers of groups are small enough for a radix sort."""
     number = np.cumsum(changes(groups))
@@ -164,7 +164,7 @@ def _in_order(groups: Items, scores: Floats, hashes: NDArray[np.uint64]) -> Ints
     same[1:-1] = ~changes(number[order], scores[order])[1:]
     tied = np.flatnonzero(same[1:] | same[:-1])
     rows, runs = order[tied], np.cumsum(~same[:-1])[tied]
-    order[tied] = rows[np.lexsort((rows, hashes[rows], runs))]
+    order[tied] = rows[np.lexsort((rows, hash_of(rows), runs))]
     return order
 
 

@@ -11,21 +11,32 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from recsys_spark.cooccurrence.grouping import Baskets
-from recsys_spark.cooccurrence.messages import ARROW, read_baskets
+from recsys_spark.cooccurrence.messages import ARROW, num_entries, read_baskets
 
-POINTERS = "slot int, block int, file string, number int"
-_NAMES = ("slot", "block", "file", "number")
-_ARROW = pa.schema([("slot", pa.int32()), ("block", pa.int32()), ("file", pa.string()), ("number", pa.int32())])
+POINTERS = "slot int, block int, num_entries bigint, file string, number int"
+_ARROW = pa.schema(
+    [("slot", pa.int32()), ("block", pa.int32()), ("num_entries", pa.int64()), ("file", pa.string()), ("number", pa.int32())]
+)
 
 Batches = Iterable[pa.RecordBatch]
-Pointer = tuple[int, int, str, int]  # slot and block of a message, its file, its place there
+
+
+class Pointer(NamedTuple):
+    """To the message of this slot and block, with so many items, that stands at place ``number`` of a file."""
+
+    slot: int
+    block: int
+    num_entries: int
+    file: str
+    number: int
 
 
 def is_one_machine(spark: SparkSession) -> bool:
@@ -55,28 +66,31 @@ def into_files(work: Callable[[Batches], Batches], folder: str, batches: Batches
     with pa.OSFile(file, "wb") as sink, pa.ipc.new_file(sink, ARROW) as writer:
         for number, message in enumerate(work(batches)):
             writer.write_batch(message)
-            found.append((message["slot"][0].as_py(), message["block"][0].as_py(), file, number))
-    yield pa.RecordBatch.from_pylist([dict(zip(_NAMES, pointer, strict=True)) for pointer in found], schema=_ARROW)
+            slot, block = message["slot"][0].as_py(), message["block"][0].as_py()
+            found.append(Pointer(slot, block, num_entries(message), file, number))
+    yield pa.RecordBatch.from_pylist([pointer._asdict() for pointer in found], schema=_ARROW)
 
 
-def from_files(work: Callable[[Batches], Batches], batches: Batches) -> Batches:
-    """Do a task's work on the messages that ``batches`` of ``POINTERS`` point to."""
-    return work(messages_at([tuple(row.values()) for batch in batches for row in batch.to_pylist()]))
+def parts_at(batches: Batches) -> Iterator[Batches]:
+    """The messages that ``batches`` of ``POINTERS`` point to, those of one block at a time."""
+    found = sorted(Pointer(**row) for batch in batches for row in batch.to_pylist())
+    for _, some in groupby(found, key=lambda pointer: pointer.block):
+        yield messages_at(some)
 
 
-def messages_at(pointers: Sequence[Any]) -> Iterator[pa.RecordBatch]:
+def messages_at(pointers: Iterable[Pointer]) -> Iterator[pa.RecordBatch]:
     """The messages, in order, as views of the files."""
     readers: dict[str, Any] = {}
-    for _, _, file, number in pointers:
-        if file not in readers:
-            readers[file] = pa.ipc.open_file(pa.memory_map(file))
-        yield readers[file].get_batch(number)
+    for pointer in pointers:
+        if pointer.file not in readers:
+            readers[pointer.file] = pa.ipc.open_file(pa.memory_map(pointer.file))
+        yield readers[pointer.file].get_batch(pointer.number)
 
 
 class BasketFiles:
     """All baskets, for tasks that share them: pointers go to a task, and pages of the files are in memory once."""
 
-    def __init__(self, pointers: Sequence[Any]) -> None:
+    def __init__(self, pointers: Sequence[Pointer]) -> None:
         self.pointers = pointers
 
     @property

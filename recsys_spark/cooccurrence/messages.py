@@ -20,7 +20,7 @@ from recsys_spark.cooccurrence.plan import ItemTotals
 
 TOTALS = -1  # the "block" of the rows that carry a task's item totals and facts
 WHOLE = -2  # of the rows that carry baskets for all blocks
-MAX_ROWS = 4_000_000  # of a task that are dealt at once
+MAX_ROWS = 1 << 20  # of a task that are dealt at once: larger ones leave the cache and gain nothing
 MAX_ENTRIES = 16_000_000  # of a message: 192 MB with times; a Spark row must stay below 2 GB
 _OF_ENTRIES: dict[str, type[np.generic]] = {"items": np.int32, "times": np.int64, "weights": np.float64, "sides": np.int8}
 _OF_BASKETS: dict[str, type[np.generic]] = {"sizes": np.int32, "keys": np.int64, "owners": np.int64, "signs": np.int8}
@@ -43,6 +43,27 @@ class ItemCounts:
     anchors: Ints
     targets: Ints
     weights: Floats | None = None
+
+    @classmethod
+    def none(cls) -> ItemCounts:
+        """Of no baskets."""
+        return cls(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+    def plus(self, other: ItemCounts) -> ItemCounts:
+        """Of these baskets and others."""
+        if not len(self.items):
+            return other
+        items, place = np.unique(np.concatenate([self.items, other.items]), return_inverse=True)
+        own, new = place[: len(self.items)], place[len(self.items) :]
+
+        def summed(mine: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
+            found = np.zeros(len(items), mine.dtype)
+            found[own] = mine
+            found[new] += others
+            return found
+
+        weights = None if self.weights is None or other.weights is None else summed(self.weights, other.weights)
+        return ItemCounts(items, summed(self.anchors, other.anchors), summed(self.targets, other.targets), weights)
 
 
 def deal_rows(slots: Sequence[int], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -109,6 +130,11 @@ def read_baskets(batch: pa.RecordBatch, row: int) -> Baskets:
     return from_sizes(columns.pop("sizes"), columns.pop("items"), **columns)
 
 
+def num_entries(message: pa.RecordBatch) -> int:
+    """How many items a message holds."""
+    return len(message["items"][0].as_buffer()) // 4 if message["items"][0].is_valid else 0
+
+
 def totals_message(counts: ItemCounts, facts: dict[str, Any]) -> pa.RecordBatch:
     """A task's totals and facts."""
     columns: dict[str, NDArray[Any]] = {"items": counts.items, "anchors": counts.anchors, "targets": counts.targets}
@@ -123,9 +149,16 @@ def squares_message(items: Items, squares: dict[str, Floats]) -> list[pa.RecordB
 
 
 def _message(slot: int, block: int, columns: dict[str, NDArray[Any]], facts: str | None = None) -> pa.RecordBatch:
-    values: dict[str, Any] = {"slot": slot, "block": block, "facts": facts}
-    values |= {name: columns[name].astype(kind, copy=False).tobytes() for name, kind in _COLUMNS.items() if name in columns}
-    return pa.RecordBatch.from_arrays([pa.array([values.get(f.name)], f.type) for f in ARROW], schema=ARROW)
+    values = {"slot": slot, "block": block, "facts": facts}
+    sent = {name: _binary(columns[name].astype(kind, copy=False)) for name, kind in _COLUMNS.items() if name in columns}
+    arrays = [sent.get(field.name, pa.array([values.get(field.name)], field.type)) for field in ARROW]
+    return pa.RecordBatch.from_arrays(arrays, schema=ARROW)
+
+
+def _binary(values: NDArray[Any]) -> Any:
+    """The bytes of an array as Arrow's one binary value, without a copy."""
+    ends = pa.py_buffer(np.array([0, values.nbytes], np.int32))
+    return pa.Array.from_buffers(pa.binary(), 1, [None, ends, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def gather_totals(messages: Sequence[Any]) -> tuple[ItemTotals, dict[str, Any]]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_spark.config.signals import Measure
-from recsys_spark.cooccurrence.grouping import Baskets, Floats, whole_baskets
+from recsys_spark.cooccurrence.grouping import Baskets, Floats, Items, whole_baskets
 from recsys_spark.cooccurrence.kernels import best
 from recsys_spark.cooccurrence.measures import MEASURES, SIMILARITIES, llr, shrunk
 from recsys_spark.cooccurrence.occurrences import PairCounts
@@ -60,7 +60,7 @@ class Scorer:
         settings = self.plan.settings
         pairs = pairs.take(self._significant(pairs))
         ranking = self._score(settings.rank_by, pairs, whole)
-        kept, ranks = best(pairs.item_a, ranking, item_hashes(pairs.item_b, self.plan.seed, self.hashes), settings.top_n)
+        kept, ranks = best(pairs.item_a, ranking, lambda rows: self._hashes(pairs.item_b[rows]), settings.top_n)
         pairs = pairs.take(kept)
         held_a, held_b = self._held(pairs)
         scores = {name: self._score(name, pairs, whole) for name in self.plan.measures if name != settings.rank_by}
@@ -78,6 +78,9 @@ class Scorer:
             "rank_a": pa.array(ranks.astype(np.int32)),
         }
         return pa.RecordBatch.from_pydict(columns)
+
+    def _hashes(self, items: Items) -> Hashes:
+        return item_hashes(items, self.plan.seed, self.hashes)
 
     def _held(self, pairs: PairCounts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return self.totals.baskets[pairs.item_a], self.totals.as_target[pairs.item_b]

@@ -7,9 +7,9 @@ processor sorts in vector registers, and pairs that occur once, two of three, ar
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ def is_faster(num_items: int, most_entries: int, min_support: int) -> bool:
     return enough and min_support >= 2 and most_entries <= np.iinfo(np.int32).max and _sorts_in_registers()
 
 
-@functools.cache
+@cache
 def _sorts_in_registers() -> bool:
     """Whether NumPy has a vectorised sort of 32-bit integers for this processor."""
     try:
@@ -54,8 +54,13 @@ class Visits:
     starts: Items
     targets: Items
 
+    @cached_property
+    def sizes(self) -> Items:
+        """Targets of each basket."""
+        return np.diff(self.starts)
 
-def repeated(parts: Sequence[Visits], num_columns: int, num_rows: int) -> Iterator[tuple[Items, Items, Ints]]:
+
+def repeated(parts: list[Visits], num_columns: int, num_rows: int) -> Iterator[tuple[Items, Items, Ints]]:
     """How often anchors and targets meet, where twice or more, in slices of anchors: row, column and number of each,
     ascending by row and column.
 
@@ -63,14 +68,17 @@ def repeated(parts: Sequence[Visits], num_columns: int, num_rows: int) -> Iterat
     each anchor.
 
     Args:
-        parts: the visits of all baskets, targets below ``num_columns``, rows below ``num_rows``.
+        parts: the visits of all baskets, targets below ``num_columns``, rows below ``num_rows``; each is taken out once it
+            has been put in order, so that it need not be held twice.
     """
     bits = max(1, int(num_columns - 1).bit_length())
     work = sum((_work(part, num_rows) for part in parts), np.zeros(num_rows)).astype(np.int64)
     if not work.any():
         return
     bounds = _bounds(work, 1 << (_KEY_BITS - bits))
-    sliced = [_by_slice(part, bounds, bits) for part in parts]
+    sliced = []
+    while parts:
+        sliced.append(_by_slice(parts.pop(), bounds, bits))
     for number, first in enumerate(bounds[:-1].tolist()):
         pairs = _pairs(sliced, number)
         pairs.sort()
@@ -82,10 +90,10 @@ def repeated(parts: Sequence[Visits], num_columns: int, num_rows: int) -> Iterat
 
 def _work(part: Visits, num_rows: int) -> Floats:
     """Pairs of each anchor [num_rows]; so many visits at a time, since 64 bits are made of what is summed."""
-    work, sizes = np.zeros(num_rows), np.diff(part.starts)
+    work = np.zeros(num_rows)
     for first in range(0, len(part.rows), _STEP):
         some = slice(first, first + _STEP)
-        work += np.bincount(part.rows[some], sizes[part.holders[some]], num_rows)
+        work += np.bincount(part.rows[some], part.sizes[part.holders[some]], num_rows)
     return work
 
 
@@ -97,12 +105,15 @@ def _bounds(work: Ints, most_rows: int) -> Ints:
 
 @dataclass(frozen=True)
 class _Sliced:
-    """Visits in order of slices: slice n has those in ``ends[n]:ends[n + 1]``, each with its anchor's part of a key."""
+    """Visits in order of slices: slice n has those in ``ends[n]:ends[n + 1]``, each with its anchor's part of a key; the rest as
+    in ``Visits``."""
 
     ends: Items
     holders: Items
     keys: Items
-    part: Visits
+    starts: Items
+    sizes: Items
+    targets: Items
 
 
 def _by_slice(part: Visits, bounds: Ints, bits: int) -> _Sliced:
@@ -114,28 +125,27 @@ def _by_slice(part: Visits, bounds: Ints, bits: int) -> _Sliced:
     ends, holders, keys = (np.empty(size, np.int32) for size in (len(bounds), len(part.rows), len(part.rows)))
     given = (slice_of[part.rows], part.holders, anchor_keys[part.rows])
     _sparsetools.coo_tocsr(len(num_anchors), 1, len(part.rows), *given, ends, holders, keys)
-    return _Sliced(ends, holders, keys, part)
+    return _Sliced(ends, holders, keys, part.starts, part.sizes, part.targets)
 
 
 def _pairs(parts: Sequence[_Sliced], number: int) -> NDArray[np.uint32]:
     """The keys of all pairs of a slice, anchor above target, in any order."""
     visits = [slice(part.ends[number], part.ends[number + 1]) for part in parts]
     holders = [part.holders[some] for part, some in zip(parts, visits, strict=True)]
-    sizes = [part.part.starts[some + 1] - part.part.starts[some] for part, some in zip(parts, holders, strict=True)]
+    sizes = [part.sizes[held] for part, held in zip(parts, holders, strict=True)]
     ends = np.cumsum([int(some.sum()) for some in sizes])
     pairs = np.empty(ends[-1], np.uint32)
     for part, some, held, lengths, last in zip(parts, visits, holders, sizes, ends.tolist(), strict=True):
         mine = pairs[last - int(lengths.sum()) : last]
-        _copy_targets(part.part, held, mine.view(np.int32))
+        _copy_targets(part, held, mine.view(np.int32))
         mine |= np.repeat(part.keys[some].view(np.uint32), lengths)
     return pairs
 
 
-def _copy_targets(part: Visits, holders: Items, found: Items) -> None:
-    """The targets of these baskets, one after another: two passes less than gathering each. SciPy also copies a value of each,
-    of which there are none: any byte will do."""
-    values = np.empty(len(found), np.int8)
-    _sparsetools.csr_row_index(len(holders), holders, part.starts, part.targets, part.targets.view(np.int8), found, values)
+def _copy_targets(part: _Sliced, holders: Items, found: Items) -> None:
+    """The targets of these baskets, one after another: two passes less than gathering each. SciPy copies a value of each as well;
+    with the targets for values too, and to the same place, it touches no memory for that."""
+    _sparsetools.csr_row_index(len(holders), holders, part.starts, part.targets, part.targets, found, found)
 
 
 def _runs(keys: Any) -> tuple[Ints, Ints]:

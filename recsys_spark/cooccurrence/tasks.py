@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +30,7 @@ from recsys_spark.cooccurrence.messages import (
     WHOLE,
     ItemCounts,
     basket_messages,
+    gather_facts,
     read_baskets,
     read_columns,
     squares_message,
@@ -39,16 +42,24 @@ from recsys_spark.cooccurrence.score import Scorer, WholeBaskets
 from recsys_spark.cooccurrence.weighting import Corpus, squares
 
 
-def send_baskets(plan: Plan, hashes: Broadcast[Hashes | None], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Rows of one task to messages: its totals and facts, then the baskets for each block."""
-    baskets, facts = baskets_of(plan, hashes.value, Rows(**read_columns(batches)))
-    yield totals_message(item_counts(baskets), facts)
-    if not (plan.whole_baskets or plan.counts_users):
-        baskets = Baskets(baskets.starts, baskets.items, baskets.times, sides=baskets.sides)  # send what is needed only
-    if plan.shared:
-        yield from basket_messages(0, WHOLE, baskets.pick(baskets.sizes >= plan.min_entries))
-    else:
-        yield from to_blocks(plan, baskets)
+def send_baskets(
+    plan: Plan, hashes: Broadcast[Hashes | None], parts: Iterable[Iterable[pa.RecordBatch]]
+) -> Iterator[pa.RecordBatch]:
+    """Rows of one task (in parts, each with all rows of its baskets) to messages: the baskets for each block, then the task's
+    totals and facts."""
+    counts = ItemCounts.none()
+    facts: list[str] = []
+    for part in parts:
+        baskets, found = baskets_of(plan, hashes.value, Rows(**read_columns(part)))
+        counts = counts.plus(item_counts(baskets))
+        facts.append(json.dumps(found))
+        if not (plan.whole_baskets or plan.counts_users):
+            baskets = Baskets(baskets.starts, baskets.items, baskets.times, sides=baskets.sides)  # send what is needed only
+        if plan.shared:
+            yield from basket_messages(0, WHOLE, baskets.pick(baskets.sizes >= plan.min_entries))
+        else:
+            yield from to_blocks(plan, baskets)
+    yield totals_message(counts, gather_facts(facts))
 
 
 def baskets_of(plan: Plan, hashes: Hashes | None, rows: Rows) -> tuple[Baskets, dict[str, Any]]:
@@ -57,7 +68,7 @@ def baskets_of(plan: Plan, hashes: Hashes | None, rows: Rows) -> tuple[Baskets, 
     sizes = distinct(grouped).sizes
     grouped, occurrences_cut = cut_occurrences(grouped, plan.settings.max_occurrences)
     cap = plan.settings.max_basket_items
-    baskets, was_cut, items_cut = cut_baskets(grouped, cap, item_hashes(grouped.items, plan.seed, hashes))
+    baskets, was_cut, items_cut = cut_baskets(grouped, cap, partial(item_hashes, seed=plan.seed, hashes=hashes))
     return baskets, {
         "num_baskets": len(sizes),
         "capped_baskets": int(was_cut.sum()),

@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from recsys_spark.cooccurrence import sorted_products
 from recsys_spark.cooccurrence.grouping import (
     Baskets,
+    Items,
     cut_baskets,
     cut_occurrences,
     from_sizes,
     group_rows,
-    join_baskets,
     mix,
     touching,
 )
@@ -22,6 +23,10 @@ from recsys_spark.cooccurrence.kernels import best, pair_counts
 from recsys_spark.cooccurrence.occurrences import Timing, slices
 from recsys_spark.cooccurrence.rows import Rows
 from recsys_spark.ranges import position_in_group
+
+
+def hash_of(items: Items) -> NDArray[np.uint64]:
+    return mix(items.astype(np.uint64))
 
 
 def baskets_of(*contents: list[int]) -> Baskets:
@@ -65,7 +70,7 @@ def test_group_of_nothing() -> None:
 def test_cut_keeps_the_smallest_hashes_and_counts_what_went() -> None:
     baskets = baskets_of(list(range(10)), [1, 2, 3], list(range(20, 26)))
     keys = np.array([11, 12, 13], dtype=np.int64)
-    kept, was_cut, gone = cut_baskets(replace(baskets, keys=keys), 4, mix(baskets.items.astype(np.uint64)))
+    kept, was_cut, gone = cut_baskets(replace(baskets, keys=keys), 4, hash_of)
     assert was_cut.tolist() == [True, False, True]
     assert gone == 6 + 2
     assert [len(c) for c in lists(kept)] == [4, 3, 4]
@@ -75,10 +80,10 @@ def test_cut_keeps_the_smallest_hashes_and_counts_what_went() -> None:
 
 def test_cut_counts_items_not_occurrences() -> None:
     baskets = from_sizes([6], np.array([1, 2, 1, 2, 1, 2], np.int32), np.arange(6), keys=np.array([1]))
-    kept, was_cut, gone = cut_baskets(baskets, 2, mix(baskets.items.astype(np.uint64)))
+    kept, was_cut, gone = cut_baskets(baskets, 2, hash_of)
     assert (was_cut.tolist(), gone) == ([False], 0)
     assert len(kept.items) == 6
-    kept, was_cut, gone = cut_baskets(baskets, 1, mix(baskets.items.astype(np.uint64)))
+    kept, was_cut, gone = cut_baskets(baskets, 1, hash_of)
     assert (was_cut.tolist(), gone, len(set(kept.items.tolist())), len(kept.items)) == ([True], 1, 1, 3)
 
 
@@ -134,7 +139,7 @@ def test_best_breaks_ties_by_hash_and_ranks_from_one() -> None:
     groups = np.array([1, 1, 1, 1, 2, 2], dtype=np.int32)
     scores = np.array([0.5, 0.9, 0.5, 0.5, 0.1, 0.2])
     hashes = np.array([30, 1, 10, 20, 5, 6], dtype=np.uint64)
-    kept, ranks = best(groups, scores, hashes, 3)
+    kept, ranks = best(groups, scores, hashes.take, 3)
     assert kept.tolist() == [1, 2, 3, 5, 4]
     assert ranks.tolist() == [1, 2, 3, 1, 2]
 
