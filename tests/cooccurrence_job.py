@@ -45,7 +45,7 @@ def count_without_spark(
     slots: tuple[int, ...] = (5, 8, 9),
     reference: datetime = REFERENCE,
 ) -> Job:
-    plan = plan_of(settings, reference, 0, slots, settings.way == "broadcast")
+    plan = plan_of(settings, reference, 0, slots, "blocked" if settings.way == "auto" else settings.way)
     nothing: Any = SimpleNamespace(value=None)
     sent: list[pa.RecordBatch] = []
     for part in dealt([batch_of(some, plan, settings) for some in (events[::2], events[1::2]) if some], plan):

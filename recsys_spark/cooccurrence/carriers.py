@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,27 +29,30 @@ from recsys_spark.cooccurrence.message_files import (
 from recsys_spark.cooccurrence.messages import SCHEMA, TOTALS, WHOLE, deal_rows
 from recsys_spark.cooccurrence.plan import Hashes, Plan
 from recsys_spark.cooccurrence.tasks import Shared, all_baskets, send_baskets
-from recsys_spark.cooccurrence.way import Way
+from recsys_spark.tables.dealing import partition_keys
 from recsys_spark.tables.local import local_frame
 
-_SLOT_MIB = 8  # of the optimiser's estimate: what rows are dealt to, at first
+_SLOT_MIB = 32  # of the optimiser's estimate: what rows are dealt to, at first
 _MOST_SLOTS = 256
-_PART_ROWS = 1 << 20  # that a task makes baskets of at a time
+_PART_ROWS = 1 << 22  # that a task makes baskets of at a time
+_BLOCK_ROWS = 1 << 22  # whose items are a block's anchors
+_MOST_BLOCKS = 1 << 12
 
 
 @dataclass(frozen=True)
 class Carried:
     """``totals``: the totals message of every task; ``blocks``: each block of items in a partition of its own, with its
-    baskets, or where baskets are ``shared``, only named."""
+    baskets, or where baskets are ``shared``, only named. ``plan`` may have more blocks than it had."""
 
+    plan: Plan
     totals: Sequence[Any]
     blocks: DataFrame
     shared: Shared | None
 
 
-def carried(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | None], way: Way) -> AbstractContextManager[Carried]:
+def carried(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | None]) -> AbstractContextManager[Carried]:
     """Baskets of ``rows`` (columns by the names of ``rows.Rows``), there while the block is open."""
-    return _through_files(rows, plan, hashes) if way == "files" else _through_shuffles(rows, plan, hashes)
+    return _through_files(rows, plan, hashes) if plan.way == "files" else _through_shuffles(rows, plan, hashes)
 
 
 @contextmanager
@@ -61,9 +64,9 @@ def _through_shuffles(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | No
         if plan.shared:
             baskets = all_baskets(messages.where(F.col("block") == WHOLE).toArrow().to_batches())
             shared = rows.sparkSession.sparkContext.broadcast(baskets)
-            yield Carried(totals, _named_blocks(rows.sparkSession, plan), shared)
+            yield Carried(plan, totals, _named_blocks(rows.sparkSession, plan), shared)
         else:
-            yield Carried(totals, messages.where(F.col("block") != TOTALS).repartition(plan.num_blocks, "slot"), None)
+            yield Carried(plan, totals, messages.where(F.col("block") != TOTALS).repartition(plan.num_blocks, "slot"), None)
     finally:
         messages.unpersist()
         if shared is not None:
@@ -81,13 +84,14 @@ def _through_files(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | None]
         num_slots = min(max(estimated_mib(rows) // _SLOT_MIB, plan.num_blocks), _MOST_SLOTS)
         deal = partial(into_files, partial(deal_rows, range(num_slots)), folder)
         dealt_rows = _pointers(rows.mapInArrow(deal, POINTERS))
+        plan = _with_blocks(spark, plan, sum(pointer.num_entries for pointer in dealt_rows))
         parts = local_frame(spark, _parts(dealt_rows, num_slots, plan), POINTERS).repartition(plan.num_blocks, "slot")
         send = partial(into_files, partial(_send_parts, plan, hashes), folder)
         sent = _pointers(parts.mapInArrow(send, POINTERS))
         for file in {pointer.file for pointer in dealt_rows}:
             Path(file).unlink()  # now, since what memory the system keeps of them is wanted
         totals = [message.to_pylist()[0] for message in messages_at([p for p in sent if p.block == TOTALS])]
-        yield Carried(totals, _named_blocks(spark, plan), BasketFiles([p for p in sent if p.block == WHOLE]))
+        yield Carried(plan, totals, _named_blocks(spark, plan), BasketFiles([p for p in sent if p.block == WHOLE]))
 
 
 def _pointers(frame: DataFrame) -> list[Pointer]:
@@ -96,6 +100,12 @@ def _pointers(frame: DataFrame) -> list[Pointer]:
 
 def _send_parts(plan: Plan, hashes: Broadcast[Hashes | None], batches: Batches) -> Batches:
     return send_baskets(plan, hashes, parts_at(batches))
+
+
+def _with_blocks(spark: SparkSession, plan: Plan, num_rows: int) -> Plan:
+    """With so many blocks that each has some ``_BLOCK_ROWS`` anchors at most."""
+    num_blocks = max(plan.num_blocks, min(num_rows // _BLOCK_ROWS, _MOST_BLOCKS))
+    return plan if num_blocks == plan.num_blocks else replace(plan, slots=tuple(partition_keys(spark, num_blocks)))
 
 
 def _parts(pointers: Sequence[Pointer], num_slots: int, plan: Plan) -> list[Pointer]:

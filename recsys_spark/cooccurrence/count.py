@@ -64,10 +64,11 @@ def cooccurrences(
     """
     spark = rows.sparkSession
     way = way_of_baskets(estimated_mib(rows), settings, is_one_machine(spark))
-    plan = plan_of(settings, reference, seed, partition_keys(spark, shuffle_partitions(spark)), way != "blocked")
+    plan = plan_of(settings, reference, seed, partition_keys(spark, shuffle_partitions(spark)), way)
     held: list[Broadcast[Any]] = [spark.sparkContext.broadcast(hashes)]
     try:
-        with carried(rows.select(*row_columns(rows, plan)), plan, held[0], way) as sent:
+        with carried(rows.select(*row_columns(rows, plan)), plan, held[0]) as sent:
+            plan = sent.plan
             totals, facts = gather_totals(sent.totals)
             if plan.weightings:
                 held.append(spark.sparkContext.broadcast(totals))

@@ -27,6 +27,18 @@ ANCHOR, TARGET = 1, 2  # of a pair (a, b) the anchor is a
 
 
 @dataclass(frozen=True)
+class Dealt:
+    """Anchors of baskets in order of their blocks: block n has ``ends[n]:ends[n + 1]``, ascending by basket.
+
+    ``rows``: item // number of blocks; ``holders``: number of the basket.
+    """
+
+    ends: Items  # [blocks + 1]
+    rows: Items
+    holders: Items
+
+
+@dataclass(frozen=True)
 class Baskets:
     """Baskets in compressed rows: basket i holds entries ``starts[i]:starts[i + 1]``, at least one.
 
@@ -42,6 +54,7 @@ class Baskets:
     keys: Ints | None = None  # [B], the basket's identity, which alone orders baskets
     owners: Ints | None = None  # [B], the user that the basket is of
     signs: Signs | None = None  # [B], 1 for a basket to be counted, -1 for one to be taken back; absent: all are counted
+    dealt: Dealt | None = None  # where it has been made: it is lost when baskets are picked or joined
 
     @property
     def sizes(self) -> Ints:
@@ -233,6 +246,18 @@ def touching(baskets: Baskets, block: int, num_blocks: int, min_entries: int = 2
         return baskets
     wanted = np.logical_or.reduceat(baskets.items % num_blocks == block, baskets.starts[:-1]) & (baskets.sizes >= min_entries)
     return baskets if wanted.all() else baskets.pick(wanted)
+
+
+def deal_anchors(baskets: Baskets, num_blocks: int) -> Dealt:
+    """Entries that may be anchors, for the blocks to which they belong."""
+    items, holders = baskets.items, np.repeat(np.arange(len(baskets.starts) - 1, dtype=np.int32), baskets.sizes)
+    if baskets.sides is not None:
+        able = (baskets.sides & ANCHOR) > 0
+        items, holders = items[able], holders[able]
+    block_of = (items % num_blocks).astype(np.min_scalar_type(num_blocks))
+    order = np.argsort(block_of, kind="stable")  # of 8 or 16 bits: a radix sort
+    ends = np.append(0, np.cumsum(np.bincount(block_of, minlength=num_blocks))).astype(np.int32)
+    return Dealt(ends, items[order] // np.int32(num_blocks), holders[order])
 
 
 def whole_baskets(parts: Sequence[Baskets], block: int, num_blocks: int, min_entries: int) -> Baskets:

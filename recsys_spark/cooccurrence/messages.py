@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys_spark.cooccurrence.grouping import Baskets, Floats, Ints, Items, from_sizes, mix
+from recsys_spark.cooccurrence.grouping import Baskets, Dealt, Floats, Ints, Items, deal_anchors, from_sizes, mix
 from recsys_spark.cooccurrence.plan import ItemTotals
 
 TOTALS = -1  # the "block" of the rows that carry a task's item totals and facts
@@ -26,7 +26,8 @@ _OF_ENTRIES: dict[str, type[np.generic]] = {"items": np.int32, "times": np.int64
 _OF_BASKETS: dict[str, type[np.generic]] = {"sizes": np.int32, "keys": np.int64, "owners": np.int64, "signs": np.int8}
 _OF_ITEMS: dict[str, type[np.generic]] = {"anchors": np.int64, "targets": np.int64}
 _OF_CHANGES: dict[str, type[np.generic]] = {"new": np.int32, "old": np.int32}
-_COLUMNS = {**_OF_ENTRIES, **_OF_BASKETS, **_OF_ITEMS, **_OF_CHANGES}
+_OF_BLOCKS: dict[str, type[np.generic]] = {"ends": np.int32, "rows": np.int32, "holders": np.int32}
+_COLUMNS = {**_OF_ENTRIES, **_OF_BASKETS, **_OF_ITEMS, **_OF_CHANGES, **_OF_BLOCKS}
 _TOTALS = ("items", "anchors", "targets", "weights")
 SCHEMA = "slot int, block int, " + ", ".join(f"{name} binary" for name in _COLUMNS) + ", facts string"
 ARROW = pa.schema(
@@ -113,21 +114,24 @@ def _arrays(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
     }
 
 
-def basket_messages(slot: int, block: int, baskets: Baskets) -> Iterator[pa.RecordBatch]:
-    """The baskets for a block, in as many messages as their size demands."""
+def basket_messages(slot: int, block: int, baskets: Baskets, deal_to: int | None = None) -> Iterator[pa.RecordBatch]:
+    """The baskets for a block, in as many messages as their size demands, with their anchors dealt to ``deal_to`` blocks."""
     first = 0
     while first < len(baskets.starts) - 1:
         limit = baskets.starts[first] + MAX_ENTRIES
         last = max(first + 1, int(np.searchsorted(baskets.starts, limit, side="right")) - 1)
         part = baskets.span(first, last)
-        yield _message(slot, block, {"sizes": part.sizes, "items": part.items, **part.of_entries(), **part.of_baskets()})
+        dealt = {} if deal_to is None else vars(deal_anchors(part, deal_to))
+        columns = {"sizes": part.sizes, "items": part.items, **part.of_entries(), **part.of_baskets(), **dealt}
+        yield _message(slot, block, columns)
         first = last
 
 
 def read_baskets(batch: pa.RecordBatch, row: int) -> Baskets:
     """One message, without a copy."""
     columns = _arrays(batch, row)
-    return from_sizes(columns.pop("sizes"), columns.pop("items"), **columns)
+    dealt = Dealt(*[columns.pop(name) for name in _OF_BLOCKS]) if "ends" in columns else None
+    return replace(from_sizes(columns.pop("sizes"), columns.pop("items"), **columns), dealt=dealt)
 
 
 def num_entries(message: pa.RecordBatch) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from recsys_spark.config.signals import WHOLE_BASKET_MEASURES, CooccurrenceSettings, Measure
 from recsys_spark.cooccurrence.grouping import Floats, Ints, mix
 from recsys_spark.cooccurrence.occurrences import Timing
+from recsys_spark.cooccurrence.way import Way
 from recsys_spark.cooccurrence.weighting import WEIGHTINGS
 from recsys_spark.tables.instants import MICROS_PER_DAY, unix_micros
 
@@ -27,11 +28,21 @@ class Plan:
     timing: Timing
     seed: int
     slots: tuple[int, ...]  # slots[block]: a key that Spark's hash partitioner sends to a partition of its own
-    shared: bool = False  # baskets are sent as they are, for the tasks of all blocks to share
+    way: Way = "blocked"
 
     @property
     def num_blocks(self) -> int:
         return len(self.slots)
+
+    @property
+    def shared(self) -> bool:
+        """Whether baskets are sent as they are, for the tasks of all blocks to share."""
+        return self.way != "blocked"
+
+    @property
+    def deals_anchors(self) -> bool:
+        """Whether tasks that make baskets deal their anchors to blocks: in files, for counts that need no more of them."""
+        return self.way == "files" and not (self.timing.needed or self.counts_users)
 
     @property
     def measures(self) -> frozenset[Measure]:
@@ -65,7 +76,7 @@ class Plan:
         return self.settings.min_users > 1 and self.settings.basket != "history"
 
 
-def plan_of(settings: CooccurrenceSettings, reference: datetime, seed: int, slots: Sequence[int], shared: bool = False) -> Plan:
+def plan_of(settings: CooccurrenceSettings, reference: datetime, seed: int, slots: Sequence[int], way: Way = "blocked") -> Plan:
     """The plan of the tasks; days become microseconds."""
     timing = Timing(
         None if settings.window_days is None else round(settings.window_days * MICROS_PER_DAY),
@@ -75,7 +86,7 @@ def plan_of(settings: CooccurrenceSettings, reference: datetime, seed: int, slot
         settings.distance_decay,
         settings.directed,
     )
-    return Plan(settings, timing, seed, tuple(slots), shared)
+    return Plan(settings, timing, seed, tuple(slots), way)
 
 
 @dataclass(frozen=True)

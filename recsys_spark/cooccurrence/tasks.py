@@ -56,7 +56,8 @@ def send_baskets(
         if not (plan.whole_baskets or plan.counts_users):
             baskets = Baskets(baskets.starts, baskets.items, baskets.times, sides=baskets.sides)  # send what is needed only
         if plan.shared:
-            yield from basket_messages(0, WHOLE, baskets.pick(baskets.sizes >= plan.min_entries))
+            counted = baskets.pick(baskets.sizes >= plan.min_entries)
+            yield from basket_messages(0, WHOLE, counted, plan.num_blocks if plan.deals_anchors else None)
         else:
             yield from to_blocks(plan, baskets)
     yield totals_message(counts, gather_facts(facts))
