@@ -5,6 +5,7 @@ Both make baskets of rows and know their totals; what is left to do is to go ove
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -32,11 +33,9 @@ from recsys_spark.cooccurrence.tasks import Shared, all_baskets, send_baskets
 from recsys_spark.tables.dealing import partition_keys
 from recsys_spark.tables.local import local_frame
 
-_SLOT_MIB = 32  # of the optimiser's estimate: what rows are dealt to, at first
-_MOST_SLOTS = 256
-_PART_ROWS = 1 << 22  # that a task makes baskets of at a time
-_BLOCK_ROWS = 1 << 22  # whose items are a block's anchors
-_MOST_BLOCKS = 1 << 12
+_SLOT_MIB = 16  # of the optimiser's estimate: what rows are dealt to, before anybody knows how many there are
+_TASK_ROWS = 1 << 22  # about so many a task makes baskets of, and as many anchors are a block
+_MOST_DOUBLINGS = 6
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def _send_rows(plan: Plan, hashes: Broadcast[Hashes | None], batches: Batches) -
 def _through_files(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | None]) -> Iterator[Carried]:
     spark = rows.sparkSession
     with message_folder(spark) as folder:
-        num_slots = min(max(estimated_mib(rows) // _SLOT_MIB, plan.num_blocks), _MOST_SLOTS)
+        num_slots = _doubled(plan.num_blocks, estimated_mib(rows) / _SLOT_MIB)
         deal = partial(into_files, partial(deal_rows, range(num_slots)), folder)
         dealt_rows = _pointers(rows.mapInArrow(deal, POINTERS))
         plan = _with_blocks(spark, plan, sum(pointer.num_entries for pointer in dealt_rows))
@@ -103,18 +102,21 @@ def _send_parts(plan: Plan, hashes: Broadcast[Hashes | None], batches: Batches) 
 
 
 def _with_blocks(spark: SparkSession, plan: Plan, num_rows: int) -> Plan:
-    """With so many blocks that each has some ``_BLOCK_ROWS`` anchors at most."""
-    num_blocks = max(plan.num_blocks, min(num_rows // _BLOCK_ROWS, _MOST_BLOCKS))
+    """With so many blocks that tasks of a large log have as much to hold as those of a small one."""
+    num_blocks = _doubled(plan.num_blocks, num_rows / _TASK_ROWS)
     return plan if num_blocks == plan.num_blocks else replace(plan, slots=tuple(partition_keys(spark, num_blocks)))
 
 
+def _doubled(tasks: int, wanted: float) -> int:
+    """So often doubled that as many are there as are wanted, within reason: then tasks take turns evenly."""
+    return tasks << min(max(0, math.ceil(math.log2(max(wanted, 1) / tasks))), _MOST_DOUBLINGS)
+
+
 def _parts(pointers: Sequence[Pointer], num_slots: int, plan: Plan) -> list[Pointer]:
-    """Pointers by the tasks that are to read them (``slot``) and their parts there (``block``): some ``_PART_ROWS`` each, so that
-    a task holds as much of a large log as of a small one."""
-    most = sum(pointer.num_entries for pointer in pointers) // _PART_ROWS
-    num_parts = min(max(most, plan.num_blocks), num_slots)
+    """Pointers by the tasks that are to read them (``slot``) and their parts there (``block``)."""
+    num_parts = min(plan.num_blocks, num_slots)
     parts = [pointer.slot * num_parts // num_slots for pointer in pointers]
-    return [p._replace(slot=plan.slots[part % plan.num_blocks], block=part) for p, part in zip(pointers, parts, strict=True)]
+    return [p._replace(slot=plan.slots[part], block=part) for p, part in zip(pointers, parts, strict=True)]
 
 
 def _named_blocks(spark: SparkSession, plan: Plan) -> DataFrame:

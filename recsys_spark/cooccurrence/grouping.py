@@ -28,14 +28,23 @@ ANCHOR, TARGET = 1, 2  # of a pair (a, b) the anchor is a
 
 @dataclass(frozen=True)
 class Dealt:
-    """Anchors of baskets in order of their blocks: block n has ``ends[n]:ends[n + 1]``, ascending by basket.
+    """Anchors of baskets in order of their blocks, ascending by basket, in as few bytes as do.
 
-    ``rows``: item // number of blocks; ``holders``: number of the basket.
+    Those of block n lie at ``ends[n]:ends[n + 1]``; ``rows``: item // number of blocks; ``steps``: by how much the number of the
+    basket grows from one to the next, from ``firsts[n]`` on.
     """
 
     ends: Items  # [blocks + 1]
-    rows: Items
-    holders: Items
+    firsts: Items  # [blocks]
+    rows: NDArray[np.integer[Any]]
+    steps: NDArray[np.integer[Any]]
+
+    def of_block(self, block: int) -> tuple[NDArray[np.integer[Any]], Items]:
+        """Rows of its anchors and the numbers of their baskets."""
+        mine = slice(self.ends[block], self.ends[block + 1])
+        holders = np.cumsum(self.steps[mine], dtype=np.int32)
+        holders += self.firsts[block]
+        return self.rows[mine], holders
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Baskets:
     keys: Ints | None = None  # [B], the basket's identity, which alone orders baskets
     owners: Ints | None = None  # [B], the user that the basket is of
     signs: Signs | None = None  # [B], 1 for a basket to be counted, -1 for one to be taken back; absent: all are counted
-    dealt: Dealt | None = None  # where it has been made: it is lost when baskets are picked or joined
+    dealt: Dealt | None = None  # where it has been made: baskets that are picked or joined have none
 
     @property
     def sizes(self) -> Ints:
@@ -106,7 +115,7 @@ class Baskets:
 
 
 def from_sizes(
-    sizes: Sequence[int] | NDArray[np.integer[Any]], items: Items, times: Ints | None = None, **columns: NDArray[Any]
+    sizes: Sequence[int] | NDArray[np.integer[Any]], items: Items, times: Ints | None = None, **columns: Any
 ) -> Baskets:
     """Baskets of the given numbers of entries, in order; ``columns``: the optional ones of ``Baskets``."""
     starts = np.zeros(len(sizes) + 1, dtype=np.int64)
@@ -257,7 +266,18 @@ def deal_anchors(baskets: Baskets, num_blocks: int) -> Dealt:
     block_of = (items % num_blocks).astype(np.min_scalar_type(num_blocks))
     order = np.argsort(block_of, kind="stable")  # of 8 or 16 bits: a radix sort
     ends = np.append(0, np.cumsum(np.bincount(block_of, minlength=num_blocks))).astype(np.int32)
-    return Dealt(ends, items[order] // np.int32(num_blocks), holders[order])
+    holders = holders[order]
+    begins = ends[:-1][np.diff(ends) > 0]
+    firsts = np.zeros(num_blocks, np.int32)
+    firsts[np.diff(ends) > 0] = holders[begins]
+    steps = np.diff(holders, prepend=holders[:1])
+    steps[begins] = 0
+    return Dealt(ends, firsts, _narrow(items[order] // np.int32(num_blocks)), _narrow(steps))
+
+
+def _narrow(values: Items) -> NDArray[np.integer[Any]]:
+    """The same numbers, from 0 up, in 1, 2 or 4 bytes."""
+    return values.astype(np.result_type(np.min_scalar_type(int(values.max(initial=0))), np.uint8))
 
 
 def whole_baskets(parts: Sequence[Baskets], block: int, num_blocks: int, min_entries: int) -> Baskets:

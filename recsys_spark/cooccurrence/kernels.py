@@ -67,10 +67,8 @@ def _sorted_counts(
 
 def _visits(baskets: Baskets, block: int, num_blocks: int) -> Visits:
     starts, items, _ = _targets(baskets, baskets.items)
-    dealt = baskets.dealt
-    if dealt is not None:
-        mine = slice(dealt.ends[block], dealt.ends[block + 1])
-        return Visits(dealt.rows[mine], dealt.holders[mine], starts.astype(np.int32), items)
+    if baskets.dealt is not None:
+        return Visits(*baskets.dealt.of_block(block), starts.astype(np.int32), items)
     anchors = _anchors(baskets, block, num_blocks)
     return Visits(baskets.items[anchors] // np.int32(num_blocks), baskets.baskets_of(anchors), starts.astype(np.int32), items)
 

@@ -26,12 +26,17 @@ _OF_ENTRIES: dict[str, type[np.generic]] = {"items": np.int32, "times": np.int64
 _OF_BASKETS: dict[str, type[np.generic]] = {"sizes": np.int32, "keys": np.int64, "owners": np.int64, "signs": np.int8}
 _OF_ITEMS: dict[str, type[np.generic]] = {"anchors": np.int64, "targets": np.int64}
 _OF_CHANGES: dict[str, type[np.generic]] = {"new": np.int32, "old": np.int32}
-_OF_BLOCKS: dict[str, type[np.generic]] = {"ends": np.int32, "rows": np.int32, "holders": np.int32}
+_OF_BLOCKS: dict[str, type[np.generic]] = {"ends": np.int32, "firsts": np.int32, "rows": np.int32, "steps": np.int32}
+_NARROW = {"keys", "rows", "steps"}  # may be sent in fewer bytes than above, as column ``kinds`` of a message says
 _COLUMNS = {**_OF_ENTRIES, **_OF_BASKETS, **_OF_ITEMS, **_OF_CHANGES, **_OF_BLOCKS}
 _TOTALS = ("items", "anchors", "targets", "weights")
-SCHEMA = "slot int, block int, " + ", ".join(f"{name} binary" for name in _COLUMNS) + ", facts string"
+SCHEMA = "slot int, block int, " + ", ".join(f"{name} binary" for name in _COLUMNS) + ", kinds string, facts string"
 ARROW = pa.schema(
-    [("slot", pa.int32()), ("block", pa.int32()), *[(name, pa.binary()) for name in _COLUMNS], ("facts", pa.string())]
+    [
+        *[("slot", pa.int32()), ("block", pa.int32())],
+        *[(name, pa.binary()) for name in _COLUMNS],
+        *[("kinds", pa.string()), ("facts", pa.string())],
+    ]
 )
 
 
@@ -85,6 +90,8 @@ def _dealt(slots: Sequence[int], batches: list[pa.RecordBatch]) -> Iterator[pa.R
     names = batches[0].schema.names
     columns = {name: _column(batches, number) for number, name in enumerate(names)}
     place = (mix(columns["keys"].astype(np.uint64)) % np.uint64(len(slots))).astype(np.int16 if len(slots) < 32_768 else np.int32)
+    if np.can_cast(np.result_type(*map(np.min_scalar_type, (columns["keys"].min(), columns["keys"].max()))), np.int32):
+        columns["keys"] = columns["keys"].astype(np.int32)
     order = np.argsort(place, kind="stable")  # of 16-bit numbers: a radix sort
     bounds = np.searchsorted(place[order], np.arange(len(slots) + 1))
     columns = {name: column[order] for name, column in columns.items()}
@@ -104,14 +111,13 @@ def read_columns(batches: Iterable[pa.RecordBatch]) -> dict[str, NDArray[Any]]:
     held = [_arrays(batch, row) for batch in batches for row in range(batch.num_rows)]
     if not held:
         return {"keys": np.zeros(0, dtype=np.int64), "items": np.zeros(0, dtype=np.int32)}
-    return {name: np.concatenate([part[name] for part in held]) for name in held[0]}
+    return {name: np.concatenate([part[name] for part in held], dtype=_COLUMNS[name]) for name in held[0]}
 
 
 def _arrays(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
     """One message, without a copy."""
-    return {
-        name: np.frombuffer(batch[name][row].as_buffer(), kind) for name, kind in _COLUMNS.items() if batch[name][row].is_valid
-    }
+    kinds = {**_COLUMNS, **json.loads(batch["kinds"][row].as_py() or "{}")}
+    return {name: np.frombuffer(batch[name][row].as_buffer(), kind) for name, kind in kinds.items() if batch[name][row].is_valid}
 
 
 def basket_messages(slot: int, block: int, baskets: Baskets, deal_to: int | None = None) -> Iterator[pa.RecordBatch]:
@@ -153,8 +159,9 @@ def squares_message(items: Items, squares: dict[str, Floats]) -> list[pa.RecordB
 
 
 def _message(slot: int, block: int, columns: dict[str, NDArray[Any]], facts: str | None = None) -> pa.RecordBatch:
-    values = {"slot": slot, "block": block, "facts": facts}
-    sent = {name: _binary(columns[name].astype(kind, copy=False)) for name, kind in _COLUMNS.items() if name in columns}
+    kinds = {name: columns[name].dtype.name for name in sorted(_NARROW & columns.keys())}
+    values = {"slot": slot, "block": block, "facts": facts, "kinds": json.dumps(kinds) if kinds else None}
+    sent = {n: _binary(columns[n].astype(kinds.get(n, kind), copy=False)) for n, kind in _COLUMNS.items() if n in columns}
     arrays = [sent.get(field.name, pa.array([values.get(field.name)], field.type)) for field in ARROW]
     return pa.RecordBatch.from_arrays(arrays, schema=ARROW)
 

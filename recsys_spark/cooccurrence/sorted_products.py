@@ -49,7 +49,7 @@ class Visits:
     basket i has the targets ``targets[starts[i]:starts[i + 1]]``.
     """
 
-    rows: Items
+    rows: NDArray[np.integer[Any]]
     holders: Items
     starts: Items
     targets: Items
