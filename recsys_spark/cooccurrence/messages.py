@@ -117,7 +117,18 @@ def read_columns(batches: Iterable[pa.RecordBatch]) -> dict[str, NDArray[Any]]:
 def _arrays(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
     """One message, without a copy."""
     kinds = {**_COLUMNS, **json.loads(batch["kinds"][row].as_py() or "{}")}
-    return {name: np.frombuffer(batch[name][row].as_buffer(), kind) for name, kind in kinds.items() if batch[name][row].is_valid}
+    columns = {name: batch.column(name) for name in kinds}
+    return {name: _view(columns[name], row, np.dtype(kind)) for name, kind in kinds.items() if columns[name][row].is_valid}
+
+
+def _view(column: Any, row: int, kind: np.dtype[Any]) -> NDArray[Any]:
+    """One binary value; Arrow's scalars are copies. Where others of their row have odd sizes, it may have to be one too."""
+    _, ends, data = column.buffers()
+    first, last = np.frombuffer(ends, np.int32, 2, 4 * (column.offset + row)).tolist()
+    if first == last:
+        return np.zeros(0, kind)
+    found = np.frombuffer(data, kind, (last - first) // kind.itemsize, first)
+    return found if found.flags.aligned else found.copy()
 
 
 def basket_messages(slot: int, block: int, baskets: Baskets, deal_to: int | None = None) -> Iterator[pa.RecordBatch]:
@@ -142,7 +153,7 @@ def read_baskets(batch: pa.RecordBatch, row: int) -> Baskets:
 
 def num_entries(message: pa.RecordBatch) -> int:
     """How many items a message holds."""
-    return len(message["items"][0].as_buffer()) // 4 if message["items"][0].is_valid else 0
+    return len(_view(message.column("items"), 0, np.dtype(np.int32))) if message["items"][0].is_valid else 0
 
 
 def totals_message(counts: ItemCounts, facts: dict[str, Any]) -> pa.RecordBatch:
