@@ -90,7 +90,7 @@ def _dealt(slots: Sequence[int], batches: list[pa.RecordBatch]) -> Iterator[pa.R
     names = batches[0].schema.names
     columns = {name: _column(batches, number) for number, name in enumerate(names)}
     place = (mix(columns["keys"].astype(np.uint64)) % np.uint64(len(slots))).astype(np.int16 if len(slots) < 32_768 else np.int32)
-    if np.can_cast(np.result_type(*map(np.min_scalar_type, (columns["keys"].min(), columns["keys"].max()))), np.int32):
+    if np.iinfo(np.int32).min <= columns["keys"].min() and columns["keys"].max() <= np.iinfo(np.int32).max:
         columns["keys"] = columns["keys"].astype(np.int32)
     order = np.argsort(place, kind="stable")  # of 16-bit numbers: a radix sort
     bounds = np.searchsorted(place[order], np.arange(len(slots) + 1))
