@@ -145,7 +145,7 @@ def group_rows(rows: Rows, occurrences: bool) -> Baskets:
 
 
 def _in_one_sort(rows: Rows) -> Baskets | None:
-    """Where there are keys and items alone, and keys that lie close enough for both to fit into 63 bits, as numbers of users do."""
+    """Of keys and items alone, where keys lie close enough for both to fit into 63 bits, as numbers of users do; else None."""
     if set(rows.columns()) != {"keys", "items"} or not len(rows.keys):
         return None
     low = int(rows.keys.min())
