@@ -24,6 +24,7 @@ _LIBRARIES = (
 )
 _PROC = Path("/proc")
 _SAMPLE_SECONDS = 0.5
+_RESIDENT, _OWN = "VmHWM", "RssAnon"  # as the kernel calls them
 
 
 def num_cores() -> int:
@@ -102,29 +103,35 @@ class PeakMemory:
     """The largest resident size of this process and all below it while the block is open, in MiB.
 
     The kernel's own high-water mark of each process is read twice a second, so a process that lives shorter may be
-    missed, but no peak of one that lives longer. The marks are set back at the start, where the system allows it.
+    missed, but no peak of one that lives longer. The marks are set back at the start, where the system allows it. What of it is
+    no file that others map too has no such mark: the largest that was seen counts.
     """
 
     def __init__(self) -> None:
-        self._peak_kib: dict[int, int] = {}
+        self._peak_kib: dict[str, dict[int, int]] = {_RESIDENT: {}, _OWN: {}}
         self._kinds: dict[int, str] = {}
         self._stop = threading.Event()
 
-    def by_kind(self) -> dict[str, int]:
+    def by_kind(self, mark: str = _RESIDENT) -> dict[str, int]:
         """The largest process of each kind, in MiB."""
         found: dict[str, int] = {}
-        for pid, kib in self._peak_kib.items():
+        for pid, kib in self._peak_kib[mark].items():
             kind = self._kinds[pid]
             found[kind] = max(found.get(kind, 0), round(kib / 1024))
         return dict(sorted(found.items()))
 
+    def own_by_kind(self) -> dict[str, int]:
+        """The same without pages of files."""
+        return self.by_kind(_OWN)
+
     def sample(self) -> None:
         """Read the marks of all processes now."""
         for pid in _family(os.getpid()):
-            size = _status(pid).get("VmHWM", "0").split()[0]
-            if int(size) > self._peak_kib.get(pid, 0):
-                self._peak_kib[pid] = int(size)
-                self._kinds[pid] = _kind(pid)
+            status = _status(pid)
+            for mark, peaks in self._peak_kib.items():
+                size = int(status.get(mark, "0").split()[0])
+                if size > peaks.get(pid, 0):
+                    peaks[pid], self._kinds[pid] = size, _kind(pid)
 
     def watch(self) -> None:
         """Sample until told to stop."""

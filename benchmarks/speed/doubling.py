@@ -26,12 +26,14 @@ _RUNS = 3  # of each size but the last
 
 @dataclass(frozen=True)
 class Point:
-    """One size: median seconds of ``runs`` runs, and the largest Python worker in MiB."""
+    """One size: median seconds of ``runs`` runs, and the largest Python worker in MiB, with the pages of files that it shares
+    with others and without them."""
 
     events: int
     seconds: float
     runs: int
     worker_peak_mib: int
+    worker_own_mib: int
 
 
 def shape_of(num_events: int) -> Shape:
@@ -55,6 +57,7 @@ def doubling(scale: Scale) -> Figures:
         "runs": [p.runs for p in points],
         "factors": [round(f, 3) for f in factors],
         "worker_peak_mib": [p.worker_peak_mib for p in points],
+        "worker_own_mib": [p.worker_own_mib for p in points],
     }
     return Figures(max(factors), {"smallest_s": points[0].seconds, "largest_s": points[-1].seconds}, _RUNS, equal, more)
 
@@ -81,6 +84,7 @@ def _measure(spark: SparkSession, num_events: int, runs: int, folder: Path) -> P
     with peak_memory() as peaks:
         seconds = [seconds_of(side, folder / f"run-{run}") for run in range(runs)]
     shutil.rmtree(folder)
-    point = Point(found, statistics.median(seconds), runs, peaks.by_kind().get("python worker", 0))
+    largest, own = (kinds.get("python worker", 0) for kinds in (peaks.by_kind(), peaks.own_by_kind()))
+    point = Point(found, statistics.median(seconds), runs, largest, own)
     log.info("size", events=found, seconds=round(point.seconds, 2), rate=f"{found / point.seconds:,.0f} events/s")
     return point

@@ -5,7 +5,6 @@ Both make baskets of rows and know their totals; what is left to do is to go ove
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -35,7 +34,8 @@ from recsys_spark.tables.local import local_frame
 
 _SLOT_MIB = 32  # of the optimiser's estimate: what rows are dealt to, before anybody knows how many there are
 _TASK_ROWS = 1 << 22  # about so many a task makes baskets of, and as many anchors are a block
-_MOST_DOUBLINGS = 6
+_MOST_SLOTS = 256  # an estimate may be far too high, and each costs a message a million rows
+_MOST_BLOCKS = 1024
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _send_rows(plan: Plan, hashes: Broadcast[Hashes | None], batches: Batches) -
 def _through_files(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | None]) -> Iterator[Carried]:
     spark = rows.sparkSession
     with message_folder(spark) as folder:
-        num_slots = _doubled(plan.num_blocks, estimated_mib(rows) / _SLOT_MIB)
+        num_slots = _doubled(plan.num_blocks, estimated_mib(rows) / _SLOT_MIB, _MOST_SLOTS)
         deal = partial(into_files, partial(deal_rows, range(num_slots)), folder)
         dealt_rows = _pointers(rows.mapInArrow(deal, POINTERS))
         plan = _with_blocks(spark, plan, sum(pointer.num_entries for pointer in dealt_rows))
@@ -103,13 +103,15 @@ def _send_parts(plan: Plan, hashes: Broadcast[Hashes | None], batches: Batches) 
 
 def _with_blocks(spark: SparkSession, plan: Plan, num_rows: int) -> Plan:
     """With so many blocks that tasks of a large log have as much to hold as those of a small one."""
-    num_blocks = _doubled(plan.num_blocks, num_rows / _TASK_ROWS)
+    num_blocks = _doubled(plan.num_blocks, num_rows / _TASK_ROWS, _MOST_BLOCKS)
     return plan if num_blocks == plan.num_blocks else replace(plan, slots=tuple(partition_keys(spark, num_blocks)))
 
 
-def _doubled(tasks: int, wanted: float) -> int:
-    """So often doubled that as many are there as are wanted, within reason: then tasks take turns evenly."""
-    return tasks << min(max(0, math.ceil(math.log2(max(wanted, 1) / tasks))), _MOST_DOUBLINGS)
+def _doubled(tasks: int, wanted: float, most: int) -> int:
+    """Doubled until as many are there as are wanted, or ``most`` would be passed: whole rounds of the tasks that there were."""
+    while tasks < wanted and 2 * tasks <= most:
+        tasks *= 2
+    return tasks
 
 
 def _parts(pointers: Sequence[Pointer], num_slots: int, plan: Plan) -> list[Pointer]:

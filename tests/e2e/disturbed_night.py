@@ -115,7 +115,7 @@ def main() -> None:
     if "write" in kills:
         _during_write(kills["write"])
     if "worker" in kills:
-        _kill_workers_in(kills["worker"], settings.with_suffix(".killed"))
+        _kill_workers_in(kills["worker"], settings.with_suffix(f".{kills['worker']}"))
     spark = build_session(config.spark)
     run_night(config, spark, _after(*kills["after"].split(":")) if "after" in kills else None)
 

@@ -40,9 +40,9 @@ def test_killed_nights_on_a_log_that_goes_on_end_in_the_same_tables(spark: Spark
     settings = tmp_path / "settings.json"
     config = with_later_events(done, tmp_path)
     settings.write_text(json.dumps(config))
-    _killed(settings, "after:pairs:eval")
+    _killed(settings, "worker:cooccurrence", "after:pairs:eval")
     said = _killed(settings, "worker:embed", "write:recommendations")
-    assert settings.with_suffix(".killed").exists()
+    assert all(settings.with_suffix(f".{stage}").exists() for stage in ("cooccurrence", "embed"))  # a worker of each was killed
     assert said.count(": nothing to do") >= 3  # ingest, cooccurrence and pairs
     half = Path(config["warehouse"]) / done.night.eval_namespace / "recommendations"
     assert list(half.rglob("*.parquet"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,8 +12,9 @@ from hypothesis import strategies as st
 from recsys_spark.cooccurrence import occurrences as written
 from recsys_spark.cooccurrence import rows as rows_module
 from recsys_spark.cooccurrence import sorted_products
-from recsys_spark.cooccurrence.grouping import Baskets, cut_baskets, group_rows, mix, touching
+from recsys_spark.cooccurrence.grouping import ANCHOR, Baskets, cut_baskets, deal_anchors, group_rows, mix, touching
 from recsys_spark.cooccurrence.kernels import best, pair_counts
+from recsys_spark.cooccurrence.messages import basket_messages, read_baskets
 from recsys_spark.cooccurrence.occurrences import PairCounts, Timing
 from recsys_spark.cooccurrence.rows import Rows
 from tests.cooccurrence_twin import Row, twin_counts
@@ -61,6 +64,34 @@ def test_rows_sorted_in_buckets_give_the_baskets_of_all_rows(rows: list[Row], bu
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
 
 
+@given(st.lists(st.tuples(wide_keys, st.one_of(st.integers(0, 9), st.just(2**31 - 1))), max_size=60))
+def test_one_sort_gives_the_baskets_of_keys_and_items(rows: list[tuple[int, int]]) -> None:
+    """With owners, which it does not sort, keys and items take the other way."""
+    keys, items = (np.array([row[i] for row in rows], dtype=np.int64) for i in range(2))
+    found = group_rows(Rows(keys, items.astype(np.int32)), False)
+    expected = group_rows(Rows(keys, items.astype(np.int32), owners=keys), False)
+    for name in ("starts", "items", "keys"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
+        if rows:
+            assert getattr(found, name).dtype == getattr(expected, name).dtype
+
+
+@given(row_lists, st.integers(1, 300), st.booleans())
+def test_anchors_dealt_to_blocks_are_all_of_them(rows: list[Row], num_blocks: int, sided: bool) -> None:
+    keys, items, times = (np.array([row[i] for row in rows], dtype=np.int64) for i in range(3))
+    baskets = group_rows(Rows(keys, items.astype(np.int32), sides=(times % 3 + 1).astype(np.int8) if sided else None), False)
+    sent = list(basket_messages(0, 0, baskets, num_blocks))
+    parts = [read_baskets(message, 0) for message in sent]
+    assert len(parts) == (len(rows) > 0)
+    for part in parts:
+        assert part.dealt is not None
+        for block in range(num_blocks):
+            numbers, holders = part.dealt.of_block(block)
+            anchors = (part.items % num_blocks == block) & (True if part.sides is None else (part.sides & ANCHOR) > 0)
+            np.testing.assert_array_equal(numbers * num_blocks + block, part.items[anchors])
+            np.testing.assert_array_equal(holders, part.baskets_of(anchors))
+
+
 @given(row_lists, st.integers(1, 4), st.integers(1, 3))
 def test_product_counts_equal_the_twin(rows: list[Row], num_blocks: int, support: int) -> None:
     expected, _, _ = twin_counts(rows)
@@ -84,6 +115,7 @@ def test_sorted_pairs_are_those_of_the_product(
             patched.setattr(sorted_products, "_sorts_in_registers", lambda: True)
             middle = (len(baskets.starts) - 1) // 2
             parts = [baskets.span(0, middle), baskets.span(middle, len(baskets.starts) - 1)]
+            parts[1] = replace(parts[1], dealt=deal_anchors(parts[1], num_blocks))
             found.append([list(pair_counts(parts, 10, block, num_blocks, support)) for block in range(num_blocks)])
     sorted_ones, usual = ([pairs for block in blocks for pairs in block] for blocks in found)
     assert flat(sorted_ones) == flat(usual)

@@ -26,6 +26,9 @@ def settings(rank_by: Measure = "count", **more: object) -> CooccurrenceSettings
     )
 
 
+WAYS = ("blocked", "broadcast", "files")
+
+
 @given(events_of_weight, st.floats(0, 2), st.floats(0, 1))
 def test_weighted_vectors_equal_the_twin(events: list[Event], k1: float, b: float) -> None:
     asked = settings(measures=["tanimoto", "tfidf_cosine", "bm25_cosine"], bm25_k1=k1, bm25_b=b)
@@ -75,11 +78,12 @@ def test_the_order_of_rows_and_baskets_changes_no_bit(events: list[Event], rando
 )
 def test_baskets_shared_by_all_tasks_give_the_same(events: list[Event], rule: dict[str, Any]) -> None:
     whole = [] if "anchor_types" in rule else ["swing", "bm25_cosine"]
-    ways = [settings("cosine", measures=["llr", *whole], basket="session", way=way, **rule) for way in ("blocked", "broadcast")]
+    ways = [settings("cosine", measures=["llr", *whole], basket="session", way=way, **rule) for way in WAYS]
     owned = [event._replace(owner=event.basket % 4) for event in events]
-    blocked, broadcast = (count_without_spark(owned, asked) for asked in ways)
-    assert broadcast.rows == blocked.rows
-    assert broadcast.facts == blocked.facts
+    blocked, *shared = (count_without_spark(owned, asked) for asked in ways)
+    for found in shared:
+        assert found.rows == blocked.rows
+        assert found.facts == blocked.facts
 
 
 @given(events_of_days, st.one_of(st.none(), st.integers(1, 4)), st.sampled_from([1.0, 0.5]), st.booleans())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,13 @@ from pyspark.sql import functions as F
 
 from benchmarks.speed.rivals.self_join import self_join
 from recsys_spark.config.signals import CooccurrenceSettings, CountingWay
+from recsys_spark.cooccurrence import carriers
 from recsys_spark.cooccurrence.baskets import basket_rows
 from recsys_spark.cooccurrence.count import cooccurrences
 from recsys_spark.cooccurrence.measures import MEASURES
+from recsys_spark.cooccurrence.message_files import is_one_machine
+from recsys_spark.cooccurrence.way import way_of_baskets
+from recsys_spark.errors import MachineError
 from tests.cooccurrence_job import EPOCH, Event, count_without_spark
 from tests.cooccurrence_twin import Row, twin_counts, twin_score
 
@@ -42,10 +47,19 @@ def collected(rows: DataFrame, settings: CooccurrenceSettings, **more: object) -
         return [r.asDict() for r in counted.frame.collect()], counted.facts
 
 
-@pytest.mark.parametrize(("seed", "window", "half_life"), [(1, None, None), (2, None, 14.0), (3, 3.0, None), (4, 5.0, 14.0)])
-def test_equals_the_twin(spark: SparkSession, seed: int, window: float | None, half_life: float | None) -> None:
+@pytest.mark.parametrize(
+    ("seed", "window", "half_life", "way"),
+    [
+        (1, None, None, "auto"),
+        (2, None, 14.0, "broadcast"),
+        (3, 3.0, None, "blocked"),
+        (4, 5.0, 14.0, "auto"),
+        (5, None, None, "blocked"),
+    ],
+)
+def test_equals_the_twin(spark: SparkSession, seed: int, window: float | None, half_life: float | None, way: CountingWay) -> None:
     rows = random_rows(seed)
-    settings = CooccurrenceSettings(window_days=window, half_life_days=half_life, top_n=1000, measures=list(MEASURES))
+    settings = CooccurrenceSettings(window_days=window, half_life_days=half_life, top_n=1000, measures=list(MEASURES), way=way)
     found, facts = collected(frame(spark, rows), settings)
     expected, held, total = twin_counts(rows, None if window is None else int(window), half_life, 60)
     assert {(r["item_a"], r["item_b"]): r["num_baskets"] for r in found} == {p: n for p, (n, _) in expected.items()}
@@ -138,7 +152,7 @@ def test_baskets_by_session_history_and_day(spark: SparkSession) -> None:
     assert {(r["item_idx"], r["side"]) for r in basket_rows(events, crossed).collect()} == {(1, 1), (2, 1), (3, 2)}
 
 
-@pytest.mark.parametrize("way", ["blocked", "broadcast"])
+@pytest.mark.parametrize("way", ["blocked", "broadcast", "files"])
 def test_rules_and_measures_pass_through_spark(spark: SparkSession, way: CountingWay) -> None:
     """All that a task may be sent at once equals the job without Spark."""
     rng = random.Random(8)
@@ -167,10 +181,42 @@ def test_rules_and_measures_pass_through_spark(spark: SparkSession, way: Countin
     assert {(r["item_a"], r["item_b"]): r for r in found} == expected.rows
 
 
-def test_the_way_goes_by_size_and_is_told(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = spark.range(400_000).selectExpr("id AS basket", "CAST(id % 7 AS int) AS item_idx", "current_timestamp() AS ts")
+def test_the_way_goes_by_size_and_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     for least, way in ((1, "blocked"), (64, "broadcast")):
-        with cooccurrences(rows, CooccurrenceSettings(broadcast_below_mib=least), REFERENCE):
-            told = capsys.readouterr().out
+        assert way_of_baskets(5, CooccurrenceSettings(broadcast_below_mib=least), one_machine=False) == way
+        told = capsys.readouterr().out
         assert f"way={way}" in told
         assert f"broadcast below {least}" in told
+
+
+def test_on_one_machine_baskets_go_through_files(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
+    assert is_one_machine(spark)
+    with cooccurrences(frame(spark, random_rows(1)), CooccurrenceSettings(), REFERENCE):
+        assert "way=files" in capsys.readouterr().out
+    assert way_of_baskets(5, CooccurrenceSettings(way="blocked"), one_machine=True) == "blocked"
+
+
+def test_files_need_one_machine() -> None:
+    with pytest.raises(MachineError, match="way = 'auto'"):
+        way_of_baskets(5, CooccurrenceSettings(way="files"), one_machine=False)
+
+
+def test_a_large_log_is_more_parts_and_blocks_and_leaves_no_file(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tasks become 16 blocks and eight slots, all of them of the same baskets; item 0 is in most."""
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", f"{tmp_path},/nowhere")
+    monkeypatch.setattr(carriers, "_TASK_ROWS", 50)
+    monkeypatch.setattr(carriers, "_MOST_SLOTS", 8)
+    monkeypatch.setattr(carriers, "_SLOT_MIB", 1e-9)
+    rows = random_rows(6)
+    settings = CooccurrenceSettings(top_n=1000)
+    with cooccurrences(frame(spark, rows), settings, REFERENCE) as counted:
+        (folder,) = tmp_path.iterdir()
+        assert len(list(folder.iterdir())) == 16  # rows are gone; a file of each task that made baskets, empty or not
+        assert counted.frame.rdd.getNumPartitions() == 16
+        found = {(r["item_a"], r["item_b"]): r["num_baskets"] for r in counted.frame.collect()}
+    expected, _, total = twin_counts(rows, None, None, 60)
+    assert found == {pair: n for pair, (n, _) in expected.items()}
+    assert counted.facts["num_baskets"] == total
+    assert not list(tmp_path.iterdir())
