@@ -55,7 +55,8 @@ class CooccurrenceSettings(Settings):
     min_users: int = Field(1, ge=1)  # distinct users with both items in a basket: fewer are not told of (k-anonymity)
     min_llr: float = Field(0.0, ge=0)  # pairs less significant than this are dropped; 0: none
     top_n: int = Field(200, ge=1)  # neighbours kept per item
-    way: CountingWay = "auto"  # blocked: baskets go to blocks of items; broadcast: all baskets go to every task; auto: by size
+    # blocked: baskets go to blocks of items; broadcast: all go to every task; files: they lie on the one disk of all tasks;
+    way: CountingWay = "auto"  # auto: files on one machine, else by size
     broadcast_below_mib: int = Field(64, ge=1)  # auto: baskets whose rows the optimiser estimates to be smaller are broadcast
     incremental: bool = False  # live counts: from a kept state and what has changed, not from all events each night
     fold_after: int = Field(8, ge=1)  # batches of the state after which they are summed into one
