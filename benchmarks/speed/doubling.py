@@ -21,17 +21,17 @@ from benchmarks.speed.rivals.scipy_program import scipy_program
 from benchmarks.timing import log, scratch, seconds_of
 
 _EVENTS_PER_BASKET = 9.56  # of FULL, so that FULL is one point on the line
-_RUNS = 3  # of each size but the last
+_RUNS = 3  # of each size: the first one after rows were made is slower, whatever the size
 
 
 @dataclass(frozen=True)
 class Point:
-    """One size: median seconds of ``runs`` runs, and the largest Python worker in MiB, with the pages of files that it shares
-    with others and without them."""
+    """One size: median seconds of its runs and the first one's, and the largest Python worker in MiB, with the pages of files that
+    it shares with others and without them."""
 
     events: int
     seconds: float
-    runs: int
+    first_s: float
     worker_peak_mib: int
     worker_own_mib: int
 
@@ -48,13 +48,12 @@ def doubling(scale: Scale) -> Figures:
     sizes = [1_000_000 * 2**n for n in range(6)] if not scale.small else [2_000, 4_000, 8_000]
     with scratch() as folder:
         equal = _warm_up_and_check(spark, sizes[0], folder)
-        runs = [_RUNS] * (len(sizes) - 1) + [1]
-        points = [_measure(spark, size, many, folder / f"size-{size}") for size, many in zip(sizes, runs, strict=True)]
+        points = [_measure(spark, size, folder / f"size-{size}") for size in sizes]
     factors = [_factor(a, b) for a, b in pairwise(points)]
     more = {
         "events": [p.events for p in points],
         "seconds": [round(p.seconds, 2) for p in points],
-        "runs": [p.runs for p in points],
+        "first_s": [round(p.first_s, 2) for p in points],
         "factors": [round(f, 3) for f in factors],
         "worker_peak_mib": [p.worker_peak_mib for p in points],
         "worker_own_mib": [p.worker_own_mib for p in points],
@@ -76,15 +75,15 @@ def _warm_up_and_check(spark: SparkSession, num_events: int, folder: Path) -> bo
     return same_rows(one.select(*COLUMNS), other.select(*COLUMNS), ("cosine",))
 
 
-def _measure(spark: SparkSession, num_events: int, runs: int, folder: Path) -> Point:
+def _measure(spark: SparkSession, num_events: int, folder: Path) -> Point:
     shape = shape_of(num_events)
     found = write_baskets(folder / "rows", shape)
     rows: DataFrame = spark.read.parquet(str(folder / "rows"))
     side = partial(ours, rows, shape.num_items)
     with peak_memory() as peaks:
-        seconds = [seconds_of(side, folder / f"run-{run}") for run in range(runs)]
+        seconds = [seconds_of(side, folder / f"run-{run}") for run in range(_RUNS)]
     shutil.rmtree(folder)
     largest, own = (kinds.get("python worker", 0) for kinds in (peaks.by_kind(), peaks.own_by_kind()))
-    point = Point(found, statistics.median(seconds), runs, largest, own)
+    point = Point(found, statistics.median(seconds), seconds[0], largest, own)
     log.info("size", events=found, seconds=round(point.seconds, 2), rate=f"{found / point.seconds:,.0f} events/s")
     return point

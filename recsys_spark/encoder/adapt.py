@@ -18,6 +18,7 @@ from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.losses import symmetric_info_nce
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.encoder.text_source import text_model_key
+from recsys_spark.log import progress
 
 MASKED_SHARE = 0.15  # of a text's words, as BERT masks them
 SIMCSE_TEMPERATURE = 0.05
@@ -66,14 +67,16 @@ def adapt(encoder: TextEncoder, texts: Sequence[str], settings: EncoderSettings,
         optimiser = torch.optim.AdamW(task.parameters(), settings.adapt_learning_rate)
         losses = []
         task.train()
-        for rows in order:
-            optimiser.zero_grad()
-            longest = int(num_tokens[rows].max())
-            loss = task(ids[rows, :longest], num_tokens[rows])
-            loss.backward()
-            nn.utils.clip_grad_norm_(task.parameters(), 1.0)
-            optimiser.step()
-            losses.append(float(loss.detach()))
+        with progress("adapt the text model", len(order), "steps") as meter:
+            for rows in order:
+                optimiser.zero_grad()
+                longest = int(num_tokens[rows].max())
+                loss = task(ids[rows, :longest], num_tokens[rows])
+                loss.backward()
+                nn.utils.clip_grad_norm_(task.parameters(), 1.0)
+                optimiser.step()
+                losses.append(float(loss.detach()))
+                meter.advance(loss=losses[-1])
     encoder.eval()
     return losses
 
