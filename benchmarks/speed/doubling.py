@@ -26,8 +26,8 @@ _RUNS = 3  # of each size: the first one after rows were made is slower, whateve
 
 @dataclass(frozen=True)
 class Point:
-    """One size: median seconds of its runs and the first one's, and the largest Python worker in MiB, with the pages of files that
-    it shares with others and without them."""
+    """One size: median seconds of its runs and the first one's, and the largest Python worker in MiB, with pages of files that it
+    shares with others and without them."""
 
     events: int
     seconds: float
