@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import _sparsetools, csr_matrix  # the pinned version's kernels, see ``products``
 
-from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Bools, Floats, Ints, Items, join_baskets, touching
+from recsys_spark.cooccurrence.blocks import touching
+from recsys_spark.cooccurrence.grouping import ANCHOR, TARGET, Baskets, Bools, Floats, Ints, Items, join_baskets
 from recsys_spark.cooccurrence.occurrences import PairCounts, Timing, slices, written_out
 from recsys_spark.cooccurrence.sorted_products import Visits, is_faster, repeated
 from recsys_spark.ranges import changes, position_in_group

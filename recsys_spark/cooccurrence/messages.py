@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys_spark.cooccurrence.grouping import Baskets, Dealt, Floats, Ints, Items, deal_anchors, from_sizes, mix
+from recsys_spark.cooccurrence.blocks import deal_anchors
+from recsys_spark.cooccurrence.grouping import Baskets, Dealt, Floats, Ints, Items, from_sizes, mix
 from recsys_spark.cooccurrence.plan import ItemTotals
 
 TOTALS = -1  # the "block" of the rows that carry a task's item totals and facts

@@ -10,7 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_spark.config.signals import Measure
-from recsys_spark.cooccurrence.grouping import Baskets, Floats, Items, whole_baskets
+from recsys_spark.cooccurrence.blocks import whole_baskets
+from recsys_spark.cooccurrence.grouping import Baskets, Floats, Items
 from recsys_spark.cooccurrence.kernels import best
 from recsys_spark.cooccurrence.measures import MEASURES, SIMILARITIES, llr, shrunk
 from recsys_spark.cooccurrence.occurrences import PairCounts

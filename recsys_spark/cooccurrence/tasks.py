@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark import Broadcast
 
+from recsys_spark.cooccurrence.blocks import touching, whole_baskets
 from recsys_spark.cooccurrence.grouping import (
     ANCHOR,
     TARGET,
@@ -22,8 +23,6 @@ from recsys_spark.cooccurrence.grouping import (
     cut_occurrences,
     distinct,
     group_rows,
-    touching,
-    whole_baskets,
 )
 from recsys_spark.cooccurrence.kernels import pair_counts
 from recsys_spark.cooccurrence.messages import (

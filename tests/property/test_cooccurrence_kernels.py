@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from recsys_spark.cooccurrence import occurrences as written
 from recsys_spark.cooccurrence import rows as rows_module
 from recsys_spark.cooccurrence import sorted_products
-from recsys_spark.cooccurrence.grouping import ANCHOR, Baskets, cut_baskets, deal_anchors, group_rows, mix, touching
+from recsys_spark.cooccurrence.blocks import deal_anchors, touching
+from recsys_spark.cooccurrence.grouping import ANCHOR, Baskets, cut_baskets, group_rows, mix
 from recsys_spark.cooccurrence.kernels import best, pair_counts
 from recsys_spark.cooccurrence.messages import basket_messages, read_baskets
 from recsys_spark.cooccurrence.occurrences import PairCounts, Timing

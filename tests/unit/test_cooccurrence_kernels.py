@@ -9,16 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from recsys_spark.cooccurrence import sorted_products
-from recsys_spark.cooccurrence.grouping import (
-    Baskets,
-    Items,
-    cut_baskets,
-    cut_occurrences,
-    from_sizes,
-    group_rows,
-    mix,
-    touching,
-)
+from recsys_spark.cooccurrence.blocks import touching
+from recsys_spark.cooccurrence.grouping import Baskets, Items, cut_baskets, cut_occurrences, from_sizes, group_rows, mix
 from recsys_spark.cooccurrence.kernels import best, pair_counts
 from recsys_spark.cooccurrence.occurrences import Timing, slices
 from recsys_spark.cooccurrence.rows import Rows
