@@ -56,7 +56,7 @@ class Baskets:
     by (time, item); an item stands once at its latest time, or, where occurrences were kept, once per time.
     """
 
-    starts: Ints  # [B + 1]
+    starts: Ints  # [B + 1], of messages that many tasks share in 32 bits
     items: Items  # [E]
     times: Ints | None = None  # [E]
     weights: Floats | None = None  # [E], the summed event weight of the entry's item in its basket

@@ -67,11 +67,12 @@ def _sorted_counts(
 
 
 def _visits(baskets: Baskets, block: int, num_blocks: int) -> Visits:
-    starts, items, _ = _targets(baskets, baskets.items)
+    ends, items, _ = _targets(baskets, baskets.items)
+    starts = ends.astype(np.int32, copy=False)
     if baskets.dealt is not None:
-        return Visits(*baskets.dealt.of_block(block), starts.astype(np.int32), items)
+        return Visits(*baskets.dealt.of_block(block), starts, items)
     anchors = _anchors(baskets, block, num_blocks)
-    return Visits(baskets.items[anchors] // np.int32(num_blocks), baskets.baskets_of(anchors), starts.astype(np.int32), items)
+    return Visits(baskets.items[anchors] // np.int32(num_blocks), baskets.baskets_of(anchors), starts, items)
 
 
 def _product_counts(baskets: Baskets, num_items: int, block: int, num_blocks: int, min_support: int) -> Iterator[PairCounts]:

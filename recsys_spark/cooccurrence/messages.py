@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,10 @@ WHOLE = -2  # of the rows that carry baskets for all blocks
 MAX_ROWS = 1 << 20  # of a task that are dealt at once: larger ones leave the cache and gain nothing
 MAX_ENTRIES = 16_000_000  # of a message: 192 MB with times; a Spark row must stay below 2 GB
 _OF_ENTRIES: dict[str, type[np.generic]] = {"items": np.int32, "times": np.int64, "weights": np.float64, "sides": np.int8}
-_OF_BASKETS: dict[str, type[np.generic]] = {"sizes": np.int32, "keys": np.int64, "owners": np.int64, "signs": np.int8}
+_OF_BASKETS: dict[str, type[np.generic]] = {
+    **{"sizes": np.int32, "starts": np.int32},  # one of them
+    **{"keys": np.int64, "owners": np.int64, "signs": np.int8},
+}
 _OF_ITEMS: dict[str, type[np.generic]] = {"anchors": np.int64, "targets": np.int64}
 _OF_CHANGES: dict[str, type[np.generic]] = {"new": np.int32, "old": np.int32}
 _OF_BLOCKS: dict[str, type[np.generic]] = {"ends": np.int32, "firsts": np.int32, "rows": np.int32, "steps": np.int32}
@@ -133,23 +136,28 @@ def _view(column: Any, row: int, kind: np.dtype[Any]) -> NDArray[Any]:
 
 
 def basket_messages(slot: int, block: int, baskets: Baskets, deal_to: int | None = None) -> Iterator[pa.RecordBatch]:
-    """The baskets for a block, in as many messages as their size demands, with their anchors dealt to ``deal_to`` blocks."""
+    """The baskets for a block, in as many messages as their size demands.
+
+    Args:
+        deal_to: blocks that they are for all together: their anchors are dealt to these, and where baskets begin is sent rather
+            than their sizes, so that none of the tasks that share them has to make it.
+    """
     first = 0
     while first < len(baskets.starts) - 1:
         limit = baskets.starts[first] + MAX_ENTRIES
         last = max(first + 1, int(np.searchsorted(baskets.starts, limit, side="right")) - 1)
         part = baskets.span(first, last)
-        dealt = {} if deal_to is None else vars(deal_anchors(part, deal_to))
-        columns = {"sizes": part.sizes, "items": part.items, **part.of_entries(), **part.of_baskets(), **dealt}
-        yield _message(slot, block, columns)
+        where = {"sizes": part.sizes} if deal_to is None else {"starts": part.starts, **vars(deal_anchors(part, deal_to))}
+        yield _message(slot, block, {"items": part.items, **part.of_entries(), **part.of_baskets(), **where})
         first = last
 
 
 def read_baskets(batch: pa.RecordBatch, row: int) -> Baskets:
     """One message, without a copy."""
     columns = _arrays(batch, row)
-    dealt = Dealt(*[columns.pop(name) for name in _OF_BLOCKS]) if "ends" in columns else None
-    return replace(from_sizes(columns.pop("sizes"), columns.pop("items"), **columns), dealt=dealt)
+    if "sizes" in columns:
+        return from_sizes(columns.pop("sizes"), columns.pop("items"), **columns)
+    return Baskets(dealt=Dealt(*[columns.pop(name) for name in _OF_BLOCKS]), **columns)
 
 
 def num_entries(message: pa.RecordBatch) -> int:
