@@ -49,7 +49,7 @@ def count_without_spark(
     nothing: Any = SimpleNamespace(value=None)
     sent: list[pa.RecordBatch] = []
     for part in dealt([batch_of(some, plan, settings) for some in (events[::2], events[1::2]) if some], plan):
-        sent += tasks.send_baskets(plan, nothing, [part])
+        sent += tasks.send_baskets(plan, nothing, part)
     plain = [row for batch in sent for row in batch.to_pylist()]
     assert {r["slot"] for r in plain if r["block"] >= 0} <= set(slots)
     totals, facts = messages.gather_totals([r for r in plain if r["block"] == messages.TOTALS])

@@ -28,7 +28,7 @@ def whole_baskets(parts: Sequence[Baskets], block: int, num_blocks: int, min_ent
 
 def deal_anchors(baskets: Baskets, num_blocks: int) -> Dealt:
     """Entries that may be anchors, for the blocks to which they belong."""
-    items, holders = baskets.items, np.repeat(np.arange(len(baskets.starts) - 1, dtype=np.int32), baskets.sizes)
+    items, holders = baskets.items, baskets.holders
     if baskets.sides is not None:
         able = (baskets.sides & ANCHOR) > 0
         items, holders = items[able], holders[able]
@@ -36,9 +36,10 @@ def deal_anchors(baskets: Baskets, num_blocks: int) -> Dealt:
     order = np.argsort(block_of, kind="stable")  # of 8 or 16 bits: a radix sort
     ends = np.append(0, np.cumsum(np.bincount(block_of, minlength=num_blocks))).astype(np.int32)
     holders = holders[order]
-    begins = ends[:-1][np.diff(ends) > 0]
+    filled = np.diff(ends) > 0
+    begins = ends[:-1][filled]
     firsts = np.zeros(num_blocks, np.int32)
-    firsts[np.diff(ends) > 0] = holders[begins]
+    firsts[filled] = holders[begins]
     steps = np.diff(holders, prepend=holders[:1])
     steps[begins] = 0
     return Dealt(ends, firsts, _narrow(items[order] // np.int32(num_blocks)), _narrow(steps))

@@ -19,12 +19,11 @@ from pyspark.sql import functions as F
 from recsys_spark.cooccurrence.message_files import (
     POINTERS,
     BasketFiles,
-    Batches,
     Pointer,
+    from_files,
     into_files,
     message_folder,
     messages_at,
-    parts_at,
 )
 from recsys_spark.cooccurrence.messages import SCHEMA, TOTALS, WHOLE, deal_rows
 from recsys_spark.cooccurrence.plan import Hashes, Plan
@@ -56,7 +55,7 @@ def carried(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | None]) -> Ab
 
 @contextmanager
 def _through_shuffles(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | None]) -> Iterator[Carried]:
-    messages = dealt(rows, plan).mapInArrow(partial(_send_rows, plan, hashes), SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
+    messages = dealt(rows, plan).mapInArrow(partial(send_baskets, plan, hashes), SCHEMA).persist(StorageLevel.MEMORY_AND_DISK)
     shared: Broadcast[Any] | None = None
     try:
         totals = messages.where(F.col("block") == TOTALS).collect()
@@ -72,10 +71,6 @@ def _through_shuffles(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | No
             shared.unpersist()
 
 
-def _send_rows(plan: Plan, hashes: Broadcast[Hashes | None], batches: Batches) -> Batches:
-    return send_baskets(plan, hashes, [batches])
-
-
 @contextmanager
 def _through_files(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | None]) -> Iterator[Carried]:
     spark = rows.sparkSession
@@ -84,9 +79,9 @@ def _through_files(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | None]
         deal = partial(into_files, partial(deal_rows, range(num_slots)), folder)
         dealt_rows = _pointers(rows.mapInArrow(deal, POINTERS))
         plan = _with_blocks(spark, plan, sum(pointer.num_entries for pointer in dealt_rows))
-        parts = local_frame(spark, _parts(dealt_rows, num_slots, plan), POINTERS).repartition(plan.num_blocks, "slot")
-        send = partial(into_files, partial(_send_parts, plan, hashes), folder)
-        sent = _pointers(parts.mapInArrow(send, POINTERS))
+        read = local_frame(spark, _to_tasks(dealt_rows, num_slots, plan), POINTERS).repartition(plan.num_blocks, "slot")
+        send = partial(into_files, partial(from_files, partial(send_baskets, plan, hashes)), folder)
+        sent = _pointers(read.mapInArrow(send, POINTERS))
         for file in {pointer.file for pointer in dealt_rows}:
             Path(file).unlink()  # now, since what memory the system keeps of them is wanted
         totals = [message.to_pylist()[0] for message in messages_at([p for p in sent if p.block == TOTALS])]
@@ -95,10 +90,6 @@ def _through_files(rows: DataFrame, plan: Plan, hashes: Broadcast[Hashes | None]
 
 def _pointers(frame: DataFrame) -> list[Pointer]:
     return [Pointer(*row) for row in frame.collect()]
-
-
-def _send_parts(plan: Plan, hashes: Broadcast[Hashes | None], batches: Batches) -> Batches:
-    return send_baskets(plan, hashes, parts_at(batches))
 
 
 def _with_blocks(spark: SparkSession, plan: Plan, num_rows: int) -> Plan:
@@ -114,11 +105,10 @@ def _doubled(tasks: int, wanted: float, most: int) -> int:
     return tasks
 
 
-def _parts(pointers: Sequence[Pointer], num_slots: int, plan: Plan) -> list[Pointer]:
-    """Pointers by the tasks that are to read them (``slot``) and their parts there (``block``)."""
-    num_parts = min(plan.num_blocks, num_slots)
-    parts = [pointer.slot * num_parts // num_slots for pointer in pointers]
-    return [p._replace(slot=plan.slots[part], block=part) for p, part in zip(pointers, parts, strict=True)]
+def _to_tasks(pointers: Sequence[Pointer], num_slots: int, plan: Plan) -> list[Pointer]:
+    """Pointers with the slots of the tasks that are to read them."""
+    num_tasks = min(plan.num_blocks, num_slots)
+    return [pointer._replace(slot=plan.slots[pointer.slot * num_tasks // num_slots]) for pointer in pointers]
 
 
 def _named_blocks(spark: SparkSession, plan: Plan) -> DataFrame:

@@ -75,9 +75,14 @@ class Baskets:
         """Row number of the basket of each entry [E]."""
         return np.repeat(np.arange(len(self.starts) - 1, dtype=np.int64), self.sizes)
 
+    @property
+    def holders(self) -> Items:
+        """The same in 32 bits: of a large block half the memory."""
+        return np.repeat(np.arange(len(self.starts) - 1, dtype=np.int32), self.sizes)
+
     def baskets_of(self, entries: Bools) -> Items:
-        """Row number of the basket of each given entry (a mask [E]), in 32 bits: of a large block half the memory."""
-        return np.repeat(np.arange(len(self.starts) - 1, dtype=np.int32), self.sizes)[entries]
+        """``holders`` of the given entries (a mask [E])."""
+        return self.holders[entries]
 
     def keep(self, entries: Bools) -> Baskets:
         """Only the given entries [E]; baskets left without any vanish."""

@@ -11,7 +11,6 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,11 +70,9 @@ def into_files(work: Callable[[Batches], Batches], folder: str, batches: Batches
     yield pa.RecordBatch.from_pylist([pointer._asdict() for pointer in found], schema=_ARROW)
 
 
-def parts_at(batches: Batches) -> Iterator[Batches]:
-    """The messages that ``batches`` of ``POINTERS`` point to, those of one block at a time."""
-    found = sorted(Pointer(**row) for batch in batches for row in batch.to_pylist())
-    for _, some in groupby(found, key=lambda pointer: pointer.block):
-        yield messages_at(some)
+def from_files(work: Callable[[Batches], Batches], batches: Batches) -> Batches:
+    """Do a task's work on the messages that ``batches`` of ``POINTERS`` point to."""
+    return work(messages_at(Pointer(**row) for batch in batches for row in batch.to_pylist()))
 
 
 def messages_at(pointers: Iterable[Pointer]) -> Iterator[pa.RecordBatch]:

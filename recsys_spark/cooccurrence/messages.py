@@ -54,27 +54,6 @@ class ItemCounts:
     targets: Ints
     weights: Floats | None = None
 
-    @classmethod
-    def none(cls) -> ItemCounts:
-        """Of no baskets."""
-        return cls(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))
-
-    def plus(self, other: ItemCounts) -> ItemCounts:
-        """Of these baskets and others."""
-        if not len(self.items):
-            return other
-        items, place = np.unique(np.concatenate([self.items, other.items]), return_inverse=True)
-        own, new = place[: len(self.items)], place[len(self.items) :]
-
-        def summed(mine: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
-            found = np.zeros(len(items), mine.dtype)
-            found[own] = mine
-            found[new] += others
-            return found
-
-        weights = None if self.weights is None or other.weights is None else summed(self.weights, other.weights)
-        return ItemCounts(items, summed(self.anchors, other.anchors), summed(self.targets, other.targets), weights)
-
 
 def deal_rows(slots: Sequence[int], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Rows of a task to binary messages, each with the rows of one slot: all rows of a basket go to the same."""

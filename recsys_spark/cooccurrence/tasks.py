@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -29,7 +28,6 @@ from recsys_spark.cooccurrence.messages import (
     WHOLE,
     ItemCounts,
     basket_messages,
-    gather_facts,
     read_baskets,
     read_columns,
     squares_message,
@@ -41,25 +39,17 @@ from recsys_spark.cooccurrence.score import Scorer, WholeBaskets
 from recsys_spark.cooccurrence.weighting import Corpus, squares
 
 
-def send_baskets(
-    plan: Plan, hashes: Broadcast[Hashes | None], parts: Iterable[Iterable[pa.RecordBatch]]
-) -> Iterator[pa.RecordBatch]:
-    """Rows of one task (in parts, each with all rows of its baskets) to messages: the baskets for each block, then the task's
-    totals and facts."""
-    counts = ItemCounts.none()
-    facts: list[str] = []
-    for part in parts:
-        baskets, found = baskets_of(plan, hashes.value, Rows(**read_columns(part)))
-        counts = counts.plus(item_counts(baskets))
-        facts.append(json.dumps(found))
-        if not (plan.whole_baskets or plan.counts_users):
-            baskets = Baskets(baskets.starts, baskets.items, baskets.times, sides=baskets.sides)  # send what is needed only
-        if plan.shared:
-            counted = baskets.pick(baskets.sizes >= plan.min_entries)
-            yield from basket_messages(0, WHOLE, counted, plan.num_blocks if plan.deals_anchors else None)
-        else:
-            yield from to_blocks(plan, baskets)
-    yield totals_message(counts, gather_facts(facts))
+def send_baskets(plan: Plan, hashes: Broadcast[Hashes | None], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Rows of one task to messages: its totals and facts, then the baskets for each block."""
+    baskets, facts = baskets_of(plan, hashes.value, Rows(**read_columns(batches)))
+    yield totals_message(item_counts(baskets), facts)
+    if not (plan.whole_baskets or plan.counts_users):
+        baskets = Baskets(baskets.starts, baskets.items, baskets.times, sides=baskets.sides)  # send what is needed only
+    if plan.shared:
+        counted = baskets.pick(baskets.sizes >= plan.min_entries)
+        yield from basket_messages(0, WHOLE, counted, plan.num_blocks if plan.deals_anchors else None)
+    else:
+        yield from to_blocks(plan, baskets)
 
 
 def baskets_of(plan: Plan, hashes: Hashes | None, rows: Rows) -> tuple[Baskets, dict[str, Any]]:

@@ -69,15 +69,6 @@ def test_messages_of_odd_sizes_share_a_batch() -> None:
         assert all(column.flags.aligned for column in (found.items, found.dealt.rows, found.dealt.ends))
 
 
-def test_totals_of_two_parts_add_up() -> None:
-    parts = [
-        tasks.item_counts(from_sizes(sizes, np.array(items, np.int32))) for sizes, items in (([2, 1], [0, 4, 4]), ([2], [4, 9]))
-    ]
-    found = messages.ItemCounts.none().plus(parts[0]).plus(parts[1])
-    assert (found.items.tolist(), found.anchors.tolist(), found.targets.tolist()) == ([0, 4, 9], [1, 3, 1], [1, 3, 1])
-    assert found.weights is None
-
-
 def test_size_histogram_doubles_its_bins() -> None:
     assert tasks.size_histogram(np.array([1, 1, 2, 3, 4, 5, 8, 9])) == {"1": 2, "2": 1, "3-4": 2, "5-8": 2, "9-16": 1}
     assert tasks.size_histogram(np.zeros(0, dtype=np.int64)) == {}
