@@ -18,7 +18,7 @@ from recsys_spark.tables.held import level_for
 from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.runs import Body, StagePlan, StageReport, run_stage
 from recsys_spark.tables.store import Store
-from recsys_spark.tables.visible import ROLE, ROLES, Cutoff, Rows, of_role, robots, with_role
+from recsys_spark.tables.visible import ROLE, ROLES, Cutoff, InstantCutoff, Rows, of_role, robots, with_role
 
 T = TypeVar("T")
 MAX_KEPT_EVENTS = 20_000_000  # a larger log is read from the table each time: holding it would only fill the disks
@@ -84,7 +84,10 @@ class Context:
         num_events = self.store.rows("events", self.namespace)
         if num_events > MAX_KEPT_EVENTS:
             return log
-        return self.kept(log, level_for(self.spark, "event log", num_events * _BYTES_PER_EVENT))
+        level = level_for(self.spark, "event log", num_events * _BYTES_PER_EVENT)
+        if not level.useMemory and isinstance(self.cutoff, InstantCutoff):
+            return log  # the table lies on a disk too, and roles by time cost nothing: nothing to gain by a copy
+        return self.kept(log, level)
 
     def robots(self) -> DataFrame:
         """Users that act like machines in the visible history: ``(user_idx, reasons)``."""

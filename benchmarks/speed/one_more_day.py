@@ -28,6 +28,7 @@ from recsys_spark.cooccurrence.baskets import basket_rows
 from recsys_spark.cooccurrence.count import cooccurrences
 from recsys_spark.cooccurrence.incremental import Keeper
 from recsys_spark.cooccurrence.state import TABLE, State
+from recsys_spark.tables.content import Content, content
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.instants import MICROS_PER_DAY, unix_micros
 from recsys_spark.tables.store import Commit, Store
@@ -123,11 +124,13 @@ def _make_log(spark: SparkSession, folder: Path, num_events: int) -> Log:
     written = write_baskets(folder / "rows", shape)
     rows = _events(spark.read.parquet(str(folder / "rows")), shape.num_baskets)
     root = folder / "log"
-    store = Store(spark, str(root))
+    store, present = Store(spark, str(root)), Content(0, 0)
     for late in (False, True):
         part = rows.where((F.col("ts") >= F.lit(_LAST)) == F.lit(late))
+        present += content(part)
+        told = _COMMIT.metadata(table="events", total=str(present.total), rows=present.rows)  # as the store's own commits do
         writer = part.repartition("event_date").write.format("delta").mode("append").partitionBy("event_date")
-        writer.option("delta.enableChangeDataFeed", "true").save(store.path("events", "live"))
+        writer.options(**{"delta.enableChangeDataFeed": "true", "userMetadata": told}).save(store.path("events", "live"))
         if not late:
             Log(spark, root, written, 0).keeper(root, _LAST).update(_LAST)
     num_new = store.read("events", "live").where(F.col("ts") >= F.lit(_LAST)).count()

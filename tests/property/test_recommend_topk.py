@@ -23,6 +23,7 @@ from recsys_spark.recommend.topk.targets import Targets
 WEIGHTS = (
     {"encoder": 1.0},
     {"cooccurrence": 1.0},
+    {"cooccurrence": 1.0, "transitions": 0.6},
     {"text": 1.0},
     {"popularity": 1.0},
     {"encoder": 1.0, "cooccurrence": 0.3, "text": 0.7, "popularity": 0.1},
@@ -42,7 +43,11 @@ def _world(
     cooccurrence = RelatedItems.of(rng.integers(0, num_items, cells), rng.integers(0, num_items, cells), values, num_items)
     texts = [" ".join(f"word{w}" for w in rng.integers(0, 6, 2)) for _ in range(num_items)]
     counts = rng.integers(0, 4, num_items).astype(np.float64)
-    partners = Partners(PopularityItems(counts), EncoderItems.of(draw(num_items, 3)), cooccurrence, TextItems.of(texts))
+    ends = rng.integers(0, num_items, (2, num_items))
+    transitions = RelatedItems.of(*ends, np.where(rng.random(num_items) < 0.3, -1.0, 1.0), num_items)  # some say: rather not
+    partners = Partners(
+        PopularityItems(counts), EncoderItems.of(draw(num_items, 3)), cooccurrence, TextItems.of(texts), transitions=transitions
+    )
     lengths = rng.integers(0, 5, num_users)
     history = history_matrix(lengths, rng.integers(0, num_items, lengths.sum()), 0.7, num_items)
     if all_seen:
@@ -74,8 +79,8 @@ def _raw(name: str, partners: Partners, block: Block) -> np.ndarray[Any, Any]:
     history = block.history.toarray()
     if name == "encoder":
         return block.vectors.astype(float) @ partners.encoder.vectors.astype(float).T
-    if name == "cooccurrence":
-        return history @ partners.cooccurrence.rows.toarray()
+    if name in partners.related:
+        return history @ partners.related[name].rows.toarray()
     if name == "text":
         profile = history @ partners.text.by_item.toarray()
         norm = np.linalg.norm(profile, axis=1, keepdims=True)
@@ -158,7 +163,7 @@ def test_targets_are_counted_in_the_quick_pass_unless_scores_are_equal(monkeypat
     sure = _calls_of_the_sure_pass(monkeypatch)
     partners, block, _ = _world(3, 1_500, 3, False, False)
     keep, cells = Filter(np.ones(1_500, np.bool_), block.seen), (np.arange(3), np.array([5, 700, 1_400]))
-    for weights, expected in (({"encoder": 1.0}, 0), (WEIGHTS[-1], 0), ({"cooccurrence": 1.0}, 1)):
+    for weights, expected in (({"encoder": 1.0}, 0), (WEIGHTS[-1], 0), ({"cooccurrence": 1.0}, 0), ({"text": 1.0}, 1)):
         fused = fuse(block, partners, weights)
         best(fused, keep, 10, 256, Targets.of(fused, keep, *cells))
         assert len(sure) == expected

@@ -46,6 +46,21 @@ def test_a_log_that_would_fill_the_heap_is_kept_on_disk(here: Context, monkeypat
     here.release()
 
 
+def test_a_log_cut_by_time_is_no_copy_of_the_table_on_disk(
+    spark: SparkSession, store: Store, commit: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.replace("events", "live", log(spark, EVENTS), commit)
+    settings = config(store.root, split="time")
+    by_time = Context(spark, store, settings, "eval/r1", cutoff_for(settings, store, "eval/r1"), "r1")
+    in_memory = by_time.events_content("history")
+    assert by_time._log().storageLevel.useMemory
+    by_time.release()
+    monkeypatch.setattr(module, "_BYTES_PER_EVENT", 1 << 32)
+    assert by_time.events_content("history") == in_memory
+    assert by_time._log().storageLevel == StorageLevel.NONE
+    by_time.release()
+
+
 def test_a_released_context_holds_nothing_and_reads_again(spark: SparkSession, here: Context) -> None:
     manager = spark._jsparkSession.sharedState().cacheManager()
     manager.clearCache()

@@ -149,6 +149,12 @@ class SparseScores:
         squares = squares + (self.rows.shape[1] - self._stored) * self.mean**2
         return inverse_or_zero(np.sqrt(squares / max(self.rows.shape[1], 1)), self._largest)
 
+    @property
+    def elsewhere(self) -> Float64:
+        """``[B]``: the z-score of each user's cells that are not stored."""
+        found: Float64 = -self.mean * self.inverse_std
+        return found
+
     def error(self, weight: float, dtype: Precision) -> Float64:
         return rounding(dtype, weight, 2.0 * self._largest * self.inverse_std)
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys_spark.recommend.filters import Filter
-from recsys_spark.recommend.scoring.fuse import DECIMALS, Fused, total_of
+from recsys_spark.recommend.scoring.fuse import Fused, total_of
 from recsys_spark.recommend.scoring.scores import Float64, Ints
-from recsys_spark.recommend.topk.cells import FIRST_TILE, Gathered, tiles
+from recsys_spark.recommend.topk.cells import FIRST_TILE, Gathered, have_keys, score_keys, tiles
 from recsys_spark.recommend.topk.guess import guessed_cells
 from recsys_spark.recommend.topk.shared import shared_cells
+from recsys_spark.recommend.topk.sparse import sparse_cells
 from recsys_spark.recommend.topk.targets import Targets
 from recsys_spark.search.rows import place_in_row
-
-_MOST_ROWS = 1_024  # whose numbers fit into a sort key beside a score
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,14 @@ def best(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets
     Items stand in tie order: of two equal scores (to 9 decimals) the item with the smaller position wins. A pass over
     tiles gathers every cell that rounding does not rule out; those few are scored again in float64, which decides. It is
     a quick pass with guessed floors, and a sure one where the guess was wrong. Where all users have the same scores, items are
-    put in order once instead. Memory: one tile ``[B, item_tile]`` and about 2 x k gathered cells per user, beside what the
-    partners hold.
+    put in order once instead; where partners are sparse, only items of which they say something are scored. Memory: one tile
+    ``[B, item_tile]`` and about 2 x k gathered cells per user, beside what the partners hold.
 
     Args:
         targets: cells whose ranks are counted on the way (see ``Targets``).
     """
-    cells = shared_cells(fused, allowed, k, targets) or guessed_cells(fused, allowed, k, item_tile, targets)
+    cells = shared_cells(fused, allowed, k, targets) or sparse_cells(fused, allowed, k, targets)
+    cells = cells or guessed_cells(fused, allowed, k, item_tile, targets)
     return best_of_cells(fused, *(cells or _sure_cells(fused, allowed, k, item_tile, targets)), k)
 
 
@@ -66,9 +66,8 @@ def _in_order(rows: Ints, cols: Ints, scores: Float64) -> Ints:
 
     The cells come nearly so, by their rough scores: one stable sort of user and score in 64 bits then costs little.
     """
-    units = np.rint(scores * 10.0**DECIMALS)
-    if len(rows) and rows.max() < _MOST_ROWS and np.abs(units).max() < 2.0**52:
-        keys = (rows.astype(np.int64) << 53) - units.astype(np.int64)
+    if have_keys(rows, scores):
+        keys = score_keys(rows, scores)
         order: Ints = np.argsort(keys, kind="stable")
         keys, places = keys[order], cols[order]
         if not ((keys[1:] == keys[:-1]) & (places[1:] < places[:-1])).any():

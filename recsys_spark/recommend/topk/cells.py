@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from recsys_spark.recommend.scoring.fuse import DECIMALS
 from recsys_spark.recommend.scoring.scores import Float64, FloatArray, Ints, Precision
 from recsys_spark.search.rows import place_in_row
 
 FIRST_TILE = 256  # small, so that a threshold stands before the wide tiles are read
 _MANY_TIES = 32  # this many cells of one float32 value are one score, not many that rounding made equal
 _ROW_BITS, _COL_BITS = 10, 22  # of a cell's sort key, beside 32 for its score
+_UNIT_BITS = 53  # of one with an exact score, in units of its last decimal
 
 
 class Gathered:
@@ -89,6 +91,17 @@ def best_first(rows: Ints, cols: Ints, scores: FloatArray) -> tuple[Ints, Ints, 
     bits = np.where(descending >> 31, descending, descending ^ np.uint32(0x7FFFFFFF))
     found_rows, found_cols = keys >> np.uint64(32 + _COL_BITS), keys & np.uint64((1 << _COL_BITS) - 1)
     return found_rows.astype(np.int64), found_cols.astype(np.int64), bits.view(np.float32)
+
+
+def have_keys(rows: Ints, scores: Float64) -> bool:
+    """Whether ``score_keys`` of these fit into 64 bits."""
+    return bool(rows.max(initial=0) < 1 << _ROW_BITS and np.abs(scores).max(initial=0) * 10.0**DECIMALS < 2.0 ** (_UNIT_BITS - 2))
+
+
+def score_keys(rows: Ints, scores: Float64) -> Ints:
+    """Integers in the order of user, then score (of ``DECIMALS`` decimals) from the top."""
+    keys: Ints = (rows.astype(np.int64) << _UNIT_BITS) - np.rint(scores * 10.0**DECIMALS).astype(np.int64)
+    return keys
 
 
 def tiles(num_items: int, first: int, item_tile: int) -> Iterator[tuple[int, int]]:
