@@ -132,9 +132,16 @@ def new_positions(partners: Partners, allowed: npt.NDArray[np.bool_]) -> Ints:
     return np.flatnonzero((partners.popularity.counts == 0) & allowed & described)
 
 
-def best_new(block: Block, partners: Partners, positions: Ints, allowed: Filter, count: int, item_tile: int) -> Offer:
-    """The ``count`` best new items of each user, by their own score; ``positions`` are the new items."""
-    fused = fuse(block, replace(partners, weight_factors={}), WEIGHTS).columns(positions)
+def best_new(
+    block: Block, partners: Partners, positions: Ints, allowed: Filter, count: int, item_tile: int, listed_by: Fused | None = None
+) -> Offer:
+    """The ``count`` best new items of each user, by their own score; ``positions`` are the new items.
+
+    Args:
+        listed_by: the block's scores by histories, where they have been made already.
+    """
+    given = None if listed_by is None else listed_by.by_partner()
+    fused = fuse(block, replace(partners, weight_factors={}), WEIGHTS, given=given).columns(positions)
     left = allowed.columns(positions)
     found = best(fused, left, count, item_tile)
     chances = np.exp(found.scores - log_sums(fused, left, item_tile)[found.rows])

@@ -169,7 +169,7 @@ def listed_with_new(
     if settings is None or not settings.slots(task.k) or not len(positions):
         return chosen, np.zeros(len(chosen.rows), np.bool_)
     main = known_lists(chosen, fused, allowed, positions, task.k, task.item_tile)
-    offer = best_new(block, side.partners, positions, allowed, task.k + settings.slots(task.k), task.item_tile)
+    offer = best_new(block, side.partners, positions, allowed, task.k + settings.slots(task.k), task.item_tile, fused)
     return with_new_items(main, offer, settings, side.new_share, task.k)
 
 

@@ -187,7 +187,7 @@ def _block_lists(batch: Any, side: Side, task: Task, slots: int) -> Lists:
     fused = fuse(block, side.partners, task.weights)
     listed = best(fused, allowed, task.k, task.item_tile)
     listed = known_lists(listed, fused, allowed, side.new_positions, task.k, task.item_tile)
-    offer = best_new(block, side.partners, side.new_positions, allowed, task.k + slots, task.item_tile)
+    offer = best_new(block, side.partners, side.new_positions, allowed, task.k + slots, task.item_tile, fused)
     lengths, target_idx = flat_list(batch.column("target_idx"))
     owners, positions = np.repeat(np.arange(block.num_users), lengths), side.catalogue.positions(target_idx)
     asked = Asked(owners, positions, np.isin(positions, side.new_positions), block.num_users)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,17 +108,25 @@ def signals(block: Block, partners: Partners) -> dict[str, npt.NDArray[np.bool_]
     return found
 
 
-def fuse(block: Block, partners: Partners, weights: dict[str, float], context: str | None = None, profile: bool = False) -> Fused:
+def fuse(
+    block: Block,
+    partners: Partners,
+    weights: dict[str, float],
+    context: str | None = None,
+    profile: bool = False,
+    given: Mapping[str, Scores] | None = None,
+) -> Fused:
     """The partners with a weight, scoring a block.
 
     Args:
         context: popularity is that of this context.
         profile: text is scored by the users' profile texts, not by their histories.
+        given: scores of partners that have scored this block, in this way, before.
     """
     parts = []
     for name in partners.present():
         if weights.get(name, 0.0) != 0.0:
-            scores = _scores(name, block, partners, context, profile)
+            scores = (given or {}).get(name) or _scores(name, block, partners, context, profile)
             parts.append(Part(name, weights[name], scores, partners.weight_factors.get(name)))
     return Fused(tuple(parts), block.num_users, int(block.history.shape[1]))
 

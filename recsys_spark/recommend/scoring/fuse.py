@@ -55,6 +55,10 @@ class Fused:
     num_items: int
     coarseness: float = 0.0
 
+    def by_partner(self) -> dict[str, Scores]:
+        """What each partner says, by its name."""
+        return {part.name: part.scores for part in self.parts}
+
     def tile(self, start: int, stop: int, dtype: Precision) -> FloatArray:
         """Fused scores of items ``start..stop``: ``[B, stop - start]``, free to overwrite."""
         tiles = [part.tile(start, stop, dtype) for part in self.parts]

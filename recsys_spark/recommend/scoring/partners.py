@@ -20,6 +20,7 @@ PERSONAL = ("encoder", "cooccurrence", "transitions", "ease", "als", "text")  # 
 BEHAVIOURAL = ("encoder", "cooccurrence", "transitions", "ease", "als")  # those that events taught
 PAST = ("cooccurrence", "transitions", "ease", "als", "text")  # those that weigh each history item by its age
 _LESS = 1e-3  # of an event: what decides among items whose recent events are all but equal
+_LARGEST_COSINE = 1.0 + 1e-6  # with what rounding may add
 MAX_TERM_SHARE = 0.5  # a word on more than this share of the items is left out of the text vectors
 
 
@@ -81,7 +82,7 @@ class TextItems:
         narrow = (self.by_item.data, place[self.by_item.indices], self.by_item.indptr)
         terms = np.zeros((len(used) + 1, profiles.shape[0]))
         terms[:-1] = profiles[:, used].toarray().T
-        return FullScores(sparse.csr_matrix(narrow, shape=(self.by_item.shape[0], len(used) + 1)) @ terms)
+        return FullScores(sparse.csr_matrix(narrow, shape=(self.by_item.shape[0], len(used) + 1)) @ terms, _LARGEST_COSINE)
 
 
 @dataclass(frozen=True)

@@ -179,9 +179,11 @@ class SparseScores:
 
 @dataclass(frozen=True)
 class FullScores:
-    """Scores that are neither low-rank nor sparse enough to be worth it: ``by_item [N, B]``, float64."""
+    """Scores that are neither low-rank nor sparse enough to be worth it: ``by_item [N, B]``, float64, none of them further
+    from 0 than ``bound`` (where it is not known, they are looked through)."""
 
     by_item: Float64
+    bound: float | None = None
 
     @cached_property
     def mean(self) -> Float64:
@@ -189,15 +191,26 @@ class FullScores:
         return found
 
     @cached_property
+    def _std(self) -> Float64:
+        # no cancellation to fear: scores of this kind are 0 for most items, so the mean is small against the deviation
+        variance = np.einsum("nb,nb->b", self.by_item, self.by_item) / max(len(self.by_item), 1) - self.mean**2
+        found: Float64 = np.sqrt(np.maximum(variance, 0.0))
+        return found
+
+    @cached_property
     def _largest(self) -> Float64:
-        found: Float64 = np.maximum(self.by_item.max(axis=0, initial=0.0), -self.by_item.min(axis=0, initial=0.0))
+        """``[B]``: no score is further from 0; exact where the bound leaves open whether a spread is rounding."""
+        if self.bound is None:
+            return _sizes(self.by_item)
+        found = np.full(self.by_item.shape[1], self.bound)
+        narrow = np.flatnonzero(self._std <= FLAT * self.bound)
+        if len(narrow):
+            found[narrow] = _sizes(self.by_item[:, narrow])
         return found
 
     @cached_property
     def inverse_std(self) -> Float64:
-        # no cancellation to fear: scores of this kind are 0 for most items, so the mean is small against the deviation
-        variance = np.einsum("nb,nb->b", self.by_item, self.by_item) / max(len(self.by_item), 1) - self.mean**2
-        return inverse_or_zero(np.sqrt(np.maximum(variance, 0.0)), self._largest)
+        return inverse_or_zero(self._std, self._largest)
 
     def error(self, weight: float, dtype: Precision) -> Float64:
         return rounding(dtype, weight, 2.0 * self._largest * self.inverse_std)
@@ -216,7 +229,7 @@ class FullScores:
         return found
 
     def columns(self, cols: Ints) -> FullScores:
-        return _with_moments(FullScores(self.by_item[cols]), self)
+        return _with_moments(FullScores(self.by_item[cols], self.bound), self)
 
 
 @dataclass(frozen=True)
@@ -249,6 +262,12 @@ class SharedScores:
         part = SharedScores(self.row[cols], self.num_users)
         part.__dict__["_z"] = self._z[cols]
         return part
+
+
+def _sizes(by_item: Float64) -> Float64:
+    """How far from 0 the furthest of each column is."""
+    found: Float64 = np.maximum(by_item.max(axis=0, initial=0.0), -by_item.min(axis=0, initial=0.0))
+    return found
 
 
 Part = TypeVar("Part", SparseScores, FullScores)

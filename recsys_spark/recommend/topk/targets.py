@@ -11,7 +11,7 @@ from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.scoring.fuse import DECIMALS, Fused
 from recsys_spark.recommend.scoring.scores import Float64, FloatArray, Ints
 
-_PAIRS_AT_ONCE = 512
+_PAIRS_AT_ONCE = 128
 _TIE = 10.0**-DECIMALS
 _IN_DOUBT = 64  # cells per target that rounding may leave in doubt
 
@@ -83,8 +83,9 @@ class RoughCount:
             if self._left < 0:
                 return False
             near = tile[unsure]
-            of, cols = np.nonzero((near > self._low[part][unsure, None]) & (near <= self._high[part][unsure, None]))
-            self._doubts.append((unsure[of] + begin, cols + start))
+            doubts = np.flatnonzero((near > self._low[part][unsure, None]) & (near <= self._high[part][unsure, None]))
+            of = doubts // scores.shape[1]  # nonzero of two dimensions takes many times as long
+            self._doubts.append((unsure[of] + begin, doubts - of * scores.shape[1] + start))
         return True
 
     def finish(self) -> None:
