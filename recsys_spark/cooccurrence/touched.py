@@ -12,12 +12,15 @@ from pyspark.sql import functions as F
 from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.cooccurrence.baskets import basket_key, basket_rows
 from recsys_spark.cooccurrence.way import is_broadcast
+from recsys_spark.log import get_logger
 from recsys_spark.tables.change_feed import SIGN
 from recsys_spark.tables.instants import instant
 
 _WAS, _IS = "_was_robot", "_is_robot"
 _FLAGS = ("_old", "_new")
 _BYTES_PER_KEY = 64  # of a hash table that a join is sent
+_MOST_DAYS = 400  # named to a scan one by one
+log_of = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,23 @@ def touched_rows(
     keys = moved.select("basket").union(gone.select("basket")).distinct().persist()
     # The planner guesses their number from sizes of files, and would shuffle all of a large log for them.
     if is_broadcast("touched baskets", (keys.count() * _BYTES_PER_KEY) >> 20, settings):
-        near = log.join(F.broadcast(keys), basket_key(settings.basket) == keys["basket"], "left_semi")
+        near = _of(keys, log if settings.basket == "history" else _days_of(keys, log, settings), settings)
         here = _rows(_flagged(near, robots, before, after), settings)
     else:
         here = _rows(_flagged(log, robots, before, after), settings).join(keys, "basket", "left_semi")
     return here.unionByName(gone.where("old <> 0")), (gone, keys)
+
+
+def _of(keys: DataFrame, log: DataFrame, settings: CooccurrenceSettings) -> DataFrame:
+    """Events of these baskets."""
+    return log.join(F.broadcast(keys), basket_key(settings.basket) == keys["basket"], "left_semi")
+
+
+def _days_of(keys: DataFrame, log: DataFrame, settings: CooccurrenceSettings) -> DataFrame:
+    """The days of the log on which these baskets have events: what keys are made of is read of all, the rest of these."""
+    days = [row[0] for row in _of(keys, log, settings).select("event_date").distinct().collect()]
+    log_of.info("touched baskets", days=len(days))
+    return log.where(F.col("event_date").isin(days)) if len(days) <= _MOST_DAYS else log
 
 
 def _moved(log: DataFrame, robots: DataFrame, before: Sight, after: Sight) -> DataFrame:

@@ -71,18 +71,25 @@ def config(store: Store) -> Config:
     return settings(store.root, incremental=True, **RULES)
 
 
-@pytest.mark.parametrize(("way", "touched"), [("auto", "broadcast"), ("blocked", "blocked")])
+@pytest.mark.parametrize(
+    ("way", "basket", "touched"),
+    [
+        ("auto", "history", r"touched baskets .*way=broadcast"),
+        ("blocked", "history", r"touched baskets .*way=blocked"),
+        ("auto", "session", r"touched baskets .*days=2\b"),  # a user's events are one session here; 1 and 9 have two days
+    ],
+)
 def test_nights_of_every_kind_of_change(
-    spark: SparkSession, store: Store, way: str, touched: str, capsys: pytest.CaptureFixture[str]
+    spark: SparkSession, store: Store, way: str, basket: str, touched: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = settings(store.root, incremental=True, way=way, **RULES)
+    config = settings(store.root, incremental=True, way=way, basket=basket, **RULES)
     write(store, FIRST)
     check(spark, store, config, CUTOFF)
     assert (state(store).batches, len(store.commits(TABLE, "live"))) == (0, 1)
     add(store, [(1, 7, CUTOFF + DAY / 4, 1), (9, 2, CUTOFF + DAY / 3, 1), (9, 3, CUTOFF + DAY / 2, 1)], 100)
     check(spark, store, config, CUTOFF + DAY)  # one more day
     told = capsys.readouterr().out
-    assert re.search(rf"touched baskets .*way={touched}", told)
+    assert re.search(touched, told)
     assert state(store).batches == 1
     add(store, [(2, 6, CUTOFF - 4 * DAY, 1), (9, 5, CUTOFF - 3 * DAY, 1), (3, 1, CUTOFF - DAY, -1)], 200)
     check(spark, store, config, CUTOFF + DAY)  # late events, one of them a dislike

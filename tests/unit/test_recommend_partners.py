@@ -18,7 +18,7 @@ from recsys_spark.recommend.neighbours.whole_catalogue import neighbour_weights
 from recsys_spark.recommend.rules import Rule
 from recsys_spark.recommend.scoring.blocks import Block, history_matrix, seen_matrix, users_per_block
 from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, RelatedItems, TextItems
-from recsys_spark.recommend.scoring.scores import SharedScores
+from recsys_spark.recommend.scoring.scores import FullScores, SharedScores
 from recsys_spark.recommend.scoring.vector_items import EncoderItems
 from recsys_spark.recommend.sql import current_sql
 from recsys_spark.register.fusion_ndcg import user_ndcg
@@ -44,6 +44,20 @@ def test_equal_scores_say_nothing() -> None:
     same = EncoderItems.of(np.full((5, 3), 0.3, np.float32)).scores(np.ones((2, 3), np.float32))
     assert same.inverse_std.tolist() == [0, 0]
     assert SharedScores(np.full(4, 7.1), 2).tile(1.0, 0, 4, np.float32).tolist() == [[0, 0, 0, 0]]
+
+
+def test_a_bound_on_scores_spares_the_look_for_the_largest_and_changes_nothing() -> None:
+    """Users: scores of every size, none at all, all equal but for rounding, and small ones that still tell items apart."""
+    some = np.random.default_rng(1).random(400)
+    by_item = np.column_stack([some, np.zeros(400), np.full(400, 0.3) + 1e-9 * some, 1e-7 * some])
+    bounded, looked_for = FullScores(by_item, 1.0), FullScores(by_item)
+    assert bounded.inverse_std.tolist() == looked_for.inverse_std.tolist()
+    assert (bounded.inverse_std > 0).tolist() == [True, False, False, True]
+    for dtype in (np.float32, np.float64):
+        assert (bounded.error(2.0, dtype) >= looked_for.error(2.0, dtype)).all()
+    rows, cols = np.repeat(np.arange(4), 400), np.tile(np.arange(400), 4)
+    exact = bounded.at(rows, cols).reshape(4, 400)
+    assert (abs(bounded.tile(1.0, 0, 400, np.float32) - exact).max(axis=1) <= bounded.error(1.0, np.float32)).all()
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", ""], ["!!", "?"], ["one"], ["same words", "same words", "same words"]])
