@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from torch.nn import functional as F
 from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.losses import symmetric_info_nce
 from recsys_spark.encoder.text_encoder import TextEncoder
-from recsys_spark.encoder.text_source import text_model_key
+from recsys_spark.encoder.text_source import resolve_dtype, text_model_key
 from recsys_spark.log import progress
 
 MASKED_SHARE = 0.15  # of a text's words, as BERT masks them
 SIMCSE_TEMPERATURE = 0.05
 FACTS = "adapted.json"
+_TOKENS_AT_ONCE = 4_096  # whose activations are held: about half a gigabyte of MiniLM's
 _NO_LABEL = -100  # what cross_entropy leaves out
 
 
@@ -53,16 +54,23 @@ def adapted_model(settings: EncoderSettings, texts: Sequence[str], seed: int, fo
 def _key(settings: EncoderSettings, words: Sequence[str], seed: int) -> str:
     model = text_model_key(settings.text_model, settings.max_tokens, "float32")
     how = settings.model_dump(include={"adapt", "adapt_steps", "adapt_batch_size", "adapt_learning_rate", "adapt_word_drop"})
-    return hashlib.sha256(json.dumps([model, how, seed, words], sort_keys=True).encode()).hexdigest()[:16]
+    parts = [model, how, resolve_dtype(settings.dtype), seed, words]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def adapt(encoder: TextEncoder, texts: Sequence[str], settings: EncoderSettings, seed: int) -> list[float]:
-    """Train the text model in place on texts that are not blank; the loss of each step. Random numbers are its own."""
+    """Train the text model in place on texts that are not blank; the loss of each step. Random numbers are its own.
+
+    Weights are float32; products are bfloat16 where the settings' ``dtype`` comes to that on this machine.
+    """
     ids, num_tokens = (torch.from_numpy(part).long() for part in encoder.tokenise(texts))
     order = _order(len(texts), settings, seed)
+    rounded = resolve_dtype(settings.dtype) == "bfloat16"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        task: nn.Module = MaskedWords(encoder) if settings.adapt == "mlm" else TwoViews(encoder, settings.adapt_word_drop)
+        task: MaskedWords | TwoViews = (
+            MaskedWords(encoder) if settings.adapt == "mlm" else TwoViews(encoder, settings.adapt_word_drop)
+        )
         encoder.model.requires_grad_(True)
         optimiser = torch.optim.AdamW(task.parameters(), settings.adapt_learning_rate)
         losses = []
@@ -71,14 +79,26 @@ def adapt(encoder: TextEncoder, texts: Sequence[str], settings: EncoderSettings,
             for rows in order:
                 optimiser.zero_grad()
                 longest = int(num_tokens[rows].max())
-                loss = task(ids[rows, :longest], num_tokens[rows])
-                loss.backward()
+                losses.append(0.0)
+                for part in _parts(task, ids[rows, :longest], num_tokens[rows], rounded):
+                    torch.autograd.backward(part)
+                    losses[-1] += float(part.detach())
                 nn.utils.clip_grad_norm_(task.parameters(), 1.0)
                 optimiser.step()
-                losses.append(float(loss.detach()))
                 meter.advance(loss=losses[-1])
     encoder.eval()
     return losses
+
+
+def _parts(task: MaskedWords | TwoViews, ids_NS: Tensor, num_tokens_N: Tensor, rounded: bool) -> Iterator[Tensor]:
+    """The parts of a batch's loss, each with what its gradient needs until the next is asked for."""
+    parts = task.parts(ids_NS, num_tokens_N)
+    while True:
+        with torch.autocast(ids_NS.device.type, torch.bfloat16, enabled=rounded):
+            part = next(parts, None)
+        if part is None:
+            return
+        yield part
 
 
 def _order(num_texts: int, settings: EncoderSettings, seed: int) -> Tensor:
@@ -110,11 +130,18 @@ class MaskedWords(nn.Module):
 
     def forward(self, ids_NS: Tensor, num_tokens_N: Tensor) -> Tensor:
         """Mean cross-entropy in nats of the hidden tokens; 0 where none was drawn."""
+        return torch.stack(list(self.parts(ids_NS, num_tokens_N))).sum()
+
+    def parts(self, ids_NS: Tensor, num_tokens_N: Tensor) -> Iterator[Tensor]:
+        """What some texts at a time add to it."""
         hidden_NS, labels_NS = self.hide(ids_NS, num_tokens_N)
         wanted_NS = labels_NS != _NO_LABEL
-        states_WT = self.encoder.states(hidden_NS, num_tokens_N)[wanted_NS]
-        scores_WV = states_WT @ self._words.weight.T + self.bias
-        return F.cross_entropy(scores_WV, labels_NS[wanted_NS], reduction="sum") / wanted_NS.sum().clamp(min=1)
+        at_once = max(1, _TOKENS_AT_ONCE // ids_NS.shape[1])
+        for some in (slice(first, first + at_once) for first in range(0, len(ids_NS), at_once)):
+            states_WT = self.encoder.states(hidden_NS[some], num_tokens_N[some])[wanted_NS[some]]
+            scores_WV = states_WT @ self._words.weight.T + self.bias
+            lost = F.cross_entropy(scores_WV, labels_NS[some][wanted_NS[some]], reduction="sum")
+            yield lost / wanted_NS.sum().clamp(min=1)
 
     def hide(self, ids_NS: Tensor, num_tokens_N: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids with some hidden, and their labels: -100 where nothing is asked. First and last token are special."""
@@ -141,6 +168,10 @@ class TwoViews(nn.Module):
         """Mean InfoNCE in nats."""
         first, second = (self.encoder(*dropped_words(ids_NS, num_tokens_N, self._word_drop)) for _ in range(2))
         return symmetric_info_nce(first, second, SIMCSE_TEMPERATURE)
+
+    def parts(self, ids_NS: Tensor, num_tokens_N: Tensor) -> Iterator[Tensor]:
+        """The whole: a text's negatives are all others of the batch."""
+        yield self(ids_NS, num_tokens_N)
 
 
 def dropped_words(ids_NS: Tensor, num_tokens_N: Tensor, chance: float) -> tuple[Tensor, Tensor]:

@@ -72,6 +72,23 @@ def test_the_masked_loss_is_the_cross_entropy_of_the_hidden_words_and_0_without_
     assert task(ids[:, :2], torch.full((3,), 2)).item() == 0.0
 
 
+def test_a_batch_in_parts_has_the_loss_and_the_gradient_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = MaskedWords(tiny()).eval()
+    ids, counts = (torch.from_numpy(part).long() for part in task.encoder.tokenise(TEXTS))
+    found = []
+    for at_once in (1 << 20, 2 * ids.shape[1], 1):
+        monkeypatch.setattr(adapting, "_TOKENS_AT_ONCE", at_once)
+        task.zero_grad()
+        torch.manual_seed(1)
+        parts = [part for part in task.parts(ids, counts) if part.backward() is None]
+        found.append((len(parts), sum(part.item() for part in parts), [weight.grad.clone() for weight in task.parameters()]))
+    assert [number for number, _, _ in found] == [1, 5, 9]
+    for _, loss, gradients in found[1:]:
+        assert loss == pytest.approx(found[0][1], rel=1e-6)
+        for mine, whole in zip(gradients, found[0][2], strict=True):
+            torch.testing.assert_close(mine, whole, rtol=1e-4, atol=1e-6)
+
+
 def test_without_any_drop_the_two_views_are_the_same_vector() -> None:
     encoder = tiny()
     ids, counts = (torch.from_numpy(part).long() for part in encoder.tokenise(TEXTS[:5]))
