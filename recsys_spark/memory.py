@@ -1,4 +1,5 @@
-"""How much memory is free for one large array: what the machine has left, or the container it runs in."""
+"""How much memory is free for one large array: what the machine has left, or the container it runs in; and what a process keeps
+of what it frees."""
 
 from __future__ import annotations
 
@@ -6,6 +7,9 @@ from pathlib import Path
 
 import psutil
 
+# Environment of processes of many large arrays: they keep up to a GiB of what they free, which would else be given back to the
+# system each time and cleared by it for the next array.
+KEEP_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 _CONTAINER = Path("/sys/fs/cgroup")
 
 

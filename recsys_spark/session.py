@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 from recsys_spark import class_archive
 from recsys_spark.config.serving import SparkSettings
 from recsys_spark.errors import MachineError
+from recsys_spark.memory import KEEP_FREED
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
@@ -64,10 +65,8 @@ _LOCAL = {
     "spark.databricks.delta.snapshotPartitions": "2",  # the default of 50 costs every read of a small table 50 tasks
     # the other one starts two programs for each commit; both look for the version's file, then rename
     "spark.delta.logStore.file.impl": "io.delta.storage.LocalLogStore",
-    # Python workers keep up to a GiB of what they free: arrays of megabytes would be given back to the system each time and
-    # cleared by it for the next one. Of executors elsewhere it would hold for the JVM too, whose memory is limited
-    "spark.executorEnv.MALLOC_MMAP_MAX_": "0",
-    "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    # Python workers; of executors elsewhere it would hold for the JVM too, whose memory is limited
+    **{f"spark.executorEnv.{name}": value for name, value in KEEP_FREED.items()},
     "spark.python.daemon.module": "recsys_spark.worker_daemon",  # elsewhere conf/spark.conf says so, if executors have us
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",

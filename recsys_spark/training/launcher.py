@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 from recsys_spark import errors
 from recsys_spark.config.learning import TrainSettings
 from recsys_spark.log import get_logger
+from recsys_spark.memory import KEEP_FREED
 from recsys_spark.process import WAIT_POLICY
 from recsys_spark.training.job import TrainJob
 from recsys_spark.training.run import run_rank, threads
@@ -67,6 +68,7 @@ def _environment(settings: TrainSettings) -> Iterator[None]:
     """Variables for local ranks; on executors the rank sets the same in code."""
     local = settings.ranks if settings.local_ranks else 1
     wanted = {"PYTHONWARNINGS": "ignore::FutureWarning", "OMP_NUM_THREADS": str(threads(local)), WAIT_POLICY: "PASSIVE"}
+    wanted |= KEEP_FREED
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
