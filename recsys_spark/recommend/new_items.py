@@ -24,6 +24,7 @@ TEN = 10  # lists are looked at in stretches of so many places
 PRIOR_SLOPE, PRIOR_INTERCEPT = 0.4, -6.5  # about what they were where they could be measured
 PRIOR_DEMAND = 0.5
 _SUREST = 0.9
+SPARE = 10  # items listed beyond K, so that hardly a list comes out short once new items are left out
 _NONE = -1.0  # below every chance
 _CHOSEN = ("eagerness", "slope", "intercept", "demand")
 
@@ -159,13 +160,24 @@ def log_sums(fused: Fused, allowed: Filter, item_tile: int) -> Float64:
     return total
 
 
-def known_lists(listed: Best, fused: Fused, allowed: Filter, positions: Ints, k: int, item_tile: int) -> Best:
+def known_lists(wide: Best, width: int, fused: Fused, allowed: Filter, positions: Ints, k: int, item_tile: int) -> Best:
     """The best ``k`` of each user without the new items at ``positions``, whose scores by partners that know nothing of them say
-    little; who has fewer than ``k`` others keeps ``listed``, the best of all."""
-    if not np.isin(listed.cols, positions).any():
+    little; who has fewer than ``k`` others keeps the best of all.
+
+    Args:
+        wide: the best ``width >= k`` of all items; where too few of them are left, the catalogue is gone through again.
+    """
+    listed, is_new = wide.take(np.flatnonzero(wide.ranks <= k)), np.isin(wide.cols, positions)
+    if not is_new[wide.ranks <= k].any():
         return listed
-    known = best(fused, allowed.without(positions), k, item_tile)
-    full = np.bincount(known.rows, minlength=fused.num_users) == k
+    others = wide.take(np.flatnonzero(~is_new))
+    known = replace(others, ranks=place_in_row(others.rows, fused.num_users) + 1)
+    known = known.take(np.flatnonzero(known.ranks <= k))
+    found, looked_at = (np.bincount(some.rows, minlength=fused.num_users) for some in (known, wide))
+    if ((found < k) & (looked_at == width)).any():
+        known = best(fused, allowed.without(positions), k, item_tile)
+        found = np.bincount(known.rows, minlength=fused.num_users)
+    full = found == k
     both = _joined(known.take(np.flatnonzero(full[known.rows])), listed.take(np.flatnonzero(~full[listed.rows])))
     return both.take(np.argsort(both.rows, kind="stable"))
 

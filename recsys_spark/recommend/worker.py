@@ -19,7 +19,7 @@ from recsys_spark.recommend.fallback import Group, groups
 from recsys_spark.recommend.filters import Filter, shortfall_reason
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.model import PROFILE
-from recsys_spark.recommend.new_items import SOURCE, NewItems, best_new, known_lists, new_positions, with_new_items
+from recsys_spark.recommend.new_items import SOURCE, SPARE, NewItems, best_new, known_lists, new_positions, with_new_items
 from recsys_spark.recommend.rules import NO_SEGMENTS, SegmentLists
 from recsys_spark.recommend.scoring.blocks import Block, Past, fuse, seen_matrix, users_per_block
 from recsys_spark.recommend.scoring.fuse import Fused
@@ -50,6 +50,11 @@ class Side:
     def new_positions(self) -> Ints:
         """Items that have no event yet and may be recommended."""
         return new_positions(self.partners, self.catalogue.allowed)
+
+    def new_items_of(self, task: Task) -> NewItems | None:
+        """How new items get into lists; None where they have no places, or there are none."""
+        settings = task.new_items
+        return settings if settings is not None and settings.slots(task.k) and len(self.new_positions) else None
 
     @cached_property
     def new_share(self) -> float:
@@ -133,10 +138,12 @@ def _group_lists(
 ) -> Iterator[Any]:
     fused = fuse(block, side.partners, group.weights, group.context, group.profile)
     targets = None if cells is None else Targets.of(fused, allowed, *cells)
-    chosen = best(fused, allowed, task.k, task.item_tile, targets)
+    new_items = side.new_items_of(task) if group.personal else None
+    width = task.k if new_items is None else task.k + SPARE
+    chosen = best(fused, allowed, width, task.item_tile, targets)
     is_new = np.zeros(len(chosen.rows), np.bool_)
-    if task.new_items is not None and group.personal:
-        chosen, is_new = listed_with_new(block, fused, chosen, allowed, side, task)
+    if new_items is not None:
+        chosen, is_new = listed_with_new(block, fused, chosen, allowed, side, task, new_items)
     explainer = Explainer(side.catalogue, side.partners, task.max_reasons)
     yield output_batch(
         LISTS,
@@ -162,15 +169,17 @@ def _group_lists(
 
 
 def listed_with_new(
-    block: Block, fused: Fused, chosen: Best, allowed: Filter, side: Side, task: Task
+    block: Block, fused: Fused, wide: Best, allowed: Filter, side: Side, task: Task, new_items: NewItems
 ) -> tuple[Best, npt.NDArray[np.bool_]]:
-    """The best known items and the new ones whose chances earn them a place among these, and which cells those are."""
-    settings, positions = task.new_items, side.new_positions
-    if settings is None or not settings.slots(task.k) or not len(positions):
-        return chosen, np.zeros(len(chosen.rows), np.bool_)
-    main = known_lists(chosen, fused, allowed, positions, task.k, task.item_tile)
-    offer = best_new(block, side.partners, positions, allowed, task.k + settings.slots(task.k), task.item_tile, fused)
-    return with_new_items(main, offer, settings, side.new_share, task.k)
+    """The best known items and the new ones whose chances earn them a place among these, and which cells those are.
+
+    Args:
+        wide: the best ``task.k + SPARE`` of all items.
+    """
+    positions, slots = side.new_positions, new_items.slots(task.k)
+    main = known_lists(wide, task.k + SPARE, fused, allowed, positions, task.k, task.item_tile)
+    offer = best_new(block, side.partners, positions, allowed, task.k + slots, task.item_tile, fused)
+    return with_new_items(main, offer, new_items, side.new_share, task.k)
 
 
 def _short(chosen: Best, allowed: Filter, num_candidates: Ints, k: int, user_ids: Any) -> Any:

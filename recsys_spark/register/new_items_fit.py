@@ -20,6 +20,7 @@ from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.new_items import (
     PRIOR_INTERCEPT,
     PRIOR_SLOPE,
+    SPARE,
     TEN,
     NewItems,
     Offer,
@@ -185,8 +186,9 @@ def _block_lists(batch: Any, side: Side, task: Task, slots: int) -> Lists:
     block = block_of(batch, side, task.decay)
     allowed = Filter(side.catalogue.allowed, block.seen)
     fused = fuse(block, side.partners, task.weights)
-    listed = best(fused, allowed, task.k, task.item_tile)
-    listed = known_lists(listed, fused, allowed, side.new_positions, task.k, task.item_tile)
+    width = task.k + SPARE
+    wide = best(fused, allowed, width, task.item_tile)
+    listed = known_lists(wide, width, fused, allowed, side.new_positions, task.k, task.item_tile)
     offer = best_new(block, side.partners, side.new_positions, allowed, task.k + slots, task.item_tile, fused)
     lengths, target_idx = flat_list(batch.column("target_idx"))
     owners, positions = np.repeat(np.arange(block.num_users), lengths), side.catalogue.positions(target_idx)

@@ -103,7 +103,8 @@ def test_lists_of_known_items_are_the_best_of_these_alone(seed: int, k: int, num
     fused = Fused((Part("text", 1.0, FullScores(scores)),), users, items)
     new, seen = rng.permutation(items)[:num_new], rng.random((users, items)) < rng.random((users, 1))
     allowed = Filter(rng.random(items) < 0.9, sparse.csr_matrix(seen.astype(float)))
-    found = known_lists(best(fused, allowed, k, 7), fused, allowed, new, k, 7)
+    width = k + int(rng.integers(0, 5))
+    found = known_lists(best(fused, allowed, width, 7), width, fused, allowed, new, k, 7)
     z = fused.tile(0, items, np.float64)
     for user in range(users):
         left = np.flatnonzero(allowed.allowed & ~seen[user])
