@@ -128,7 +128,7 @@ def _make_log(spark: SparkSession, folder: Path, num_events: int) -> Log:
     for late in (False, True):
         part = rows.where((F.col("ts") >= F.lit(_LAST)) == F.lit(late))
         present += content(part)
-        told = _COMMIT.metadata(table="events", total=str(present.total), rows=present.rows)  # as the store's own commits do
+        told = _COMMIT.metadata_of("events", present)
         writer = part.repartition("event_date").write.format("delta").mode("append").partitionBy("event_date")
         writer.options(**{"delta.enableChangeDataFeed": "true", "userMetadata": told}).save(store.path("events", "live"))
         if not late:

@@ -36,6 +36,10 @@ class Commit:
     def metadata(self, **facts: Any) -> str:
         return json.dumps({**asdict(self), **facts}, sort_keys=True)
 
+    def metadata_of(self, table: str, after: Content) -> str:
+        """Of a commit that leaves ``after`` in the table: nobody has to read the rows to know it."""
+        return self.metadata(table=table, total=str(after.total), rows=after.rows)
+
 
 @dataclass(frozen=True)
 class Written:
@@ -71,7 +75,7 @@ class _Replacement:
     after: Content
 
     def metadata(self, commit: Commit) -> str:
-        return _metadata(commit, self.part.spec, self.after)
+        return commit.metadata_of(self.part.spec.name, self.after)
 
 
 class Store(Reader):
@@ -182,7 +186,7 @@ class Store(Reader):
                 if not added.rows:
                     return Written(table, last.version, 0, present.digest, False)
                 after = present - old + added
-                upsert(self.spark, self.path(table, namespace), spec, put, _metadata(commit, spec, after))
+                upsert(self.spark, self.path(table, namespace), spec, put, commit.metadata_of(table, after))
                 return Written(table, self.version(table, namespace), added.rows, after.digest, True)
 
     def append(self, table: str, namespace: str, frame: DataFrame, commit: Commit, anew: bool = False, **facts: Any) -> int:
@@ -209,10 +213,6 @@ class Store(Reader):
     def _dealt(self, table: str, namespace: str, rows: int, num_files: int | None) -> bool:
         """Whether the rows lie in as many files as wanted; fewer rows than files make one file each."""
         return num_files is None or len(self.files(table, namespace)) == min(num_files, rows)
-
-
-def _metadata(commit: Commit, spec: Contract, after: Content) -> str:
-    return commit.metadata(table=spec.name, total=str(after.total), rows=after.rows)
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def _attempt(job_path: Path, settings: TrainSettings, spark: SparkSession) -> st
 
 @contextlib.contextmanager
 def _environment(settings: TrainSettings) -> Iterator[None]:
-    """Variables for local ranks; on executors the rank sets the same in code."""
+    """Variables for local ranks; on executors the rank sets those of threads in code, memory is kept by local ones alone."""
     local = settings.ranks if settings.local_ranks else 1
     wanted = {"PYTHONWARNINGS": "ignore::FutureWarning", "OMP_NUM_THREADS": str(threads(local)), WAIT_POLICY: "PASSIVE"}
     wanted |= KEEP_FREED

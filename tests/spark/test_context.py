@@ -17,11 +17,15 @@ from tests.spark.test_evaluate_split import config, log
 EVENTS = [(f"e{u}{n}", u, 1 + (u + n) % 5, 9 - n, 1) for u in range(1, 6) for n in range(4)]
 
 
+def context_of(spark: SparkSession, store: Store, commit: Commit, split: str) -> Context:
+    store.replace("events", "live", log(spark, EVENTS), commit)
+    settings = config(store.root, split=split)
+    return Context(spark, store, settings, "eval/r1", cutoff_for(settings, store, "eval/r1"), "r1")
+
+
 @pytest.fixture
 def here(spark: SparkSession, store: Store, commit: Commit) -> Context:
-    store.replace("events", "live", log(spark, EVENTS), commit)
-    settings = config(store.root, split="leave_one_out")
-    return Context(spark, store, settings, "eval/r1", cutoff_for(settings, store, "eval/r1"), "r1")
+    return context_of(spark, store, commit, "leave_one_out")
 
 
 @pytest.mark.parametrize("most_held", [1_000, 0])
@@ -36,29 +40,18 @@ def test_contents_of_all_views_are_those_of_the_rows(here: Context, monkeypatch:
     here.release()
 
 
-def test_a_log_that_would_fill_the_heap_is_kept_on_disk(here: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_memory = here.events_content("fit")
+@pytest.mark.parametrize(("split", "held"), [("leave_one_out", StorageLevel.DISK_ONLY), ("time", StorageLevel.NONE)])
+def test_a_log_that_would_fill_the_heap_is_kept_on_disk_where_its_roles_come_of_a_join(
+    spark: SparkSession, store: Store, commit: Commit, monkeypatch: pytest.MonkeyPatch, split: str, held: StorageLevel
+) -> None:
+    here = context_of(spark, store, commit, split)
+    in_memory = [here.events_content(rows) for rows in ("fit", "history")]
     assert here._log().storageLevel.useMemory
     here.release()
     monkeypatch.setattr(module, "_BYTES_PER_EVENT", 1 << 32)
-    assert here.events_content("fit") == in_memory
-    assert here._log().storageLevel == StorageLevel.DISK_ONLY
+    assert [here.events_content(rows) for rows in ("fit", "history")] == in_memory
+    assert here._log().storageLevel == held
     here.release()
-
-
-def test_a_log_cut_by_time_is_no_copy_of_the_table_on_disk(
-    spark: SparkSession, store: Store, commit: Commit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.replace("events", "live", log(spark, EVENTS), commit)
-    settings = config(store.root, split="time")
-    by_time = Context(spark, store, settings, "eval/r1", cutoff_for(settings, store, "eval/r1"), "r1")
-    in_memory = by_time.events_content("history")
-    assert by_time._log().storageLevel.useMemory
-    by_time.release()
-    monkeypatch.setattr(module, "_BYTES_PER_EVENT", 1 << 32)
-    assert by_time.events_content("history") == in_memory
-    assert by_time._log().storageLevel == StorageLevel.NONE
-    by_time.release()
 
 
 def test_a_released_context_holds_nothing_and_reads_again(spark: SparkSession, here: Context) -> None:
