@@ -70,9 +70,16 @@ def reaching(scores: FloatArray, floor: FloatArray, start: int) -> tuple[Ints, I
 
     ``start`` is the position of the tile's first item.
     """
-    flat = np.flatnonzero(scores >= floor[:, None])
-    rows = flat // scores.shape[1]
-    return rows, flat - rows * scores.shape[1] + start, scores.ravel()[flat]
+    rows, cols, flat = cells_where(scores >= floor[:, None])
+    return rows, cols + start, scores.ravel()[flat]
+
+
+def cells_where(mask: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
+    """Rows and columns of the cells of a mask ``[B, T]`` that are set, and their places in it laid flat: ``nonzero`` of two
+    dimensions takes many times as long."""
+    flat = np.flatnonzero(mask)
+    rows = flat // mask.shape[1]
+    return rows, flat - rows * mask.shape[1], flat
 
 
 def best_first(rows: Ints, cols: Ints, scores: FloatArray) -> tuple[Ints, Ints, FloatArray]:

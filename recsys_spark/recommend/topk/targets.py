@@ -10,6 +10,7 @@ import numpy.typing as npt
 from recsys_spark.recommend.filters import Filter
 from recsys_spark.recommend.scoring.fuse import DECIMALS, Fused
 from recsys_spark.recommend.scoring.scores import Float64, FloatArray, Ints
+from recsys_spark.recommend.topk.cells import cells_where
 
 _PAIRS_AT_ONCE = 128
 _TIE = 10.0**-DECIMALS
@@ -83,9 +84,8 @@ class RoughCount:
             if self._left < 0:
                 return False
             near = tile[unsure]
-            doubts = np.flatnonzero((near > self._low[part][unsure, None]) & (near <= self._high[part][unsure, None]))
-            of = doubts // scores.shape[1]  # nonzero of two dimensions takes many times as long
-            self._doubts.append((unsure[of] + begin, doubts - of * scores.shape[1] + start))
+            of, cols, _ = cells_where((near > self._low[part][unsure, None]) & (near <= self._high[part][unsure, None]))
+            self._doubts.append((unsure[of] + begin, cols + start))
         return True
 
     def finish(self) -> None:
