@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.losses import symmetric_info_nce
@@ -136,8 +137,7 @@ class MaskedWords(nn.Module):
         """What some texts at a time add to it."""
         hidden_NS, labels_NS = self.hide(ids_NS, num_tokens_N)
         wanted_NS = labels_NS != _NO_LABEL
-        at_once = max(1, _TOKENS_AT_ONCE // ids_NS.shape[1])
-        for some in (slice(first, first + at_once) for first in range(0, len(ids_NS), at_once)):
+        for some in _at_once(ids_NS):
             states_WT = self.encoder.states(hidden_NS[some], num_tokens_N[some])[wanted_NS[some]]
             scores_WV = states_WT @ self._words.weight.T + self.bias
             lost = F.cross_entropy(scores_WV, labels_NS[some][wanted_NS[some]], reduction="sum")
@@ -157,7 +157,8 @@ class TwoViews(nn.Module):
     """SimCSE without labels: a text's vector under one drop-out must find its vector under another among the batch's.
 
     Gao et al. 2021 (arXiv 2104.08821, eq. 4), both ways; words are dropped as well, with chance ``word_drop``. The texts of
-    a batch are distinct.
+    a batch are distinct. Held are the vectors and the insides of some texts, which are encoded again, under the same
+    drop-out, when their gradient is wanted (Chen et al. 2016, arXiv 1604.06174).
     """
 
     def __init__(self, encoder: TextEncoder, word_drop: float) -> None:
@@ -166,12 +167,25 @@ class TwoViews(nn.Module):
 
     def forward(self, ids_NS: Tensor, num_tokens_N: Tensor) -> Tensor:
         """Mean InfoNCE in nats."""
-        first, second = (self.encoder(*dropped_words(ids_NS, num_tokens_N, self._word_drop)) for _ in range(2))
+        first, second = (self._encode(*dropped_words(ids_NS, num_tokens_N, self._word_drop)) for _ in range(2))
         return symmetric_info_nce(first, second, SIMCSE_TEMPERATURE)
+
+    def _encode(self, ids_NS: Tensor, num_tokens_N: Tensor) -> Tensor:
+        parts = [
+            checkpoint(self.encoder, ids_NS[some], num_tokens_N[some], use_reentrant=False, preserve_rng_state=True)
+            for some in _at_once(ids_NS)
+        ]
+        return torch.cat(parts)
 
     def parts(self, ids_NS: Tensor, num_tokens_N: Tensor) -> Iterator[Tensor]:
         """The whole: a text's negatives are all others of the batch."""
         yield self(ids_NS, num_tokens_N)
+
+
+def _at_once(ids_NS: Tensor) -> Iterator[slice]:
+    """The texts of a batch, so many at a time as hold little enough."""
+    size = max(1, _TOKENS_AT_ONCE // ids_NS.shape[1])
+    return (slice(first, first + size) for first in range(0, len(ids_NS), size))
 
 
 def dropped_words(ids_NS: Tensor, num_tokens_N: Tensor, chance: float) -> tuple[Tensor, Tensor]:

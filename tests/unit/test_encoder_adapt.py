@@ -89,6 +89,27 @@ def test_a_batch_in_parts_has_the_loss_and_the_gradient_of_the_whole(monkeypatch
             torch.testing.assert_close(mine, whole, rtol=1e-4, atol=1e-6)
 
 
+def test_two_views_encoded_again_some_texts_at_a_time_have_the_gradient_of_keeping_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = TwoViews(tiny(), 0.2).train()
+    ids, counts = (torch.from_numpy(part).long() for part in task.encoder.tokenise(TEXTS))
+    monkeypatch.setattr(adapting, "_TOKENS_AT_ONCE", 2 * ids.shape[1])
+    found = []
+    for again in (True, False):
+        task.zero_grad()
+        torch.manual_seed(1)
+        with monkeypatch.context() as patched:
+            if not again:
+                patched.setattr(adapting, "checkpoint", lambda encode, *inputs, **_: encode(*inputs))
+            loss = task(ids, counts)
+            torch.rand(3)  # what is drawn in between moves no drop-out
+            loss.backward()
+        found.append((loss.item(), [weight.grad.clone() for weight in task.parameters() if weight.grad is not None]))
+    assert found[0][0] == found[1][0]
+    assert any(gradient.abs().max() > 1e-3 for gradient in found[0][1])
+    for mine, kept in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(mine, kept, rtol=1e-4, atol=1e-6)
+
+
 def test_without_any_drop_the_two_views_are_the_same_vector() -> None:
     encoder = tiny()
     ids, counts = (torch.from_numpy(part).long() for part in encoder.tokenise(TEXTS[:5]))
