@@ -79,7 +79,8 @@ def adapt(encoder: TextEncoder, texts: Sequence[str], settings: EncoderSettings,
         with progress("adapt the text model", len(order), "steps") as meter:
             for rows in order:
                 optimiser.zero_grad()
-                longest = int(num_tokens[rows].max())
+                rows = rows[num_tokens[rows].argsort(descending=True, stable=True)]  # texts of like length are encoded together
+                longest = int(num_tokens[rows[0]])
                 losses.append(0.0)
                 for part in _parts(task, ids[rows, :longest], num_tokens[rows], rounded):
                     torch.autograd.backward(part)
@@ -137,8 +138,8 @@ class MaskedWords(nn.Module):
         """What some texts at a time add to it."""
         hidden_NS, labels_NS = self.hide(ids_NS, num_tokens_N)
         wanted_NS = labels_NS != _NO_LABEL
-        for some in _at_once(ids_NS):
-            states_WT = self.encoder.states(hidden_NS[some], num_tokens_N[some])[wanted_NS[some]]
+        for some in _at_once(num_tokens_N):
+            states_WT = self.encoder.states(hidden_NS[some], num_tokens_N[some[0]])[wanted_NS[some]]
             scores_WV = states_WT @ self._words.weight.T + self.bias
             lost = F.cross_entropy(scores_WV, labels_NS[some][wanted_NS[some]], reduction="sum")
             yield lost / wanted_NS.sum().clamp(min=1)
@@ -172,8 +173,8 @@ class TwoViews(nn.Module):
 
     def _encode(self, ids_NS: Tensor, num_tokens_N: Tensor) -> Tensor:
         parts = [
-            checkpoint(self.encoder, ids_NS[some], num_tokens_N[some], use_reentrant=False, preserve_rng_state=True)
-            for some in _at_once(ids_NS)
+            checkpoint(self.encoder, ids_NS[some], num_tokens_N[some[0]], use_reentrant=False, preserve_rng_state=True)
+            for some in _at_once(num_tokens_N)
         ]
         return torch.cat(parts)
 
@@ -182,10 +183,14 @@ class TwoViews(nn.Module):
         yield self(ids_NS, num_tokens_N)
 
 
-def _at_once(ids_NS: Tensor) -> Iterator[slice]:
-    """The texts of a batch, so many at a time as hold little enough."""
-    size = max(1, _TOKENS_AT_ONCE // ids_NS.shape[1])
-    return (slice(first, first + size) for first in range(0, len(ids_NS), size))
+def _at_once(num_tokens_N: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Some texts of a batch after another, and as many of their tokens as the longest has: no more than hold little enough."""
+    first, longest = 0, 1
+    for text, tokens in enumerate([*num_tokens_N.tolist(), _TOKENS_AT_ONCE]):
+        if text > first and (text - first + 1) * max(longest, tokens) > _TOKENS_AT_ONCE:
+            yield slice(first, text), slice(0, longest)
+            first, longest = text, 1
+        longest = max(longest, tokens)
 
 
 def dropped_words(ids_NS: Tensor, num_tokens_N: Tensor, chance: float) -> tuple[Tensor, Tensor]:

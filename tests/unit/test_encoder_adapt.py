@@ -82,7 +82,7 @@ def test_a_batch_in_parts_has_the_loss_and_the_gradient_of_the_whole(monkeypatch
         torch.manual_seed(1)
         parts = [part for part in task.parts(ids, counts) if part.backward() is None]
         found.append((len(parts), sum(part.item() for part in parts), [weight.grad.clone() for weight in task.parameters()]))
-    assert [number for number, _, _ in found] == [1, 5, 9]
+    assert [number for number, _, _ in found] == [1, 4, 9]
     for _, loss, gradients in found[1:]:
         assert loss == pytest.approx(found[0][1], rel=1e-6)
         for mine, whole in zip(gradients, found[0][2], strict=True):
@@ -123,12 +123,13 @@ def test_without_any_drop_the_two_views_are_the_same_vector() -> None:
 def test_adapting_learns_and_is_the_same_for_the_same_seed(how: str) -> None:
     state = torch.random.get_rng_state()
     one, two, other = tiny(), tiny(), tiny()
-    losses = adapt(one, TEXTS, settings(how), seed=3)
-    assert len(losses) == 40
-    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
-    assert losses == adapt(two, TEXTS, settings(how), seed=3)
+    asked = settings(how, adapt_steps=60, adapt_batch_size=9, adapt_word_drop=0.5)
+    losses = adapt(one, TEXTS, asked, seed=3)
+    assert len(losses) == 60
+    assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:10])
+    assert losses == adapt(two, TEXTS, asked, seed=3)
     np.testing.assert_array_equal(one.encode(TEXTS), two.encode(TEXTS))
-    assert losses != adapt(other, TEXTS, settings(how), seed=4)
+    assert losses != adapt(other, TEXTS, asked, seed=4)
     assert not np.allclose(one.encode(TEXTS), tiny().encode(TEXTS), atol=1e-3)
     assert torch.equal(state, torch.random.get_rng_state()), "the caller's random numbers are left alone"
 
