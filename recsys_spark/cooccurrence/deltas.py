@@ -6,13 +6,14 @@ the touched baskets contributed, plus what they contribute now; nothing else has
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark import Broadcast
+from scipy.sparse import csr_matrix
 
 from recsys_spark.cooccurrence.grouping import Baskets, Ints, join_baskets
 from recsys_spark.cooccurrence.kernels import pair_counts
@@ -27,6 +28,7 @@ from recsys_spark.ranges import changes, sums_of_runs
 ANCHORS, TARGETS = -1, -2  # as item_a: the row holds, for each of item_b, the baskets that have it as an anchor (a target)
 SCHEMA = "item_a int, item_b array<int>, num_baskets array<bigint>, decayed_count array<double>"
 _ITEMS_PER_ROW = 1_000_000  # of a row of totals
+Pairs = Callable[[Iterable[pa.RecordBatch]], Iterator[PairCounts]]  # what a task is given to the pairs of whole anchors
 
 
 def send_changes(plan: Plan, hashes: Broadcast[Hashes | None], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -140,20 +142,60 @@ def _pairs_of(batch: pa.RecordBatch) -> PairCounts:
     )
 
 
-def fold_pairs(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Rows of the state to one row per anchor."""
-    yield state_batch(summed(batches))
+def added_up(main: pa.RecordBatch, others: pa.RecordBatch) -> PairCounts:
+    """What ``summed`` gives of both, in any order within an anchor; most pairs are in ``main``, of distinct ascending anchors,
+    which those of ``others`` are among. Only these are sorted."""
+    anchors = main.column("item_a").to_numpy()
+    if (np.diff(anchors) <= 0).any():
+        return summed([main, others])
+    most, few = _pairs_of(main), _pairs_of(others)
+    if not len(few.both):
+        return most.take(most.both != 0)
+    rows = np.searchsorted(anchors, few.item_a)
+    order = np.lexsort((few.both if few.decayed is None else few.decayed, few.item_b, rows))
+    shape = len(anchors), 1 + max(int(pairs.item_b.max(initial=-1)) for pairs in (most, few))
+    of_most = main.column("item_b").value_lengths().to_numpy(zero_copy_only=False)
+    first, second = (
+        csr_matrix((_values(pairs), pairs.item_b, np.append(0, np.cumsum(lengths, dtype=np.int64))), shape=shape)
+        for pairs, lengths in ((most, of_most), (few.take(order), np.bincount(rows, minlength=len(anchors))))
+    )
+    found = first + second
+    both, decayed = (found.data, None) if most.decayed is None else (found.data.real.astype(np.int64), found.data.imag)
+    pairs = PairCounts(np.repeat(anchors, np.diff(found.indptr)), found.indices, both, decayed)
+    return pairs if decayed is None else pairs.take(both != 0)  # SciPy has left out what is 0 altogether
+
+
+def _values(pairs: PairCounts) -> NDArray[Any]:
+    """What is added up of each pair: a number, or two as one complex one (counts of baskets are exact as doubles)."""
+    return pairs.both if pairs.decayed is None else pairs.both + 1j * pairs.decayed
+
+
+def pairs_of_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[PairCounts]:
+    """Rows of the state, all of each anchor."""
+    yield summed(batches)
+
+
+def fold_pairs(pairs_of: Pairs, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The state with one row per anchor."""
+    for pairs in pairs_of(batches):
+        yield state_batch(pairs)
 
 
 def score_pairs(
-    plan: Plan, totals: Broadcast[ItemTotals], hashes: Broadcast[Hashes | None], scale: float, batches: Iterable[pa.RecordBatch]
+    plan: Plan,
+    totals: Broadcast[ItemTotals],
+    hashes: Broadcast[Hashes | None],
+    scale: float,
+    pairs_of: Pairs,
+    batches: Iterable[pa.RecordBatch],
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of the state (all of each anchor) to rows of table cooccurrence; decayed counts are multiplied by ``scale``."""
-    pairs = summed(batches)
-    pairs = pairs.take(pairs.both >= plan.min_support)
-    if pairs.decayed is not None:
-        pairs = PairCounts(pairs.item_a, pairs.item_b, pairs.both, pairs.decayed * scale)
-    yield Scorer(plan, totals.value, hashes.value).rows(pairs, None)
+    """The state's pairs to rows of table cooccurrence; decayed counts are multiplied by ``scale``."""
+    scorer = Scorer(plan, totals.value, hashes.value)
+    for pairs in pairs_of(batches):
+        pairs = pairs.take(pairs.both >= plan.min_support)
+        if pairs.decayed is not None:
+            pairs = PairCounts(pairs.item_a, pairs.item_b, pairs.both, pairs.decayed * scale)
+        yield scorer.rows(pairs, None)
 
 
 def gather_state_totals(batches: Iterable[pa.RecordBatch], num_baskets: int) -> ItemTotals:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -22,11 +23,13 @@ from recsys_spark.cooccurrence.carriers import dealt
 from recsys_spark.cooccurrence.count import Counted, row_columns, shuffle_partitions
 from recsys_spark.cooccurrence.deltas import (
     SCHEMA,
+    Pairs,
     count_changes,
     count_totals,
     difference,
     fold_pairs,
     gather_state_totals,
+    pairs_of_rows,
     score_pairs,
     send_changes,
 )
@@ -34,12 +37,15 @@ from recsys_spark.cooccurrence.messages import SCHEMA as MESSAGES
 from recsys_spark.cooccurrence.messages import TOTALS, gather_facts
 from recsys_spark.cooccurrence.plan import Hashes, Plan, plan_of
 from recsys_spark.cooccurrence.state import TABLE, State, rules_of, utc, why_anew
+from recsys_spark.cooccurrence.state_files import GROUPS, bytes_beside_the_largest, groups_of_files, pairs_in_files
 from recsys_spark.cooccurrence.touched import Sight, touched_rows
 from recsys_spark.log import get_logger
 from recsys_spark.tables.change_feed import changes_since, identity
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.dealing import partition_keys
 from recsys_spark.tables.instants import instant
+from recsys_spark.tables.local import local_frame
+from recsys_spark.tables.plain_files import plain_files
 from recsys_spark.tables.store import Commit
 from recsys_spark.tables.task_files import Made
 
@@ -144,29 +150,51 @@ class Keeper:
         if state.batches < self.settings.fold_after:
             return state
         log.info("co-occurrence state is summed", batches=state.batches)
-        pairs = self._by_anchor(self._rows().where("item_a >= 0")).mapInArrow(fold_pairs, SCHEMA)
-        totals = self._rows().where("item_a < 0").coalesce(1).mapInArrow(fold_pairs, SCHEMA)
+        source, pairs_of = self._by_anchor()
+        pairs = source.mapInArrow(partial(fold_pairs, pairs_of), SCHEMA)
+        totals = self._rows().where("item_a < 0").coalesce(1).mapInArrow(partial(fold_pairs, pairs_of_rows), SCHEMA)
         return self._put(pairs.union(totals), replace(state, batches=0), anew=True)
 
     def _rows(self) -> DataFrame:
         return self.context.read(TABLE).select("item_a", "item_b", "num_baskets", "decayed_count")
 
-    def _by_anchor(self, rows: DataFrame) -> DataFrame:
-        """All rows of an anchor in one task, and no more in a task than it can hold at once."""
+    def _by_anchor(self) -> tuple[DataFrame, Pairs]:
+        """All pairs of an anchor in one task, and no more in a task than it can hold at once: what each task is given, and how it
+        makes pairs of it. Files are read by the tasks where they can be, else rows are shuffled."""
+        spark, tasks = self.context.spark, shuffle_partitions(self.context.spark)
+        groups = self._groups_of_files()
+        log.info("pairs of the state", way="shuffle" if groups is None else "files", tasks=len(groups or ()) or None)
+        if groups is not None:
+            slots = partition_keys(spark, len(groups))
+            named = [(slot, [str(file) for file in group]) for slot, group in zip(slots, groups, strict=True)]
+            return local_frame(spark, named, GROUPS).repartition(len(groups), "slot"), pairs_in_files
         held = identity(self.context.store, TABLE, self.context.namespace).num_bytes
-        return rows.repartition(max(shuffle_partitions(rows.sparkSession), -(-held // _BYTES_PER_TASK)), "item_a")
+        rows = self._rows().where("item_a >= 0")
+        return rows.repartition(max(tasks, -(-held // _BYTES_PER_TASK)), "item_a"), pairs_of_rows
+
+    def _groups_of_files(self) -> list[list[Path]] | None:
+        """Of the state, where tasks can read its files, these are enough for all cores, and none has to hold much at once."""
+        if self.settings.way not in ("auto", "files"):
+            return None
+        files = plain_files(self.context.store, TABLE, self.context.namespace)
+        groups = groups_of_files(files) if files else []
+        if not groups or any(bytes_beside_the_largest(group) > _BYTES_PER_TASK for group in groups):
+            return None
+        small = sum(file.stat().st_size for group in groups for file in group) <= _BYTES_PER_TASK
+        return groups if small or len(groups) >= self.context.spark.sparkContext.defaultParallelism else None
 
     @contextmanager
     def table(self, state: State, reference: datetime) -> Iterator[Counted]:
         """Scored, cut rows of table cooccurrence; they can be read while the block is open."""
         spark = self.context.spark
         plan: Plan = plan_of(self.settings, reference, self.seed, ())
-        rows = self._rows()
-        totals = gather_state_totals(rows.where("item_a < 0").toArrow().to_batches(), state.facts["num_baskets"])
+        of_totals = self._rows().where("item_a < 0").toArrow().to_batches()
+        totals = gather_state_totals(of_totals, state.facts["num_baskets"])
         held: list[Broadcast[Any]] = [spark.sparkContext.broadcast(value) for value in (totals, self.hashes)]
-        work = partial(score_pairs, plan, held[0], held[1], state.scale(self.settings, reference))
+        source, pairs_of = self._by_anchor()
+        work = partial(score_pairs, plan, held[0], held[1], state.scale(self.settings, reference), pairs_of)
         try:
-            scored = Made(self._by_anchor(rows.where("item_a >= 0")), work, contract("cooccurrence").schema)
+            scored = Made(source, work, contract("cooccurrence").schema)
             yield Counted(scored, state.facts | {"num_items": totals.num_items})
         finally:
             for shared in held:

@@ -65,7 +65,7 @@ def table_of(state: State, settings: CooccurrenceSettings) -> dict[tuple[int, in
     totals_rows = [b.filter(pc.less(b["item_a"], 0)) for b in state.batches]
     pair_rows = [b.filter(pc.greater_equal(b["item_a"], 0)) for b in state.batches]
     totals: Any = SimpleNamespace(value=deltas.gather_state_totals(totals_rows, state.facts["num_baskets"]))
-    rows = [r for b in deltas.score_pairs(plan, totals, NOTHING, 1.0, pair_rows) for r in b.to_pylist()]
+    rows = [r for b in deltas.score_pairs(plan, totals, NOTHING, 1.0, deltas.pairs_of_rows, pair_rows) for r in b.to_pylist()]
     return {(row["item_a"], row["item_b"]): row for row in rows}
 
 
@@ -127,7 +127,7 @@ def test_a_folded_state_is_the_same_state(log: Log, rule: dict[str, Any]) -> Non
     folded = [
         b
         for negative in (False, True)
-        for b in deltas.fold_pairs([b.filter(pc.equal(pc.less(b["item_a"], 0), negative)) for b in batches])
+        for b in deltas.fold_pairs(deltas.pairs_of_rows, [b.filter(pc.equal(pc.less(b["item_a"], 0), negative)) for b in batches])
     ]
     assert pairs_of(State(folded, {})) == pairs_of(state)
     anchors = [a for b in folded for a in b["item_a"].to_pylist()]

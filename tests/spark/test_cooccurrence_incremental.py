@@ -72,15 +72,20 @@ def config(store: Store) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("way", "basket", "touched"),
+    ("way", "basket", "touched", "read"),
     [
-        ("auto", "history", r"touched baskets .*way=broadcast"),
-        ("blocked", "history", r"touched baskets .*way=blocked"),
-        ("auto", "session", r"touched baskets .*days=2\b"),  # a user's events are one session here; 1 and 9 have two days
+        ("auto", "history", r"touched baskets .*way=broadcast", "files"),
+        ("blocked", "history", r"touched baskets .*way=blocked", "shuffle"),
+        (
+            "auto",
+            "session",
+            r"touched baskets .*days=2\b",
+            "files",
+        ),  # a user's events are one session here; 1 and 9 have two days
     ],
 )
 def test_nights_of_every_kind_of_change(
-    spark: SparkSession, store: Store, way: str, basket: str, touched: str, capsys: pytest.CaptureFixture[str]
+    spark: SparkSession, store: Store, way: str, basket: str, touched: str, read: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = settings(store.root, incremental=True, way=way, basket=basket, **RULES)
     write(store, FIRST)
@@ -90,6 +95,7 @@ def test_nights_of_every_kind_of_change(
     check(spark, store, config, CUTOFF + DAY)  # one more day
     told = capsys.readouterr().out
     assert re.search(touched, told)
+    assert re.search(rf"pairs of the state .*way={read}\b", told)
     assert state(store).batches == 1
     add(store, [(2, 6, CUTOFF - 4 * DAY, 1), (9, 5, CUTOFF - 3 * DAY, 1), (3, 1, CUTOFF - DAY, -1)], 200)
     check(spark, store, config, CUTOFF + DAY)  # late events, one of them a dislike
@@ -102,6 +108,24 @@ def test_nights_of_every_kind_of_change(
     check(spark, store, config, CUTOFF - 2 * DAY)  # an earlier cutoff
     assert state(store).batches == 2
     assert state(store).reference == CUTOFF
+
+
+def test_a_table_that_others_have_looked_after_is_read_all_the_same(
+    spark: SparkSession, store: Store, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(store, FIRST)
+    check(spark, store, config, CUTOFF)
+    add(store, [(1, 7, CUTOFF + DAY / 4, 1), (9, 2, CUTOFF + DAY / 3, 1)], 100)
+    check(spark, store, config, CUTOFF + DAY)
+    path, before = f"delta.`{store.path(TABLE, 'live')}`", stored(store)
+    for statement in (f"OPTIMIZE {path}", f"ALTER TABLE {path} SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')"):
+        spark.sql(statement)
+        capsys.readouterr()
+        keeper = incremental.Keeper(context(spark, store, config, CUTOFF + DAY), config.cooccurrence, config.seed, None, COMMIT)
+        with keeper.table(state(store), CUTOFF + DAY) as counted:
+            rows = {(row["item_a"], row["item_b"]): row.asDict() for row in counted.rows.frame.collect()}
+        assert {pair: row["num_baskets"] for pair, row in rows.items()} == {p: row["num_baskets"] for p, row in before.items()}
+        assert f"way={'files' if statement.startswith('OPTIMIZE') else 'shuffle'}" in capsys.readouterr().out
 
 
 def test_the_rows_of_a_night_are_those_of_touched_baskets(spark: SparkSession, store: Store, config: Config) -> None:
