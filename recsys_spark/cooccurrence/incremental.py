@@ -45,7 +45,7 @@ from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.dealing import partition_keys
 from recsys_spark.tables.instants import instant
 from recsys_spark.tables.local import local_frame
-from recsys_spark.tables.plain_files import plain_files
+from recsys_spark.tables.plain_files import num_bytes, plain_files
 from recsys_spark.tables.store import Commit
 from recsys_spark.tables.task_files import Made
 
@@ -97,7 +97,8 @@ class Keeper:
     def _touched(self, present: State, wanted: State) -> tuple[DataFrame, tuple[DataFrame, ...]] | None:
         """As ``touched_rows``; None where commits that are needed have been cleaned away."""
         store, namespace = self.context.store, self.context.namespace
-        before, after = (Sight(s.until, store.read("robots", namespace, s.robots_version)) for s in (present, wanted))
+        robots = {version: self._robots(version) for version in {present.robots_version, wanted.robots_version}}
+        before, after = (Sight(seen.until, robots[seen.robots_version]) for seen in (present, wanted))
         try:
             changes = changes_since(store, "events", namespace, present.events_version, wanted.events_version)
             events = store.read("events", namespace, wanted.events_version)
@@ -106,6 +107,13 @@ class Keeper:
             log.warning("changes of table events", problem=str(error).splitlines()[0][:300])
             return None
         return rows, kept
+
+    def _robots(self, version: int) -> DataFrame:
+        """Table robots at a version; what is said to hold no row is not read."""
+        store, namespace = self.context.store, self.context.namespace
+        if version == store.version("robots", namespace) and not store.rows("robots", namespace):
+            return store.empty("robots")
+        return store.read("robots", namespace, version)
 
     def _changed(self, present: State, wanted: State, rows: DataFrame, kept: tuple[DataFrame, ...]) -> State:
         try:
@@ -168,7 +176,7 @@ class Keeper:
             slots = partition_keys(spark, len(groups))
             named = [(slot, [str(file) for file in group]) for slot, group in zip(slots, groups, strict=True)]
             return local_frame(spark, named, GROUPS).repartition(len(groups), "slot"), pairs_in_files
-        held = identity(self.context.store, TABLE, self.context.namespace).num_bytes
+        held = num_bytes(self.context.store, TABLE, self.context.namespace)
         rows = self._rows().where("item_a >= 0")
         return rows.repartition(max(tasks, -(-held // _BYTES_PER_TASK)), "item_a"), pairs_of_rows
 

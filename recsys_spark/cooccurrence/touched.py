@@ -15,6 +15,7 @@ from recsys_spark.cooccurrence.way import is_broadcast
 from recsys_spark.log import get_logger
 from recsys_spark.tables.change_feed import SIGN
 from recsys_spark.tables.instants import instant
+from recsys_spark.tables.local import local_frame
 
 _WAS, _IS = "_was_robot", "_is_robot"
 _FLAGS = ("_old", "_new")
@@ -45,9 +46,9 @@ def touched_rows(
         rows of ``basket_rows`` with ``new int`` (counts now) and ``old int`` (in sum over equal rows, counted
         before), and what has been kept to make them: the caller lets go of it when it has read the rows.
     """
-    robots = _robots(before, after)
+    robots, changed = _robots(before, after)
     gone = _net(_flagged(changes, robots, before, after), settings).persist()
-    moved = _rows(_moved(log, robots, before, after), settings)
+    moved = _rows(_moved(log, robots, changed, before, after), settings)
     keys = moved.select("basket").union(gone.select("basket")).distinct().persist()
     # The planner guesses their number from sizes of files, and would shuffle all of a large log for them.
     if is_broadcast("touched baskets", (keys.count() * _BYTES_PER_KEY) >> 20, settings):
@@ -70,19 +71,25 @@ def _days_of(keys: DataFrame, log: DataFrame, settings: CooccurrenceSettings) ->
     return log.where(F.col("event_date").isin(days)) if len(days) <= _MOST_DAYS else log
 
 
-def _moved(log: DataFrame, robots: DataFrame, before: Sight, after: Sight) -> DataFrame:
+def _moved(log: DataFrame, robots: DataFrame, changed: DataFrame | None, before: Sight, after: Sight) -> DataFrame:
     """Events of the log that count in one sight alone; without new or former robots, only the days between are read."""
     lower = instant(min(before.until, after.until))
     late = log.where((F.col("event_date") >= F.to_date(lower)) & (F.col("ts") >= lower))
-    changed = robots.where(~F.col(_WAS).eqNullSafe(F.col(_IS)))
-    of_changed = [] if changed.isEmpty() else [log.join(F.broadcast(changed), "user_idx", "left_semi")]
+    of_changed = [] if changed is None else [log.join(F.broadcast(changed), "user_idx", "left_semi")]
     parts = [_flagged(part, robots, before, after).where("_old <> _new") for part in (late, *of_changed)]
     return reduce(DataFrame.unionByName, parts)
 
 
-def _robots(before: Sight, after: Sight) -> DataFrame:
-    was, now = (sight.robots.select("user_idx") for sight in (before, after))
-    return was.withColumn(_WAS, F.lit(True)).join(now.withColumn(_IS, F.lit(True)), "user_idx", "full")
+def _robots(before: Sight, after: Sight) -> tuple[DataFrame, DataFrame | None]:
+    """Robots of either sight, and those that are of one alone (None: there is none). The driver holds them, as joins with them
+    would have it do: without any, the planner leaves out all that asks for them."""
+    was = {row[0] for row in before.robots.select("user_idx").collect()}
+    now = was if after.robots is before.robots else {row[0] for row in after.robots.select("user_idx").collect()}
+    rows = [(user, user in was or None, user in now or None) for user in sorted(was | now)]
+    spark = before.robots.sparkSession
+    changed = [(user,) for user in sorted(was ^ now)]
+    told = local_frame(spark, rows, f"user_idx int, {_WAS} boolean, {_IS} boolean")
+    return told, local_frame(spark, changed, "user_idx int") if changed else None
 
 
 def _flagged(events: DataFrame, robots: DataFrame, before: Sight, after: Sight) -> DataFrame:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from pyspark.sql import SparkSession
 
 from recsys_spark.tables.contracts import Contract
+from recsys_spark.tables.delta_log import metadata, transaction
 from recsys_spark.tables.task_files import Staged
 
 _NOT_PLAIN = ("delta.columnMapping", "delta.constraints", "delta.enableChangeDataFeed")  # what only Delta's own writer heeds
@@ -27,13 +28,12 @@ def add_files(spark: SparkSession, staged: Staged, path: str, spec: Contract, us
     """
     jvm: Any = spark._jvm
     delta, none = jvm.org.apache.spark.sql.delta, jvm.scala.Option.empty()
-    # no public way: Delta has none to add files that it has not written (decision 018)
-    txn = delta.DeltaLog.forTable(spark._jsparkSession, path).startTransaction(none, none)
+    txn = transaction(spark, path)
     from_json = delta.actions.Action.fromJson
     actions: list[Any] = []
     if txn.readVersion() < 0:
         txn.updateMetadata(from_json(json.dumps({"metaData": _metadata(spec)})), False)
-    elif not _is_plain(txn.metadata(), spec):
+    elif not _is_plain(metadata(txn), spec):
         return False
     if replace_all:
         held = txn.filterFiles().iterator()
@@ -59,14 +59,11 @@ def _metadata(spec: Contract) -> dict[str, Any]:
     }
 
 
-def _is_plain(metadata: Any, spec: Contract) -> bool:
-    found = json.loads(metadata.schemaString())
-    partitions = json.loads(metadata.partitionColumns().mkString('["', '","', '"]')) if spec.partition else []
-    settings = metadata.configuration().keysIterator()
-    while settings.hasNext():
-        if settings.next().startswith(_NOT_PLAIN):
-            return False
-    return bool(_nullable(found) == _columns(spec) and partitions == list(spec.partition))
+def _is_plain(found: dict[str, Any], spec: Contract) -> bool:
+    if any(name.startswith(_NOT_PLAIN) for name in found["configuration"]):
+        return False
+    columns = _nullable(json.loads(found["schemaString"]))
+    return bool(columns == _columns(spec) and found["partitionColumns"] == list(spec.partition))
 
 
 def _columns(spec: Contract) -> Any:

@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.tables.contracts import contract
+from recsys_spark.tables.delta_log import metadata, transaction
 from recsys_spark.tables.store import Store
 
 SIGN = "_sign"
@@ -15,18 +16,16 @@ SIGN = "_sign"
 
 @dataclass(frozen=True)
 class Identity:
-    """Which table it is (a table made anew under its path is another), how large, and whether its changes are recorded."""
+    """Which table it is (a table made anew under its path is another), and whether its changes are recorded."""
 
     table_id: str
-    num_bytes: int
     has_feed: bool
 
 
 def identity(store: Store, table: str, namespace: str) -> Identity:
     """Of the newest version of a table that exists."""
-    path = store.path(table, namespace).replace("`", "``")
-    row = store.spark.sql(f"DESCRIBE DETAIL delta.`{path}`").collect()[0]
-    return Identity(row["id"], int(row["sizeInBytes"] or 0), row["properties"].get("delta.enableChangeDataFeed") == "true")
+    found = metadata(transaction(store.spark, store.path(table, namespace)))
+    return Identity(found["id"], found["configuration"].get("delta.enableChangeDataFeed") == "true")
 
 
 def changes_since(store: Store, table: str, namespace: str, version: int, until: int) -> DataFrame:

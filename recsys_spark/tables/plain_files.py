@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
+from recsys_spark.tables.delta_log import metadata, reader_features, transaction
+from recsys_spark.tables.places import local_path
 from recsys_spark.tables.store import Store
 
-_MORE_THAN_FILES = {"columnMapping", "deletionVectors"}  # features by which files hold other names, or rows that are gone
+_COLUMN_MAPPING = "delta.columnMapping.mode"  # by which columns of files have other names
 
 
 def plain_files(store: Store, table: str, namespace: str) -> list[Path] | None:
     """The files of the newest version of a table that exists, which hold its rows and no others; None where only Delta's own
     reader finds the rows: on storage that only Hadoop reaches, in partitions, under other names or with rows marked as gone."""
-    path = store.path(table, namespace)
     if store.task_folder(table, namespace) is None:
         return None
-    detail = store.spark.sql(f"DESCRIBE DETAIL delta.`{path.replace('`', '``')}`").collect()[0]
-    if detail["partitionColumns"] or _MORE_THAN_FILES & set(detail["tableFeatures"] or ()):
+    begun = transaction(store.spark, store.path(table, namespace))
+    found = metadata(begun)
+    mapped = found["configuration"].get(_COLUMN_MAPPING, "none") != "none"
+    if mapped or found["partitionColumns"] or "deletionVectors" in reader_features(begun):
         return None
-    found = store.read(table, namespace).inputFiles()
-    return sorted(Path(unquote(urlparse(file).path)) for file in found)
+    return [file for url in store.files(table, namespace) if (file := local_path(store.spark, url)) is not None]
+
+
+def num_bytes(store: Store, table: str, namespace: str) -> int:
+    """What the files of the newest version of a table that exists take."""
+    path = store.path(table, namespace).replace("`", "``")
+    return int(store.spark.sql(f"DESCRIBE DETAIL delta.`{path}`").collect()[0]["sizeInBytes"] or 0)
