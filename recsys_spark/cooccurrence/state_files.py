@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+from scipy.cluster.hierarchy import DisjointSet
 
 from recsys_spark.cooccurrence.deltas import added_up, summed
 from recsys_spark.cooccurrence.occurrences import PairCounts
@@ -27,19 +26,19 @@ _PAIRS_AT_ONCE = 1 << 20  # on average: they and what becomes of them stay near 
 
 def groups_of_files(files: Sequence[Path]) -> list[list[Path]]:
     """Files that share no anchor with those of another group; files of totals alone are in none. In each the largest is first."""
-    anchors = [np.unique(_anchors(file)) for file in files]
-    number = np.repeat(np.arange(len(files)), [len(some) for some in anchors])
-    if not len(number):
-        return []
-    every = np.concatenate(anchors)
-    order = np.argsort(every, kind="stable")
-    same = np.flatnonzero(np.diff(every[order]) == 0)
-    edges = (np.ones(len(same)), (number[order[same]], number[order[same + 1]]))
-    _, group_of = connected_components(coo_matrix(edges, shape=(len(files), len(files))), directed=False)
-    groups: dict[int, list[Path]] = {}
-    for place in np.unique(number).tolist():
-        groups.setdefault(int(group_of[place]), []).append(files[place])
-    return [sorted(group, key=lambda file: (-file.stat().st_size, file.name)) for group in groups.values()]
+    groups, last_with = DisjointSet(), np.zeros(0, np.int32)  # the last file so far that has each anchor, -1: none
+    for number, file in enumerate(files):
+        anchors = _anchors(file)
+        if len(anchors):
+            groups.add(number)
+            more = int(anchors.max()) + 1 - len(last_with)
+            last_with = np.append(last_with, np.full(max(more, 0), -1, np.int32))
+            for other in np.unique(last_with[anchors]).tolist():
+                if other >= 0:
+                    groups.merge(number, other)
+            last_with[anchors] = number
+    found = ([files[number] for number in group] for group in groups.subsets())
+    return sorted(sorted(group, key=lambda file: (-file.stat().st_size, file.name)) for group in found)
 
 
 def bytes_beside_the_largest(group: Sequence[Path]) -> int:
