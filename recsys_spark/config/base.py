@@ -52,4 +52,8 @@ def validate(model: type[BaseModel], data: dict[str, Any], where: str) -> Any:
             raise ConfigError(place, f"unknown key '{key}'", "a known key", hint) from None
         if first["type"] == "missing":
             raise ConfigError(place, f"key '{key}' is missing", do=f"add '{key} = ...'") from None
-        raise ConfigError(place, f"'{key}' is {first['input']!r}", first["msg"]) from None
+        if first["type"] == "value_error":  # raised by a class about its keys together, and says itself what to do
+            whole = isinstance(first["input"], dict)
+            section = ".".join(str(part) for part in (location if whole else location[:-1]))
+            raise ConfigError(f"{where} [{section}]" if section else where, str(first["ctx"]["error"])) from None
+        raise ConfigError(place, f"'{key}' is {first['input']!r}", first["msg"].removeprefix("Input should be ")) from None

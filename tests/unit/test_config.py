@@ -75,7 +75,10 @@ def test_unknown_key_names_the_nearest(key: str, value: object, expected: str) -
         ("recommend.new_items_per_ten", 10, "less than or equal to 9"),
         ("cooccurrence.rank_by", "cosin", "'rank_by' is 'cosin'"),
         ("name", "a/b", "'name' is 'a/b'"),
-        ("search", {"recall_target": 0.9}, "recall_floor must be at most recall_target"),
+        ("train.epochs", "many", "expected a valid integer"),
+        ("search", {"recall_target": 0.9}, "config [search]: recall_floor must be at most recall_target"),
+        ("ingest.events.columns", {"item_id": "i", "ts": "t"}, "config [ingest.events]: columns must map 'user_id'"),
+        ("pairs.max_history", 500, "config: encoder.max_history must be at least pairs.max_history"),
     ],
 )
 def test_wrong_value_is_shown(key: str, value: object, found: str) -> None:
