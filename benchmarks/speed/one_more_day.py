@@ -24,10 +24,10 @@ from benchmarks.speed.doubling import shape_of
 from benchmarks.timing import Way, alternate, log, scratch, seconds_of
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
+from recsys_spark.cooccurrence.additive.keeper import Keeper
+from recsys_spark.cooccurrence.additive.state import TABLE, State
 from recsys_spark.cooccurrence.baskets import basket_rows
 from recsys_spark.cooccurrence.count import cooccurrences
-from recsys_spark.cooccurrence.incremental import Keeper
-from recsys_spark.cooccurrence.state import TABLE, State
 from recsys_spark.tables.content import Content, content
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.instants import MICROS_PER_DAY, unix_micros

@@ -12,9 +12,9 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config
 from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.context import Context
+from recsys_spark.cooccurrence.additive.keeper import Keeper
 from recsys_spark.cooccurrence.baskets import basket_rows
 from recsys_spark.cooccurrence.count import Counted, cooccurrences
-from recsys_spark.cooccurrence.incremental import Keeper
 from recsys_spark.cooccurrence.plan import Hashes
 from recsys_spark.errors import ConfigError
 from recsys_spark.tables.runs import StagePlan, StageReport

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_spark.config.signals import CooccurrenceSettings
-from recsys_spark.cooccurrence import deltas, messages
+from recsys_spark.cooccurrence import messages
+from recsys_spark.cooccurrence.additive import deltas
 from recsys_spark.cooccurrence.plan import plan_of
 from tests.cooccurrence_job import REFERENCE, Event, batch_of, count_without_spark, dealt
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_spark.cooccurrence import state_files
-from recsys_spark.cooccurrence.deltas import SCHEMA, added_up, state_batch, summed
+from recsys_spark.cooccurrence.additive import files as state_files
+from recsys_spark.cooccurrence.additive.deltas import SCHEMA, added_up, state_batch, summed
+from recsys_spark.cooccurrence.additive.files import bytes_beside_the_largest, groups_of_files, pairs_in_files
 from recsys_spark.cooccurrence.occurrences import PairCounts
-from recsys_spark.cooccurrence.state_files import bytes_beside_the_largest, groups_of_files, pairs_in_files
 
 Pair = tuple[int, int]
 Counts = dict[Pair, tuple[int, float]]

@@ -13,9 +13,9 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.config import Config
 from recsys_spark.config.signals import CooccurrenceSettings
-from recsys_spark.cooccurrence import incremental
+from recsys_spark.cooccurrence.additive.keeper import Keeper
+from recsys_spark.cooccurrence.additive.state import TABLE, State, rules_of, why_anew
 from recsys_spark.cooccurrence.stage import run
-from recsys_spark.cooccurrence.state import TABLE, State, rules_of, why_anew
 from recsys_spark.errors import ConfigError
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.local import local_frame
@@ -121,7 +121,7 @@ def test_a_table_that_others_have_looked_after_is_read_all_the_same(
     for statement in (f"OPTIMIZE {path}", f"ALTER TABLE {path} SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')"):
         spark.sql(statement)
         capsys.readouterr()
-        keeper = incremental.Keeper(context(spark, store, config, CUTOFF + DAY), config.cooccurrence, config.seed, None, COMMIT)
+        keeper = Keeper(context(spark, store, config, CUTOFF + DAY), config.cooccurrence, config.seed, None, COMMIT)
         with keeper.table(state(store), CUTOFF + DAY) as counted:
             rows = {(row["item_a"], row["item_b"]): row.asDict() for row in counted.rows.frame.collect()}
         assert {pair: row["num_baskets"] for pair, row in rows.items()} == {p: row["num_baskets"] for p, row in before.items()}
@@ -161,7 +161,7 @@ def test_killed_between_state_and_table_a_night_is_finished_by_its_rerun(
     run(config, context(spark, store, config))
     add(store, [(1, 7, CUTOFF + DAY / 4, 1), (5, 7, CUTOFF + DAY / 3, 1)], 100)
     with monkeypatch.context() as patched:
-        patched.setattr(incremental.Keeper, "table", lambda *_: pytest.fail("killed"))
+        patched.setattr(Keeper, "table", lambda *_: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception, match="killed"):
             run(config, context(spark, store, config, CUTOFF + DAY))
     commits = len(store.commits(TABLE, "live"))

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
 
-from recsys_spark.cooccurrence.deltas import added_up, summed
+from recsys_spark.cooccurrence.additive.deltas import added_up, summed
 from recsys_spark.cooccurrence.occurrences import PairCounts
 
 GROUPS = "slot int, files array<string>"

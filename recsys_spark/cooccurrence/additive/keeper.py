@@ -18,10 +18,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.signals import CooccurrenceSettings
 from recsys_spark.context import Context
-from recsys_spark.cooccurrence.baskets import basket_rows
-from recsys_spark.cooccurrence.carriers import dealt
-from recsys_spark.cooccurrence.count import Counted, row_columns, shuffle_partitions
-from recsys_spark.cooccurrence.deltas import (
+from recsys_spark.cooccurrence.additive.deltas import (
     SCHEMA,
     Pairs,
     count_changes,
@@ -33,12 +30,15 @@ from recsys_spark.cooccurrence.deltas import (
     score_pairs,
     send_changes,
 )
+from recsys_spark.cooccurrence.additive.files import GROUPS, bytes_beside_the_largest, groups_of_files, pairs_in_files
+from recsys_spark.cooccurrence.additive.state import TABLE, State, rules_of, utc, why_anew
+from recsys_spark.cooccurrence.additive.touched import Sight, touched_rows
+from recsys_spark.cooccurrence.baskets import basket_rows
+from recsys_spark.cooccurrence.carriers import dealt
+from recsys_spark.cooccurrence.count import Counted, row_columns, shuffle_partitions
 from recsys_spark.cooccurrence.messages import SCHEMA as MESSAGES
 from recsys_spark.cooccurrence.messages import TOTALS, gather_facts
 from recsys_spark.cooccurrence.plan import Hashes, Plan, plan_of
-from recsys_spark.cooccurrence.state import TABLE, State, rules_of, utc, why_anew
-from recsys_spark.cooccurrence.state_files import GROUPS, bytes_beside_the_largest, groups_of_files, pairs_in_files
-from recsys_spark.cooccurrence.touched import Sight, touched_rows
 from recsys_spark.log import get_logger
 from recsys_spark.tables.change_feed import changes_since, identity
 from recsys_spark.tables.contracts import contract
