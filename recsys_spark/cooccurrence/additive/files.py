@@ -61,7 +61,7 @@ def pairs_of_group(files: Sequence[str]) -> Iterator[PairCounts]:
         parts = main.iter_batches(columns=_COLUMNS, use_threads=False)
         yield summed([*map(_of_pairs, parts), others.rows])
         return
-    for part in main.iter_batches(_rows_at_once(main), columns=_COLUMNS, use_threads=False):
+    for part in main.iter_batches(_rows_at_once(main, int(anchors.max(initial=0)) // 2), columns=_COLUMNS, use_threads=False):
         part = _of_pairs(part)
         yield added_up(part, others.take(part.column("item_a").to_numpy()))
     yield summed([others.left()])
@@ -78,12 +78,12 @@ def _of_pairs(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch if pc.all(wanted).as_py() else batch.filter(wanted)
 
 
-def _rows_at_once(file: pq.ParquetFile) -> int:
-    """So many that they hold ``_PAIRS_AT_ONCE`` on average."""
+def _rows_at_once(file: pq.ParquetFile, least: int) -> int:
+    """So many that they hold ``_PAIRS_AT_ONCE`` on average, or ``least`` pairs: each sum clears a place for every item."""
     of_groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     at = file.schema_arrow.get_field_index("item_b")
     pairs = sum(int(group.column(at).num_values) for group in of_groups)
-    return max(1, int(file.metadata.num_rows) * _PAIRS_AT_ONCE // max(pairs, 1))
+    return max(1, int(file.metadata.num_rows) * max(_PAIRS_AT_ONCE, least) // max(pairs, 1))
 
 
 class _Others:
