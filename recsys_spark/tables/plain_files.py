@@ -21,7 +21,9 @@ def plain_files(store: Store, table: str, namespace: str) -> list[Path] | None:
     mapped = found["configuration"].get(_COLUMN_MAPPING, "none") != "none"
     if mapped or found["partitionColumns"] or "deletionVectors" in reader_features(begun):
         return None
-    return [file for url in store.files(table, namespace) if (file := local_path(store.spark, url)) is not None]
+    files = [local_path(store.spark, url) for url in store.files(table, namespace)]
+    here = [file for file in files if file is not None]
+    return here if len(here) == len(files) else None  # a shallow clone has files elsewhere
 
 
 def num_bytes(store: Store, table: str, namespace: str) -> int:
