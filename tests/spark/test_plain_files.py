@@ -48,3 +48,17 @@ def test_a_table_in_partitions_has_none(spark: SparkSession, store: Store) -> No
 
 def test_storage_that_only_hadoop_reaches_has_none(spark: SparkSession) -> None:
     assert plain_files(Store(spark, "s3a://bucket/warehouse"), "robots", "live") is None
+
+
+def test_a_shallow_clone_has_those_of_its_source(spark: SparkSession, store: Store) -> None:
+    put(spark, store, [1, 2, 3])
+    spark.sql(f"CREATE TABLE delta.`{store.path('robots', 'eval')}` SHALLOW CLONE delta.`{store.path('robots', 'live')}`")
+    assert plain_files(store, "robots", "eval") == plain_files(store, "robots", "live")
+
+
+def test_files_on_another_file_system_are_not_left_out(
+    spark: SparkSession, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(spark, store, [1, 2, 3])
+    monkeypatch.setattr(Store, "files", lambda *_: [f"file://{store.root}/live/robots/a.parquet", "s3a://bucket/b.parquet"])
+    assert plain_files(store, "robots", "live") is None
