@@ -21,6 +21,11 @@ def metadata(begun: Any) -> dict[str, Any]:
     return found
 
 
+def num_bytes(begun: Any) -> int:
+    """What the table's files take."""
+    return int(begun.snapshot().sizeInBytes())
+
+
 def reader_features(begun: Any) -> set[str]:
     """What a reader has to understand to read the table, by the names of Delta's protocol."""
     return set(json.loads(begun.protocol().json())["protocol"].get("readerFeatures", ()))

@@ -24,9 +24,3 @@ def plain_files(store: Store, table: str, namespace: str) -> list[Path] | None:
     files = [local_path(store.spark, url) for url in store.files(table, namespace)]
     here = [file for file in files if file is not None]
     return here if len(here) == len(files) else None  # a shallow clone has files elsewhere
-
-
-def num_bytes(store: Store, table: str, namespace: str) -> int:
-    """What the files of the newest version of a table that exists take."""
-    path = store.path(table, namespace).replace("`", "``")
-    return int(store.spark.sql(f"DESCRIBE DETAIL delta.`{path}`").collect()[0]["sizeInBytes"] or 0)

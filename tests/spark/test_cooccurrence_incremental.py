@@ -76,12 +76,8 @@ def config(store: Store) -> Config:
     [
         ("auto", "history", r"touched baskets .*way=broadcast", "files"),
         ("blocked", "history", r"touched baskets .*way=blocked", "shuffle"),
-        (
-            "auto",
-            "session",
-            r"touched baskets .*days=2\b",
-            "files",
-        ),  # a user's events are one session here; 1 and 9 have two days
+        # a user's events are one session here; 1 and 9 have two days
+        ("auto", "session", r"touched baskets .*days=2\b", "files"),
     ],
 )
 def test_nights_of_every_kind_of_change(
@@ -118,14 +114,15 @@ def test_a_table_that_others_have_looked_after_is_read_all_the_same(
     add(store, [(1, 7, CUTOFF + DAY / 4, 1), (9, 2, CUTOFF + DAY / 3, 1)], 100)
     check(spark, store, config, CUTOFF + DAY)
     path, before = f"delta.`{store.path(TABLE, 'live')}`", stored(store)
-    for statement in (f"OPTIMIZE {path}", f"ALTER TABLE {path} SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')"):
+    marks_rows = f"ALTER TABLE {path} SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')"
+    for statement, way in ((f"OPTIMIZE {path}", "files"), (marks_rows, "shuffle")):
         spark.sql(statement)
         capsys.readouterr()
         keeper = Keeper(context(spark, store, config, CUTOFF + DAY), config.cooccurrence, config.seed, None, COMMIT)
         with keeper.table(state(store), CUTOFF + DAY) as counted:
             rows = {(row["item_a"], row["item_b"]): row.asDict() for row in counted.rows.frame.collect()}
         assert {pair: row["num_baskets"] for pair, row in rows.items()} == {p: row["num_baskets"] for p, row in before.items()}
-        assert f"way={'files' if statement.startswith('OPTIMIZE') else 'shuffle'}" in capsys.readouterr().out
+        assert f"way={way}" in capsys.readouterr().out
 
 
 def test_the_rows_of_a_night_are_those_of_touched_baskets(spark: SparkSession, store: Store, config: Config) -> None:

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
 
-from recsys_spark.cooccurrence.additive.deltas import added_up, summed
+from recsys_spark.cooccurrence.additive.deltas import added_up, state_batch, summed
 from recsys_spark.cooccurrence.occurrences import PairCounts
 
 GROUPS = "slot int, files array<string>"
-_COLUMNS = ["item_a", "item_b", "num_baskets", "decayed_count"]
+_NO_ROWS = state_batch(summed([]))
+_COLUMNS = _NO_ROWS.schema.names
 _PAIRS_AT_ONCE = 1 << 20  # on average: they and what becomes of them stay near a core's cache
 
 
@@ -109,13 +110,3 @@ class _Others:
     def left(self) -> pa.RecordBatch:
         """Those that nobody has taken."""
         return self.rows.take(pa.array(self._order[~self._given]))
-
-
-_NO_ROWS = pa.RecordBatch.from_pydict(
-    {
-        "item_a": pa.array([], pa.int32()),
-        "item_b": pa.array([], pa.list_(pa.int32())),
-        "num_baskets": pa.array([], pa.list_(pa.int64())),
-        "decayed_count": pa.array([], pa.list_(pa.float64())),
-    }
-)

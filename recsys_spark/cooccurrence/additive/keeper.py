@@ -43,9 +43,10 @@ from recsys_spark.log import get_logger
 from recsys_spark.tables.change_feed import changes_since, identity
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.dealing import partition_keys
+from recsys_spark.tables.delta_log import num_bytes, transaction
 from recsys_spark.tables.instants import instant
 from recsys_spark.tables.local import local_frame
-from recsys_spark.tables.plain_files import num_bytes, plain_files
+from recsys_spark.tables.plain_files import plain_files
 from recsys_spark.tables.store import Commit
 from recsys_spark.tables.task_files import Made
 
@@ -176,7 +177,7 @@ class Keeper:
             slots = partition_keys(spark, len(groups))
             named = [(slot, [str(file) for file in group]) for slot, group in zip(slots, groups, strict=True)]
             return local_frame(spark, named, GROUPS).repartition(len(groups), "slot"), pairs_in_files
-        held = num_bytes(self.context.store, TABLE, self.context.namespace)
+        held = num_bytes(transaction(spark, self.context.store.path(TABLE, self.context.namespace)))
         rows = self._rows().where("item_a >= 0")
         return rows.repartition(max(tasks, -(-held // _BYTES_PER_TASK)), "item_a"), pairs_of_rows
 
