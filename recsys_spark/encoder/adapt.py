@@ -186,9 +186,8 @@ class TwoViews(nn.Module):
 def _at_once(num_tokens_N: Tensor) -> Iterator[tuple[slice, slice]]:
     """Some texts of a batch after another, and as many of their tokens as the longest has: no more than hold little enough."""
     first, longest = 0, 1
-    for text, tokens in enumerate(
-        [*num_tokens_N.tolist(), _TOKENS_AT_ONCE]
-    ):  # the last one, beside which none fits, ends the rest
+    ends = [_TOKENS_AT_ONCE]  # a text beside which none fits
+    for text, tokens in enumerate(num_tokens_N.tolist() + ends):
         if text > first and (text - first + 1) * max(longest, tokens) > _TOKENS_AT_ONCE:
             yield slice(first, text), slice(0, longest)
             first, longest = text, 1
