@@ -22,6 +22,8 @@ from recsys_spark.tables.visible import ROLE, ROLES, Cutoff, InstantCutoff, Rows
 
 T = TypeVar("T")
 MAX_KEPT_EVENTS = 20_000_000  # a larger log is read from the table each time: holding it would only fill the disks
+MAX_HELD_ROBOTS = 100_000
+_ROBOTS = "user_idx int, reasons array<string>"
 _BYTES_PER_EVENT = 200  # as Spark holds one
 
 
@@ -64,7 +66,7 @@ class Context:
         """Visible events that only say an item was shown (``pairs.negatives.shown_types``); ``events`` never has them."""
         types = self.config.pairs.negatives.shown_types
         marked = with_role(self.store.read("events", self.namespace).where(F.col("event_type").isin(types)), self.cutoff)
-        return of_role(marked.join(self.robots(), "user_idx", "left_anti"), rows).drop(ROLE)
+        return of_role(self._without_robots(marked), rows).drop(ROLE)
 
     def shown_content(self, rows: Rows = "fit") -> str:
         """Identity of ``shown(rows)``; empty where no event type says no more than that."""
@@ -80,7 +82,7 @@ class Context:
         types = self.config.pairs.negatives.shown_types
         told = everything.where(~F.col("event_type").isin(types)) if types else everything
         marked = with_role(told, self.cutoff)
-        log = marked.join(self.robots(), "user_idx", "left_anti").select(*everything.columns, ROLE)
+        log = self._without_robots(marked).select(*everything.columns, ROLE)
         num_events = self.store.rows("events", self.namespace)
         if num_events > MAX_KEPT_EVENTS:
             return log
@@ -89,6 +91,9 @@ class Context:
             return log  # the table lies on a disk too, and roles by time cost nothing: nothing to gain by a copy
         return self.kept(log, level)
 
+    def _without_robots(self, events: DataFrame) -> DataFrame:
+        return events.join(self.robots().select("user_idx"), "user_idx", "left_anti")
+
     def robots(self) -> DataFrame:
         """Users that act like machines in the visible history: ``(user_idx, reasons)``."""
         return self.once("robots", self._make_robots)
@@ -96,9 +101,17 @@ class Context:
     def _make_robots(self) -> DataFrame:
         settings = self.config.ingest.robots
         if settings.max_events_per_minute is None and settings.max_z_score is None:
-            return local_frame(self.spark, [], "user_idx int, reasons array<string>")
+            return local_frame(self.spark, [], _ROBOTS)
         history = of_role(with_role(self.store.read("events", self.namespace), self.cutoff), "history")
-        return self.kept(robots(history, settings.max_events_per_minute, settings.max_z_score, settings.min_users))
+        return self._held(robots(history, settings.max_events_per_minute, settings.max_z_score, settings.min_users))
+
+    def _held(self, found: DataFrame) -> DataFrame:
+        """Robots, as few as they are, as rows of the driver: the planner knows how many there are and sends them to the log. Of a
+        frame yet to be computed it knows nothing, and shuffles the log to it."""
+        rows = [tuple(row) for row in found.limit(MAX_HELD_ROBOTS + 1).collect()]
+        if len(rows) > MAX_HELD_ROBOTS:
+            return self.kept(found)
+        return local_frame(self.spark, sorted(rows), _ROBOTS)
 
     def events_content(self, rows: Rows = "fit") -> str:
         """Identity of ``events(rows)``; all four come out of one pass."""

@@ -16,7 +16,8 @@ import faiss
 import numpy as np
 
 from recsys_spark.errors import InputError
-from recsys_spark.search.exact import QUERY_BLOCK, nearest, slack
+from recsys_spark.search.exact import QUERY_BLOCK, nearest
+from recsys_spark.search.held import slack
 from recsys_spark.search.lists import Lists, ranked, stacked
 from recsys_spark.search.vectors import Ints, Pieces, Vectors, check_vectors
 

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_spark.errors import InputError
-from recsys_spark.search.exact import QUERY_BLOCK, TILE, best_cells, nearest, product_with
+from recsys_spark.search.exact import QUERY_BLOCK, nearest, product_with
+from recsys_spark.search.held import TILE, best_cells
 from recsys_spark.search.lists import Lists, ranked, recall, stacked
 from recsys_spark.search.vectors import Ints, Pieces, Vectors, check_vectors
 

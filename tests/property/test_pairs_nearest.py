@@ -60,3 +60,24 @@ def test_equals_the_plain_loop_on_random_vectors() -> None:
         found = blockwise(form, 90, 32, 5, 0.1)
         assert [pair[:2] for pair in found] == [pair[:2] for pair in expected]
         assert [pair[2] for pair in found] == pytest.approx([pair[2] for pair in expected], abs=2e-6)
+
+
+def test_many_items_of_many_tiles_with_many_equal_ones() -> None:
+    rng = np.random.default_rng(5)
+    kinds = rng.normal(size=(700, 6)).astype(np.float32)
+    vectors = np.concatenate([kinds, np.zeros((40, 6), np.float32), rng.normal(size=(3_000, 6)).astype(np.float32)])
+    vectors = vectors[rng.integers(0, len(vectors), 9_000)]
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    start, block_rows, top_n = 4_500, 64, 7
+    scores = np.minimum((vectors[start : start + block_rows].astype(np.float64) @ vectors.T.astype(np.float64)).round(6), 1.0)
+    scores[np.arange(block_rows), start + np.arange(block_rows)] = -1
+    expected = [
+        (start + row, int(column), float(np.float32(scores[row, column])))
+        for row in range(block_rows)
+        for column in np.argsort(-scores[row], kind="stable")[:top_n]
+        if scores[row, column] > 0
+    ]
+    found = nearest_of_block(vectors, start, block_rows, top_n, 0.0)
+    assert list(zip(*[array.tolist() for array in found], strict=True)) == expected
+    assert len(expected) < block_rows * top_n  # items of zeros were asked for too

@@ -63,3 +63,23 @@ def test_a_released_context_holds_nothing_and_reads_again(spark: SparkSession, h
     assert manager.isEmpty()
     assert here.events_content("fit") == before
     here.release()
+
+
+@pytest.mark.parametrize("most_held", [1, 0])
+def test_robots_are_left_out_and_few_of_them_are_sent_to_the_log(
+    spark: SparkSession, store: Store, commit: Commit, monkeypatch: pytest.MonkeyPatch, most_held: int
+) -> None:
+    monkeypatch.setattr(module, "MAX_HELD_ROBOTS", most_held)
+    monkeypatch.setattr(module, "MAX_KEPT_EVENTS", 0)
+    store.replace("events", "live", log(spark, [*EVENTS, *[(f"r{n}", 9, n % 5 + 1, 12, 1) for n in range(4)]]), commit)
+    settings = config(store.root, split="time")
+    robots = settings.ingest.robots.model_copy(update={"max_events_per_minute": 3.0})
+    settings = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"robots": robots})})
+    here = Context(spark, store, settings, "eval/r1", cutoff_for(settings, store, "eval/r1"), "r1")
+    history = here.events("history").select("user_idx", "event_id").collect()
+    assert {row["user_idx"] for row in history} == {1, 2, 3, 4, 5}
+    assert len(history) == len(set(history)) == len(visible(here.read("events"), here.cutoff, "history").collect()) - 4
+    assert [(row["user_idx"], row["reasons"]) for row in here.robots().collect()] == [(9, ["rate"])]
+    plan = here.events("fit")._jdf.queryExecution().optimizedPlan().toString()
+    assert ("LocalRelation" in plan) == (most_held == 1)
+    here.release()

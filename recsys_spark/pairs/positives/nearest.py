@@ -13,14 +13,20 @@ from pyspark import Broadcast
 from pyspark.sql import DataFrame, SparkSession
 from scipy import sparse
 
+from recsys_spark.ranges import position_in_group
+from recsys_spark.search.held import best_cells, slack
+from recsys_spark.search.lists import exact_scores
+from recsys_spark.search.vectors import Float64, Ints, Pieces, Vectors
 from recsys_spark.tables.local import local_frame
 
 SCHEMA = "anchor_idx int, item_idx int, weight float"
-_MAX_BLOCK_ROWS = 1024
-_MAX_BLOCK_CELLS = 2**25  # 128 MiB of float32 scores at a time
-_DECIMALS = 6  # scores this close are ties: the last bits depend on the machine's BLAS
+_MAX_BLOCK_ROWS = 512
+_MAX_BLOCK_CELLS = 2**25  # of sparse vectors' scores at a time
+_DECIMALS = 6  # scores this close are ties: the last bits of a sparse product depend on the order of its sums
+_TIE = 10.0**-_DECIMALS
+_ONE = 10**_DECIMALS
+_VALUE_BITS, _COLUMN_BITS = 20, 31  # of a value in millionths, and of a column; a block has few rows
 
-Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]
 
 
@@ -41,7 +47,8 @@ def nearest(spark: SparkSession, vectors: Any, item_idx: Ints, top_n: int, min_s
     rows = len(item_idx)
     if rows < 2:
         return local_frame(spark, [], SCHEMA)
-    block_rows = max(1, min(_MAX_BLOCK_ROWS, _MAX_BLOCK_CELLS // rows))
+    most_rows = _MAX_BLOCK_CELLS // rows if sparse.issparse(vectors) else _MAX_BLOCK_ROWS
+    block_rows = max(1, min(_MAX_BLOCK_ROWS, most_rows))
     num_blocks = -(-rows // block_rows)
     blocks = spark.range(0, num_blocks, 1, min(num_blocks, 4 * spark.sparkContext.defaultParallelism))
     shared = spark.sparkContext.broadcast((vectors, item_idx.astype(np.int32)))
@@ -61,27 +68,51 @@ def _blocks(
 
 def nearest_of_block(vectors: Any, start: int, block_rows: int, top_n: int, min_similarity: float) -> tuple[Ints, Ints, Floats]:
     """Neighbours of rows ``start`` to ``start + block_rows``: (row, column, cosine) arrays, best first within each row."""
-    scores = vectors[start : start + block_rows] @ vectors.T
-    rows, columns, values = _sparse_scores(scores) if sparse.issparse(scores) else _dense_scores(scores, start, top_n)
-    values = np.minimum(np.round(values.astype(np.float64), _DECIMALS), 1.0)
+    if sparse.issparse(vectors):
+        rows, columns, values = _sparse_scores(vectors[start : start + block_rows] @ vectors.T, min_similarity)
+    else:
+        rows, columns, values = _dense_scores(vectors, start, block_rows, top_n)
+    values = _rounded(values)
     kept = (rows + start != columns) & (values > 0) & (values >= min_similarity)
-    rows, columns, values = rows[kept], columns[kept], values[kept]
-    order = np.lexsort((columns, -values, rows))
-    rows, columns, values = rows[order], columns[order], values[order]
-    first_of_row = np.searchsorted(rows, rows, side="left")
-    best = np.arange(len(rows)) - first_of_row < top_n
+    rows, columns, values = _in_order(rows[kept], columns[kept], values[kept])
+    best = position_in_group(rows) < top_n
     return rows[best] + start, columns[best], values[best].astype(np.float32)
 
 
-def _sparse_scores(scores: Any) -> tuple[Ints, Ints, Floats]:
-    found = scores.tocoo()
-    return found.row.astype(np.int64), found.col.astype(np.int64), found.data
+def _rounded(cosines: Floats) -> Float64:
+    return np.minimum(np.round(cosines.astype(np.float64), _DECIMALS), 1.0)
 
 
-def _dense_scores(scores: Floats, start: int, top_n: int) -> tuple[Ints, Ints, Floats]:
+def _in_order(rows: Ints, columns: Ints, values: Float64) -> tuple[Ints, Ints, Float64]:
+    """By row, then the highest rounded value, then the lowest column: all three fit into 64 bits, which are sorted at once."""
+    micros = np.rint(values * _ONE).astype(np.int64)
+    packed = rows.astype(np.int64) << (_VALUE_BITS + _COLUMN_BITS) | (_ONE - micros) << _COLUMN_BITS | columns
+    packed.sort()
+    micros = _ONE - (packed >> _COLUMN_BITS & ((1 << _VALUE_BITS) - 1))
+    return packed >> (_VALUE_BITS + _COLUMN_BITS), packed & ((1 << _COLUMN_BITS) - 1), micros / _ONE
+
+
+def _sparse_scores(scores: Any, min_similarity: float) -> tuple[Ints, Ints, Floats]:
+    """Cells that rounding may bring to ``min_similarity``; nine of ten are dropped before anything is made of them."""
+    enough = np.flatnonzero(scores.data >= max(min_similarity - _TIE, np.finfo(np.float32).tiny))
+    rows = np.searchsorted(scores.indptr, enough, side="right") - 1
+    return rows, scores.indices[enough].astype(np.int64), scores.data[enough]
+
+
+def _dense_scores(vectors: Vectors, start: int, block_rows: int, top_n: int) -> tuple[Ints, Ints, Float64]:
     """Only what can be among the ``top_n``; all that may tie with the last once rounded is included."""
-    scores[np.arange(len(scores)), start + np.arange(len(scores))] = -np.inf  # never an item with itself
-    last = max(scores.shape[1] - top_n, 0)
-    threshold = np.partition(scores, last, axis=1)[:, last] - 2 * 10.0**-_DECIMALS
-    rows, columns = np.nonzero((scores >= threshold[:, None]) & (scores > 0))
-    return rows, columns, scores[rows, columns]
+    block = vectors[start : start + block_rows]
+    some = np.flatnonzero(block.any(axis=1))  # a row of zeros has no neighbour, and all would tie for it
+    asked, items = block[some], Pieces.of(vectors)
+
+    def decisive(rows: Ints, columns: Ints) -> Float64:
+        return _rounded(exact_scores(asked, items, rows, columns))
+
+    length = min(top_n + 1, len(vectors))  # an item is met with itself
+    tiles = partial(_product, asked)
+    rows, columns = best_cells(tiles, items, len(some), length, spare=slack(asked, items) + 2 * _TIE, rescore=decisive)
+    return some[rows], columns, decisive(rows, columns)
+
+
+def _product(asked: Vectors, rows: Vectors) -> Vectors:
+    return asked @ rows.T

@@ -10,7 +10,8 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from recsys_spark.config.signals import TextPositives
-from recsys_spark.pairs.positives.nearest import SCHEMA, Ints, nearest
+from recsys_spark.pairs.positives.nearest import SCHEMA, nearest
+from recsys_spark.search.vectors import Ints
 from recsys_spark.tables.local import local_frame
 
 MAX_CHARS = 20_000  # of a text; the rest is not read
