@@ -67,7 +67,7 @@ def recent_events(
     last = None if found is None else found[0]
     age_days = (F.lit(last) - F.unix_micros("ts")) / F.lit(MICROS_PER_DAY)  # without events nothing is summed
     # whole numbers: a sum that is the same in whatever order tasks come
-    parts = [F.sum(F.round(F.pow(F.lit(2.0), -age_days / days) * _WHOLE).cast("long")).alias(f"c{days}") for days in half_lives]
+    parts = [F.sum(F.rint(F.pow(F.lit(2.0), -age_days / days) * _WHOLE).cast("long")).alias(f"c{days}") for days in half_lives]
     overall = _arrow(positive.groupBy("item_idx").agg(*parts))
     counts = {
         days: _counts(catalogue, _column(overall, "item_idx"), _column(overall, f"c{days}") / _WHOLE) for days in half_lives

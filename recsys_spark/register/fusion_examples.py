@@ -153,16 +153,12 @@ def _scores(
     return found
 
 
-def short_list(z_PN: FloatArray, barred_N: FloatArray, target: int, length: int) -> Ints:
-    """Positions among the ``length`` best of any partner, but for barred items and the target, ascending.
+def in_reach(z_PN: FloatArray, barred_N: FloatArray, length: int) -> Ints:
+    """Positions of a user's items that are among the ``length`` best of any partner, ascending; barred ones never are.
 
-    Empty where the target is barred or in no partner's list: whatever the weights, it would not be found.
+    A target that is not among them would not be found, whatever the weights.
     """
-    if not np.isfinite(barred_N[target]):
-        return np.empty(0, np.int64)
-    listed = np.unique(np.concatenate([_best_of(z_N + barred_N, length) for z_N in z_PN]))
-    found: Ints = listed[listed != target]
-    return found if len(found) < len(listed) else np.empty(0, np.int64)
+    return np.unique(np.concatenate([_best_of(z_N + barred_N, length) for z_N in z_PN]))
 
 
 def _best_of(open_N: FloatArray, length: int) -> Ints:

@@ -22,7 +22,7 @@ from recsys_spark.recommend.model import KNOWN, POPULARITY, fusion_weights, half
 from recsys_spark.recommend.scoring.partners import PAST, Partners
 from recsys_spark.recommend.side import Recency, item_side
 from recsys_spark.recommend.users import user_rows, with_targets, with_vectors
-from recsys_spark.register.fusion_examples import Examples, joined, short_list
+from recsys_spark.register.fusion_examples import Examples, in_reach, joined
 from recsys_spark.register.fusion_ndcg import Feature, FitTask, ScoredUser, candidate_totals, ideal_share, mean_ndcg, scored_users
 from recsys_spark.register.fusion_search import search
 from recsys_spark.register.new_items_fit import PlacesFit, fit_places
@@ -101,9 +101,15 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
     return FusionFit(fusion, sorted(tried, key=lambda row: -row[1]), num_users, places)
 
 
+def fusion_users(config: Config, context: Context) -> DataFrame:
+    """``user_id, user_idx`` of the users of the validation that weights are fitted on."""
+    asked = liked(context.events("validation")).select("user_id", "user_idx").distinct()
+    return drawn_users(asked, config.evaluate.max_fusion_users, config.seed)
+
+
 def _validation_users(config: Config, context: Context, user_vectors: DataFrame | None) -> DataFrame:
     targets = liked(context.events("validation")).select("user_id", "user_idx", "item_idx").distinct()
-    drawn = drawn_users(targets.select("user_id", "user_idx").distinct(), config.evaluate.max_fusion_users, config.seed)
+    drawn = fusion_users(config, context)
     settings = config.recommend
     fit = context.events("fit").join(drawn.select("user_idx"), "user_idx", "left_semi")
     rows = user_rows(fit, context.users().limit(0), settings.history_items, settings.filter_seen, None, None)
@@ -165,18 +171,20 @@ def example_batches(batches: Iterator[Any], broadcast: Any, task: FitTask, codes
     ]
     names = ["z", "earlier", "segment", "target_z", "target_segment", "history", "share", "fold"]
     for user in scored_users(batches, broadcast.value, task):
-        rows = [row for target in user.targets if (row := _example(user, int(target), codes)) is not None]
+        rows = list(_examples_of(user, codes))
         if rows:
             columns = [pa.array(list(column), kind) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
             yield pa.RecordBatch.from_arrays(columns, names=names)
 
 
-def _example(user: ScoredUser, target: int, codes: Any) -> tuple[Any, ...] | None:
-    if target < 0:
-        return None
-    listed = short_list(user.z_PN, user.barred_N, target, LISTED)
-    if not len(listed):
-        return None
-    own, rows = user.z_PN[:, target], np.ascontiguousarray(user.z_PN[:, listed].T)
-    parts = (rows.ravel(), listed < target, codes[listed], own)
-    return (*parts, int(codes[target]), user.history, ideal_share(len(user.targets)), user.fold)
+def _examples_of(user: ScoredUser, codes: Any) -> Iterator[tuple[Any, ...]]:
+    """A row for each target within reach: against the others there, with which it shares all but its own place."""
+    reach = in_reach(user.z_PN, user.barred_N, LISTED)
+    places = np.searchsorted(reach, user.targets)
+    found = reach[np.minimum(places, len(reach) - 1)] == user.targets if len(reach) else np.zeros(len(places), bool)
+    z, share = np.ascontiguousarray(user.z_PN[:, reach].T), ideal_share(len(user.targets))
+    for place in places[found].tolist():
+        others = np.delete(reach, place)
+        if len(others):
+            rows = (np.delete(z, place, axis=0).ravel(), others < reach[place], codes[others])
+            yield *rows, z[place], int(codes[reach[place]]), user.history, share, user.fold

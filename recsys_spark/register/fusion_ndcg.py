@@ -20,7 +20,7 @@ from recsys_spark.recommend.scoring.blocks import Block, fuse, users_per_block
 from recsys_spark.recommend.scoring.matmul import matmul
 from recsys_spark.recommend.scoring.scores import Float64, FloatArray, Ints
 from recsys_spark.recommend.worker import Side, block_of
-from recsys_spark.register.fusion_examples import NDCG_K
+from recsys_spark.register.fusion_examples import NDCG_K, kth_best
 from recsys_spark.segments import history_codes
 from recsys_spark.threads import one_thread
 
@@ -106,12 +106,13 @@ def user_ndcg(z_PN: FloatArray, barred_N: FloatArray, targets: Ints, weights_CP:
     if not len(targets):
         return gains
     scores_CN = (z_PN if weights_CP is None else matmul(weights_CP, z_PN)) + barred_N
-    for target in targets:
-        if target < 0 or not np.isfinite(barred_N[target]):
-            continue
-        own = scores_CN[:, target, None]
-        rank = (scores_CN > own).sum(axis=1) + (scores_CN[:, :target] == own).sum(axis=1) + 1
-        gains += np.where(rank <= NDCG_K, 1.0 / np.log2(rank + 1.0), 0.0)
+    open_to_them = targets[(targets >= 0) & np.isfinite(barred_N[targets])]
+    for candidate, scores_N in enumerate(scores_CN):
+        least = kth_best(scores_N, min(NDCG_K, len(scores_N)))  # hardly a target reaches it, and only then is it ranked
+        for target in open_to_them[scores_N[open_to_them] >= least].tolist():
+            own = scores_N[target]
+            rank = np.count_nonzero(scores_N > own) + np.count_nonzero(scores_N[:target] == own) + 1
+            gains[candidate] += 1.0 / np.log2(rank + 1.0) if rank <= NDCG_K else 0.0
     ndcg: Float64 = gains * ideal_share(len(targets))
     return ndcg
 

@@ -18,7 +18,7 @@ from recsys_spark.embed.encode import item_vectors, user_vectors
 from recsys_spark.embed.profiles import encode_profiles, profile_rows
 from recsys_spark.histories import histories
 from recsys_spark.log import get_logger
-from recsys_spark.register.fusion_fit import FusionFit, fit_fusion
+from recsys_spark.register.fusion_fit import FusionFit, fit_fusion, fusion_users
 from recsys_spark.register.profile_fit import ProfileFit, fit_profiles
 from recsys_spark.registry import ModelVersion, Registry
 from recsys_spark.tables.runs import StagePlan, StageReport, fingerprint
@@ -97,8 +97,8 @@ def _fusion(config: Config, context: Context, model_dir: Path, profiles: bool) -
     """Weights on validation users, whose vectors come from fit histories only, and those of profile texts on new ones."""
     items = context.kept(item_vectors(context, model_dir, context.items()))
     past = histories(context.events("fit"), config.encoder.max_history, config.encoder.moments)
-    targets = context.events("validation").select("user_idx").distinct()
-    users = user_vectors(context, model_dir, past.join(targets, "user_idx", "left_semi"), items)
+    asked = past.join(fusion_users(config, context).select("user_idx"), "user_idx", "left_semi")
+    users = user_vectors(context, model_dir, asked, items)
     fit = fit_fusion(config, context, items.select("item_idx", "vector"), users.select("user_idx", "vector"))
     log.info("fusion weights chosen on validation", **fit.fusion.weights)
     if not profiles:

@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.register import fusion_examples, fusion_likelihood, fusion_search
-from recsys_spark.register.fusion_examples import Examples, short_list
+from recsys_spark.register.fusion_examples import Examples, in_reach
 from recsys_spark.register.fusion_likelihood import likeliest, value_and_gradient, without_idle
 from recsys_spark.register.fusion_ndcg import user_ndcg
 from recsys_spark.register.fusion_search import search
@@ -20,9 +20,14 @@ from recsys_spark.segments import HISTORY_SEGMENTS, history_codes, item_codes
 NUM_ITEMS = 60
 
 
+def _against(z_PN: Any, barred_N: Any, target: int, length: int) -> Any:
+    reach = in_reach(z_PN, barred_N, length)
+    return reach[reach != target] if target in reach else reach[:0]
+
+
 def _examples(z_EPN: Any, targets_E: Any, length: int, history: Any = None, codes: Any = None) -> Examples:
     """One target per user; nothing is barred."""
-    lists = [short_list(z, np.zeros(NUM_ITEMS, np.float32), int(t), length) for z, t in zip(z_EPN, targets_E, strict=True)]
+    lists = [_against(z, np.zeros(NUM_ITEMS, np.float32), int(t), length) for z, t in zip(z_EPN, targets_E, strict=True)]
     kept = [place for place, listed in enumerate(lists) if len(listed)]
     codes = np.zeros(NUM_ITEMS, np.int8) if codes is None else codes
     history = np.zeros(len(z_EPN), np.int8) if history is None else history
@@ -78,9 +83,9 @@ def test_short_lists_leave_out_the_barred_and_give_up_on_targets_out_of_reach() 
     z = np.stack([np.arange(NUM_ITEMS), np.zeros(NUM_ITEMS)]).astype(np.float32)  # the second partner says nothing
     barred = np.zeros(NUM_ITEMS, np.float32)
     barred[58] = -np.inf
-    assert short_list(z, barred, 59, 3).tolist() == [56, 57]
-    assert short_list(z, barred, 55, 3).tolist() == []
-    assert short_list(z, barred, 58, 3).tolist() == []
+    assert _against(z, barred, 59, 3).tolist() == [56, 57]
+    assert _against(z, barred, 55, 3).tolist() == []
+    assert _against(z, barred, 58, 3).tolist() == []
 
 
 def _planted(num_users: int, teller_of: Any, seed: int = 1) -> tuple[Any, Any]:
