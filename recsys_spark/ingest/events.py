@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.ingest import EventSource
 from recsys_spark.histories import DISLIKE, LIKE, NEUTRAL
-from recsys_spark.ingest.fields import Fields, number, quoted
+from recsys_spark.ingest.fields import Fields, quoted
 from recsys_spark.ingest.pseudonyms import pseudonym, with_key
 from recsys_spark.ingest.quality import Rule, judged
 from recsys_spark.ingest.rownumbers import FILE_NO, ROW_NUMBER
@@ -32,7 +32,7 @@ def typed_events(raw: DataFrame, source: EventSource, where: str, now: datetime,
         InputError, ConfigError: as ``Fields`` does.
     """
     fields = Fields(raw, source, where, source.context)
-    value = number(fields.text("value"))
+    value = fields.number("value")
     event_type = F.coalesce(fields.text("event_type"), F.lit(source.event_type))
     position = fields.text("event_pos").try_cast("bigint")
     ts = instant(fields, source) if fields.is_mapped("ts") else synthetic(_bounded(position))
@@ -49,7 +49,7 @@ def typed_events(raw: DataFrame, source: EventSource, where: str, now: datetime,
         "context": _context(source),
     }
     rules = [
-        *[(fields.exact(name).isNull(), f"missing {name}") for name in ("user_id", "item_id")],
+        *[(fields.is_missing(name), f"missing {name}") for name in ("user_id", "item_id")],
         *_time_rules(fields, ts, position, now),
         *_optional_rules(fields, source, value, event_type),
     ]
@@ -83,12 +83,12 @@ def _time_rules(fields: Fields, ts: Column, position: Column, now: datetime) -> 
         ]
     if not fields.is_mapped("ts"):
         return rules
-    written, micros = fields.exact("ts"), F.unix_micros(ts)
+    missing, micros = fields.is_missing("ts"), F.unix_micros(ts)
     latest = F.lit(unix_micros(now + FUTURE))
     return [
         *rules,
-        (written.isNull(), "missing ts"),
-        (written.isNotNull() & ts.isNull(), "ts is not a time"),
+        (missing, "missing ts"),
+        (~missing & ts.isNull(), "ts is not a time"),
         (micros == 0, "ts is 0"),
         (micros < 0, "ts is before 1970"),
         (micros > latest, "ts is more than a day in the future"),
@@ -98,13 +98,13 @@ def _time_rules(fields: Fields, ts: Column, position: Column, now: datetime) -> 
 def _optional_rules(fields: Fields, source: EventSource, value: Column, event_type: Column) -> list[Rule]:
     finite = ~F.isnan(value) & (F.abs(value) != F.lit(float("inf")))
     rules: list[Rule] = [
-        (fields.text("value").isNotNull() & value.isNull(), "value is not a number"),
+        (~fields.is_missing("value") & value.isNull(), "value is not a number"),
         (value.isNotNull() & ~finite, "value is not finite"),
     ]
     if source.event_weights:
         rules.append((~event_type.isin(list(source.event_weights)), "unknown event_type"))
     if fields.is_mapped("event_id"):
-        rules.append((fields.exact("event_id").isNull(), "missing event_id"))
+        rules.append((fields.is_missing("event_id"), "missing event_id"))
     return rules + fields.reject_reasons(("user_id", "item_id", "ts", "event_pos", "event_id"))
 
 
@@ -131,5 +131,7 @@ def _label(value: Column, source: EventSource) -> Column:
 def _context(source: EventSource) -> Column:
     if not source.context:
         return F.lit(None).cast("map<string,string>")
-    pairs = [part for name in source.context for part in (F.lit(name), F.col(quoted(name)).cast("string"))]
-    return F.map_filter(F.create_map(*pairs), lambda _, text: text.isNotNull())
+    none = F.create_map().cast("map<string,string>")
+    texts = {name: F.col(quoted(name)).cast("string") for name in source.context}
+    told = [F.when(text.isNotNull(), F.create_map(F.lit(name), text)).otherwise(none) for name, text in texts.items()]
+    return F.map_concat(*told)

@@ -14,6 +14,7 @@ from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.ingest.read import source_columns
 
 REJECT = "reject"
+_NUMBERS = ("double", "bigint", "int", "smallint", "tinyint")  # a float's or a decimal's double is that of its text
 _BETWEEN_LISTED = ", "  # where a list of texts is read as one
 
 
@@ -77,6 +78,20 @@ class Fields:
             return F.lit(None).cast("string")
         return self._with_default(name, filled(self._as_text(self._columns[name])))
 
+    def is_missing(self, name: str) -> Column:
+        """Whether ``exact`` is null; a number or a time is not written out for that."""
+        plain = self.is_mapped(name) and not self._is_text(name) and self._missing.get(name) in (None, REJECT)
+        return self.raw(name).isNull() if plain else self.exact(name).isNull()
+
+    def number(self, name: str) -> Column:
+        """A double; null where missing, or where the text is none. What is a number already is not read from its text."""
+        plain = self.is_mapped(name) and self.type_of(name) in _NUMBERS and self._missing.get(name) in (None, REJECT)
+        return self.raw(name).cast("double") if plain else number(self.text(name))
+
+    def _is_text(self, name: str) -> bool:
+        kind = self._types[self._columns[name]]
+        return isinstance(kind, StringType) or _is_list_of_texts(kind)
+
     def text(self, name: str) -> Column:
         """Like ``exact``, without white space at the ends."""
         return F.trim(self.exact(name))
@@ -105,7 +120,7 @@ class Fields:
         """True where a value is missing and the rule says to reject the row."""
         if self._missing.get(name) != REJECT:
             return F.lit(False)
-        return self.exact(name).isNull()
+        return self.is_missing(name)
 
     def boolean(self, name: str) -> Column:
         """true/false, t/f, yes/no, y/n, 1/0; null where missing or something else."""

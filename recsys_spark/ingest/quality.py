@@ -22,8 +22,14 @@ Rule = tuple[Column, str]
 
 
 def reasons(rules: list[Rule]) -> Column:
-    """All reasons whose condition is true (null counts as false), in the order of the rules."""
-    return F.filter(F.array(*[F.when(condition, F.lit(reason)) for condition, reason in rules]), lambda r: r.isNotNull())
+    """All reasons whose condition is true (null counts as false), in the order of the rules.
+
+    Nearly every row is good: whether any condition is true is asked first, and without lambdas, which Spark does not compile.
+    """
+    held = [F.coalesce(condition, F.lit(False)) for condition, _ in rules]
+    told = F.array(*[F.when(condition, F.lit(reason)) for condition, reason in rules])
+    none = F.array().cast("array<string>")
+    return F.when(reduce(lambda a, b: a | b, held), F.array_except(told, F.array(F.lit(None).cast("string")))).otherwise(none)
 
 
 def judged(raw: DataFrame, columns: dict[str, Column], rules: list[Rule], private: bool) -> DataFrame:

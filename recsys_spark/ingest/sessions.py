@@ -16,8 +16,7 @@ def with_sessions(events: DataFrame, gap_minutes: float) -> DataFrame:
     per_user = Window.partitionBy("user_id").orderBy("ts", "event_pos", "event_id")
     pause = F.unix_micros("ts") - F.lag(F.unix_micros("ts")).over(per_user)
     starts = F.coalesce(pause > F.lit(round(gap_minutes * 60_000_000)), F.lit(True))
-    opened = F.when(starts, F.col("ts"))
+    opened = F.when(starts, digest(F.col("user_id"), F.unix_micros("ts").cast("string")))  # hashed once a session
+    so_far = per_user.rowsBetween(Window.unboundedPreceding, Window.currentRow)
     marked = events.withColumn("__opened", opened)
-    first = F.last("__opened", ignorenulls=True).over(per_user.rowsBetween(Window.unboundedPreceding, Window.currentRow))
-    identity = digest(F.col("user_id"), F.unix_micros(first).cast("string"))
-    return marked.withColumn("session_id", identity).drop("__opened")
+    return marked.withColumn("session_id", F.last("__opened", ignorenulls=True).over(so_far)).drop("__opened")

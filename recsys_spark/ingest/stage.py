@@ -17,14 +17,14 @@ from recsys_spark.ingest.identify import deal
 from recsys_spark.ingest.intake import Intake
 from recsys_spark.ingest.ledger import ledger_rows, ledgers, totals
 from recsys_spark.ingest.pseudonyms import id_key, key_check
-from recsys_spark.ingest.quality import bad, quarantine
+from recsys_spark.ingest.quality import KEPT, bad, quarantine
 from recsys_spark.ingest.sessions import with_sessions
 from recsys_spark.ingest.times import check_time_settings
 from recsys_spark.parallel import side_by_side
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.runs import StagePlan, StageReport
-from recsys_spark.tables.store import Commit, Written
+from recsys_spark.tables.store import MANY_ROWS, Commit, Written
 
 OUTPUTS = ("events", "items", "users", "quarantine", "ledger")
 
@@ -146,10 +146,13 @@ class _Ingest:
         gap = self.job.config.ingest.session_gap_minutes
         if anew or not self.store.exists("events", self.context.namespace):
             rows = with_sessions(numbered, gap).hint("rebalance", "event_date")  # else each task writes a file per day
-            return self.store.replace("events", self.context.namespace, rows, self.commit)
+            return self.store.replace("events", self.context.namespace, rows, self.commit, many=self._many_events())
         touched = self._present("events").select(*columns).join(new.select("user_id").distinct(), "user_id", "left_semi")
         rows = with_sessions(touched.unionByName(numbered), gap)
-        return self.store.merge("events", self.context.namespace, rows, self.commit)
+        return self.store.merge("events", self.context.namespace, rows, self.commit, many=self._many_events())
+
+    def _many_events(self) -> bool:
+        return sum(fates[KEPT] for taken in self.intakes[:1] for fates in taken.counts.values()) >= MANY_ROWS
 
     def _write_ledger(self) -> list[Written]:
         rows = self.store.empty("ledger")

@@ -89,10 +89,12 @@ class Store(Reader):
         commit: Commit,
         where: str | None = None,
         num_files: int | None = None,
+        many: bool = False,
     ) -> Written:
         """Make the table (or its slice ``where``) hold exactly ``rows``; a result equal to the present one is not committed.
 
-        Rows that tasks make are written by these where they can (``task_folder``), and checked as files.
+        Rows that tasks make are written by these where they can (``task_folder``), and checked as files. ``many``: see
+        ``content.check``; of a frame nobody knows it but who made it.
 
         Raises:
             ContractError: types, nulls or keys break the contract; nothing is written.
@@ -103,7 +105,7 @@ class Store(Reader):
         if isinstance(rows, Staged):
             return self._replace_by_files(spec, namespace, rows, commit, where)
         with kept(conform(rows, spec)) as frame:
-            return self._replace(_Slice(spec, namespace, where, num_files), frame, check(frame, spec), commit)
+            return self._replace(_Slice(spec, namespace, where, num_files), frame, check(frame, spec, many), commit)
 
     def task_folder(self, table: str, namespace: str) -> str | None:
         """The table's folder where tasks may write its files themselves; None where only Spark can."""
@@ -166,15 +168,15 @@ class Store(Reader):
         writer = rows.write.format("delta").mode("overwrite").options(**options)
         writer.partitionBy(*spec.partition).save(self.path(spec.name, namespace))
 
-    def merge(self, table: str, namespace: str, frame: DataFrame, commit: Commit) -> Written:
-        """Upsert by key. Only rows that are new or differ are written; none, and nothing is committed.
+    def merge(self, table: str, namespace: str, frame: DataFrame, commit: Commit, many: bool = False) -> Written:
+        """Upsert by key. Only rows that are new or differ are written; none, and nothing is committed. ``many``: see ``replace``.
 
         Raises:
             ContractError: types, nulls or keys break the contract; nothing is written.
         """
         spec = contract(table)
         with kept(conform(frame, spec)) as rows:
-            new = check(rows, spec)
+            new = check(rows, spec, many)
             last = self._last_commit(table, namespace)
             if last is None:
                 return self._replace(_Slice(spec, namespace), rows, new, commit)

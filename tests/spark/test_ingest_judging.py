@@ -81,6 +81,27 @@ def test_every_bad_row_has_all_its_reasons(spark: SparkSession, tmp_path: Path) 
     assert '"k":"nothing"' in rows[1][ROW]
 
 
+def test_numbers_and_times_are_judged_as_their_texts_would_be(spark: SparkSession, tmp_path: Path) -> None:
+    """A Parquet log of numbers and one of the texts that Spark makes of them; two columns of context, of which some are null."""
+    typed = spark.sql(
+        "SELECT u, 'i' AS i, timestamp_seconds(t) AS t, cast(v AS double) AS v, cast(v AS float) AS f, p, a, nullif(u, 2) AS b "
+        "FROM VALUES (1, 1704000000.5D, '0.1', 5L, 'x'), (2, null, null, null, null), (3, 0D, 'NaN', -1L, 'y'), "
+        "(null, 1704000001D, '-1e300', 9007199254740993L, 'z'), (4, 99999999999D, 'Infinity', 300000000000L, '') t(u, t, v, p, a)"
+    )
+    typed.coalesce(1).write.parquet(str(tmp_path / "typed"))
+    typed.select([F.col(name).cast("string") for name in typed.columns]).coalesce(1).write.parquet(str(tmp_path / "texts"))
+    for value, missing in (("v", {}), ("f", {}), ("v", {"value": "7", "event_pos": "1"}), ("v", {"value": "reject"})):
+        columns = {"user_id": "u", "item_id": "i", "ts": "t", "value": value, "event_pos": "p", "event_id": "b"}
+        settings = {"columns": columns, "missing": missing, "format": "parquet", "context": ["a", "b"], "like_at_least": 0.1}
+        rows = [
+            judge(spark, events(tmp_path / name, **settings)).drop(SOURCE_HASH, ROW).orderBy(ROW_NUMBER).collect()
+            for name in ("typed", "texts")
+        ]
+        assert str(rows[0]) == str(rows[1])  # as text: NaN differs from itself
+        assert len({tuple(row[REASONS]) for row in rows[0]}) == 5
+        assert [row["context"] for row in rows[0]][:3] == [{"a": "x", "b": "1"}, {}, {"a": "y", "b": "3"}]
+
+
 def test_strange_ids_survive_and_rows_keep_the_order_of_the_file(spark: SparkSession, tmp_path: Path) -> None:
     ids = ['say "hi"', "a/b\\c", "two\nlines", "😀", "مرحبا", "a,b", " padded ", "it's", "#1"]
     path = log(tmp_path / "a b.csv", [(name, name + "!", 1_000 + n, n, "x") for n, name in enumerate(ids)])

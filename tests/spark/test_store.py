@@ -166,3 +166,19 @@ def test_differing_rows_of_maps_and_vectors(spark: SparkSession) -> None:
     assert [r["k"] for r in differing_rows(new, old, ("k",)).orderBy("k").collect()] == [2, 4]
     assert not frames_equal(new, old, ("k",))
     assert frames_equal(old, old, ("k",))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_key_that_occurs_twice_is_refused_whichever_way_it_is_looked_for(
+    spark: SparkSession, store: Store, commit: Commit, many: bool
+) -> None:
+    rows = [(i, i + 1, 1.0) for i in range(50)]
+    nulls = _pairs(spark, rows).withColumn("source", F.when(F.col("anchor_idx") != 3, F.col("source")))
+    for write in (store.replace, store.merge):
+        with pytest.raises(ContractError, match="key anchor_idx=7, item_idx=8, source='behaviour' occurs 2 times"):
+            write("pairs", NS, _pairs(spark, [*rows, (7, 8, 0.5)]), commit, many=many)
+        with pytest.raises(ContractError, match="1 rows with null source"):
+            write("pairs", NS, nulls, commit, many=many)
+    assert store.version("pairs", NS) == -1
+    written = store.replace("pairs", NS, _pairs(spark, rows), commit, many=many)
+    assert written.content == content_hash(store.read("pairs", NS))
