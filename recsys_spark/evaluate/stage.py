@@ -81,11 +81,7 @@ def _measure(config: Config, context: Context, systems: dict[str, str], commit: 
     ks = [k for k in every_k if k <= config.recommend.k]
     if config.gate.k not in ks:
         raise InputError("gate.k", f"{config.gate.k}", f"a k within the lists, recommend.k = {config.recommend.k}")
-    wanted = held_out_targets(context).persist()
-    try:
-        rows, facts = _rows(config, context, lists, wanted, ks)
-    finally:
-        wanted.unpersist()
+    rows, facts = _rows(config, context, lists, held_out_targets(context), ks)
     facts |= {"ks_left_out": [k for k in every_k if k not in ks], "cutoff": context.cutoff.describe(), "model_versions": versions}
     written = context.store.replace("metrics", context.namespace, _frame(context, rows, versions), commit)
     return [written], facts | {

@@ -158,7 +158,8 @@ def in_reach(z_PN: FloatArray, barred_N: FloatArray, length: int) -> Ints:
 
     A target that is not among them would not be found, whatever the weights.
     """
-    return np.unique(np.concatenate([_best_of(z_N + barred_N, length) for z_N in z_PN]))
+    found: Ints = np.unique(np.concatenate([_best_of(z_N + barred_N, length) for z_N in z_PN]))
+    return found
 
 
 def _best_of(open_N: FloatArray, length: int) -> Ints:

@@ -103,8 +103,12 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
 
 def fusion_users(config: Config, context: Context) -> DataFrame:
     """``user_id, user_idx`` of the users of the validation that weights are fitted on."""
-    asked = liked(context.events("validation")).select("user_id", "user_idx").distinct()
-    return drawn_users(asked, config.evaluate.max_fusion_users, config.seed)
+
+    def drawn() -> DataFrame:
+        asked = liked(context.events("validation")).select("user_id", "user_idx").distinct()
+        return context.kept(drawn_users(asked, config.evaluate.max_fusion_users, config.seed))
+
+    return context.once("fusion users", drawn)
 
 
 def _validation_users(config: Config, context: Context, user_vectors: DataFrame | None) -> DataFrame:
