@@ -175,15 +175,16 @@ def example_batches(batches: Iterator[Any], broadcast: Any, task: FitTask, codes
     ]
     names = ["z", "earlier", "segment", "target_z", "target_segment", "history", "share", "fold"]
     for user in scored_users(batches, broadcast.value, task):
-        rows = list(_examples_of(user, codes))
+        rows = list(examples_of(user, codes))
         if rows:
             columns = [pa.array(list(column), kind) for column, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
             yield pa.RecordBatch.from_arrays(columns, names=names)
 
 
-def _examples_of(user: ScoredUser, codes: Any) -> Iterator[tuple[Any, ...]]:
-    """A row for each target within reach: against the others there, with which it shares all but its own place."""
-    reach = in_reach(user.z_PN, user.barred_N, LISTED)
+def examples_of(user: ScoredUser, codes: Any, length: int = LISTED) -> Iterator[tuple[Any, ...]]:
+    """A row of ``_EXAMPLE`` for each target within reach, against the others there. What is within reach is found out once: all
+    targets of a user share it but for their own place."""
+    reach = in_reach(user.z_PN, user.barred_N, length)
     places = np.searchsorted(reach, user.targets)
     found = reach[np.minimum(places, len(reach) - 1)] == user.targets if len(reach) else np.zeros(len(places), bool)
     z, share = np.ascontiguousarray(user.z_PN[:, reach].T), ideal_share(len(user.targets))

@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_spark.register.fusion_examples import in_reach, kth_best
+from recsys_spark.register.fusion_examples import NDCG_K, in_reach, kth_best
+from recsys_spark.register.fusion_ndcg import ideal_share, user_ndcg
 
 
 def _plain(z_PN: Any, barred_N: Any, length: int) -> list[int]:
@@ -45,6 +46,21 @@ def _scores(draw: Any) -> tuple[Any, Any, int]:
 def test_short_lists_hold_what_a_full_sort_puts_first(case: tuple[Any, Any, int]) -> None:
     z, barred, length = case
     assert in_reach(z, barred, length).tolist() == _plain(z, barred, length)
+
+
+@given(_scores(), st.integers(0, 2**32 - 1), st.booleans())
+def test_ndcg_ranks_every_target_among_all_items(case: tuple[Any, Any, int], seed: int, alone: bool) -> None:
+    z, barred, _ = case
+    z = np.round(8 * z) / 8  # sums of these are exact, whoever adds them
+    rng = np.random.default_rng(seed)
+    targets = np.unique(np.concatenate([rng.integers(-1, len(barred), 6), np.argsort(-(z[0] + barred))[:3]]))
+    weights = None if alone else rng.choice([0.0, 0.5, 1.0], (4, len(z))).astype(np.float32)
+    expected = []
+    for row in z if weights is None else weights @ z:
+        order = np.lexsort((np.arange(len(row)), -(row + barred))).tolist()
+        open_to_them = [order.index(int(t)) + 1 for t in targets if t >= 0 and barred[t] == 0]
+        expected.append(sum(1 / np.log2(rank + 1) for rank in open_to_them if rank <= NDCG_K) * ideal_share(len(targets)))
+    np.testing.assert_allclose(user_ndcg(z, barred, targets, weights), expected, atol=1e-12)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.sampled_from(["drawn", "ascending", "descending", "few", "in step"]))

@@ -11,38 +11,25 @@ from scipy.special import softmax
 
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.register import fusion_examples, fusion_likelihood, fusion_search
-from recsys_spark.register.fusion_examples import Examples, in_reach
+from recsys_spark.register.fusion_examples import Examples
+from recsys_spark.register.fusion_fit import examples_of
 from recsys_spark.register.fusion_likelihood import likeliest, value_and_gradient, without_idle
-from recsys_spark.register.fusion_ndcg import user_ndcg
+from recsys_spark.register.fusion_ndcg import ScoredUser, ideal_share, user_ndcg
 from recsys_spark.register.fusion_search import search
 from recsys_spark.segments import HISTORY_SEGMENTS, history_codes, item_codes
 
 NUM_ITEMS = 60
 
 
-def _against(z_PN: Any, barred_N: Any, target: int, length: int) -> Any:
-    reach = in_reach(z_PN, barred_N, length)
-    return reach[reach != target] if target in reach else reach[:0]
-
-
 def _examples(z_EPN: Any, targets_E: Any, length: int, history: Any = None, codes: Any = None) -> Examples:
     """One target per user; nothing is barred."""
-    lists = [_against(z, np.zeros(NUM_ITEMS, np.float32), int(t), length) for z, t in zip(z_EPN, targets_E, strict=True)]
-    kept = [place for place, listed in enumerate(lists) if len(listed)]
     codes = np.zeros(NUM_ITEMS, np.int8) if codes is None else codes
     history = np.zeros(len(z_EPN), np.int8) if history is None else history
-    return Examples(
-        np.concatenate([z_EPN[e][:, lists[e]].T for e in kept]).astype(np.float32),
-        np.concatenate([lists[e] < targets_E[e] for e in kept]),
-        np.concatenate([codes[lists[e]] for e in kept]),
-        np.array([len(lists[e]) for e in kept]),
-        np.stack([z_EPN[e][:, targets_E[e]] for e in kept]).astype(np.float32),
-        codes[targets_E[kept]],
-        history[kept],
-        np.ones(len(kept)),
-        np.array([e // 2 % 2 for e in kept], np.int8),
-        len(z_EPN),
-    )
+    barred = np.zeros(NUM_ITEMS, np.float32)
+    users = [ScoredUser(z, barred, targets_E[e : e + 1], int(history[e]), e // 2 % 2) for e, z in enumerate(z_EPN)]
+    z, earlier, segment, own_z, *singles = zip(*[row for user in users for row in examples_of(user, codes, length)], strict=True)
+    flat = (np.concatenate(z).reshape(-1, z_EPN.shape[1]), np.concatenate(earlier), np.concatenate(segment))
+    return Examples(*flat, np.array([len(row) for row in earlier]), np.stack(own_z), *map(np.array, singles), len(z_EPN))
 
 
 def _drawn(num_users: int, num_partners: int, seed: int = 0) -> tuple[Any, Any]:
@@ -79,13 +66,22 @@ def test_all_candidates_at_once_total_what_each_gains(cells: int, monkeypatch: p
     assert examples.take(np.zeros(len(examples), bool)).totals(weights).tolist() == [0.0] * 6
 
 
-def test_short_lists_leave_out_the_barred_and_give_up_on_targets_out_of_reach() -> None:
+def test_every_target_within_reach_stands_against_the_others_there() -> None:
     z = np.stack([np.arange(NUM_ITEMS), np.zeros(NUM_ITEMS)]).astype(np.float32)  # the second partner says nothing
     barred = np.zeros(NUM_ITEMS, np.float32)
     barred[58] = -np.inf
-    assert _against(z, barred, 59, 3).tolist() == [56, 57]
-    assert _against(z, barred, 55, 3).tolist() == []
-    assert _against(z, barred, 58, 3).tolist() == []
+    user = ScoredUser(z, barred, np.array([59, 55, 58, -1, 56]), 2, 1)  # 55 is out of reach, -1 outside the catalogue
+    codes = np.arange(NUM_ITEMS, dtype=np.int8)  # so that others are known by their segments
+    found = [
+        (row[2].tolist(), row[1].tolist(), row[0].reshape(-1, 2)[:, 0].tolist(), *row[4:]) for row in examples_of(user, codes, 3)
+    ]
+    share = ideal_share(5)
+    assert found == [
+        ([56, 57], [True, True], [56.0, 57.0], 59, 2, share, 1),
+        ([57, 59], [False, False], [57.0, 59.0], 56, 2, share, 1),
+    ]
+    assert not list(examples_of(replace(user, barred_N=barred - np.inf), codes, 3))
+    assert not list(examples_of(replace(user, targets=np.array([59])), codes, 1))  # against nothing
 
 
 def _planted(num_users: int, teller_of: Any, seed: int = 1) -> tuple[Any, Any]:
