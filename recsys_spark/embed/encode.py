@@ -210,11 +210,16 @@ class Located:
         return [hashlib.sha256(row[keep].tobytes()).hexdigest() for row, keep in zip(stacked, filled, strict=True)]
 
     def vectors(self, model: PackagedModel, block: ItemBlock) -> NDArray[np.float32]:
-        """User vectors [n, D]."""
-        parts = [slice(start, start + USERS_AT_ONCE) for start in range(0, len(self.rows), USERS_AT_ONCE)]
-        moments = [None if self.moments is None else self.moments[part] for part in parts]
-        found = [model.encode_histories(block.vectors, self.rows[p], g) for p, g in zip(parts, moments, strict=True)]
-        return np.concatenate(found)
+        """User vectors [n, D]; users of like length are encoded together, since padding costs as much as items do."""
+        lengths = (self.rows >= 0).sum(axis=1)
+        order = np.argsort(lengths, kind="stable")
+        found = np.empty((len(order), model.settings.dimension), np.float32)
+        for start in range(0, len(order), USERS_AT_ONCE):
+            some = order[start : start + USERS_AT_ONCE]
+            columns = slice(self.rows.shape[1] - int(lengths[some[-1]]), None)
+            moments = None if self.moments is None else self.moments[some, columns]
+            found[some] = model.encode_histories(block.vectors, self.rows[some, columns], moments)
+        return found
 
 
 def _compact(rows: NDArray[np.int64], also: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:

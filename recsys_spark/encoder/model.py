@@ -99,4 +99,4 @@ class Encoder(nn.Module):
 
     def user_vectors(self, history_vectors: Tensor, is_item: Tensor, moments: Tensor | None = None) -> Tensor:
         """User vectors [B, D]: the state of the last position. Histories are padded on the left."""
-        return self.user_states(history_vectors, is_item, moments)[:, -1]
+        return self.user_tower.last(history_vectors, is_item, moments)

@@ -24,19 +24,33 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_BLD: Tensor, allowed_B1LL: Tensor) -> Tensor:
-        x_BLD = x_BLD + self.dropout(self._attention(self.norm_attention(x_BLD), allowed_B1LL))
-        mixed_BLD: Tensor = x_BLD + self.dropout(self.mlp(self.norm_mlp(x_BLD)))
-        return mixed_BLD
+    def forward(self, x_BLD: Tensor, allowed_B1LL: Tensor, last: bool = False) -> Tensor:
+        """States [B, L, D]; with ``last`` those of the last position alone [B, 1, D], to which all others are only looked up."""
+        kept_BKD = x_BLD[:, -1:] if last else x_BLD
+        seen_BKD = self._attention(self.norm_attention(x_BLD), allowed_B1LL[:, :, -kept_BKD.shape[1] :])
+        kept_BKD = kept_BKD + self.dropout(seen_BKD)
+        mixed_BKD: Tensor = kept_BKD + self.dropout(self.mlp(self.norm_mlp(kept_BKD)))
+        return mixed_BKD
 
-    def _attention(self, x_BLD: Tensor, allowed_B1LL: Tensor) -> Tensor:
-        batch, length, width = x_BLD.shape
-        split = self.query_key_value(x_BLD).view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)  # each [B, heads, L, width / heads]
+    def _attention(self, x_BLD: Tensor, allowed_B1KL: Tensor) -> Tensor:
+        query, key, value = self._query_key_value(x_BLD, allowed_B1KL.shape[2])
         chance = self.chance if self.training else 0.0
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed_B1LL, dropout_p=chance)
-        mixed: Tensor = self.out(seen.transpose(1, 2).reshape(batch, length, width))
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed_B1KL, dropout_p=chance)
+        batch, _, asked, _ = seen.shape
+        mixed: Tensor = self.out(seen.transpose(1, 2).reshape(batch, asked, x_BLD.shape[2]))
         return mixed
+
+    def _query_key_value(self, x_BLD: Tensor, asked: int) -> Sequence[Tensor]:
+        """Each [B, heads, L, width / heads]; queries of the last ``asked`` positions."""
+        batch, length, width = x_BLD.shape
+        if asked == length:
+            split = self.query_key_value(x_BLD).view(batch, length, 3, self.heads, width // self.heads)
+            together: Sequence[Tensor] = split.permute(2, 0, 3, 1, 4).unbind(0)
+            return together
+        linear = self.query_key_value
+        query = F.linear(x_BLD[:, -asked:], linear.weight[:width], linear.bias[:width])
+        key, value = F.linear(x_BLD, linear.weight[width:], linear.bias[width:]).chunk(2, dim=2)
+        return [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)]
 
 
 class UserTower(nn.Module):
@@ -72,6 +86,13 @@ class UserTower(nn.Module):
 
         ``moments_BL``: int64, read by a tower with parts of them; None: nothing is known.
         """
+        return self._states(history_BLD, is_item_BL, moments_BL, last=False)
+
+    def last(self, history_BLD: Tensor, is_item_BL: Tensor, moments_BL: Tensor | None = None) -> Tensor:
+        """The last of these states alone [B, D], for two thirds of the work: the last block makes no other."""
+        return self._states(history_BLD, is_item_BL, moments_BL, last=True)[:, 0]
+
+    def _states(self, history_BLD: Tensor, is_item_BL: Tensor, moments_BL: Tensor | None, last: bool) -> Tensor:
         length = history_BLD.shape[1]
         from_end_L = torch.arange(length - 1, -1, -1, device=history_BLD.device).clamp(max=self.positions.num_embeddings - 1)
         items_BLD = history_BLD.masked_fill(~is_item_BL[..., None], 0.0)
@@ -83,12 +104,12 @@ class UserTower(nn.Module):
             x_BLD = x_BLD + self.queries(known_BL // self._query.unit % self._query.size)
         x_BLD = self.dropout(x_BLD)
         allowed_B1LL = _allowed(is_item_BL)
-        for block in self.blocks:
-            x_BLD = block(x_BLD, allowed_B1LL)
-        states_BLD = self.norm(x_BLD)
-        states_BLD = states_BLD.float() if states_BLD.dtype == torch.bfloat16 else states_BLD
-        unit_BLD: Tensor = F.normalize(states_BLD, dim=-1) * is_item_BL[..., None]
-        return unit_BLD
+        for number, block in enumerate(self.blocks, start=1):
+            x_BLD = block(x_BLD, allowed_B1LL, last=last and number == len(self.blocks))
+        states_BKD = self.norm(x_BLD)
+        states_BKD = states_BKD.float() if states_BKD.dtype == torch.bfloat16 else states_BKD
+        unit_BKD: Tensor = F.normalize(states_BKD, dim=-1) * is_item_BL[:, -states_BKD.shape[1] :, None]
+        return unit_BKD
 
 
 def _allowed(is_item_BL: Tensor) -> Tensor:

@@ -39,12 +39,14 @@ def test_left_padding_changes_nothing(padding: int) -> None:
     assert padded[:, :padding].abs().sum() == 0
 
 
-def test_states_are_unit_and_the_last_one_is_the_user() -> None:
-    encoder, real = make(), histories(5)
-    mask = torch.ones(3, 5, dtype=torch.bool)
+@pytest.mark.parametrize(("layers", "length"), [(1, 5), (3, 5), (2, 1)])
+def test_states_are_unit_and_the_last_one_is_the_user(layers: int, length: int) -> None:
+    encoder, real = make(SETTINGS.model_copy(update={"user_layers": layers})), histories(length)
+    mask = torch.ones(3, length, dtype=torch.bool)
+    mask[0, :2], mask[1] = False, False  # a shorter history, and none
     states = encoder.user_states(real, mask)
-    torch.testing.assert_close(states.norm(dim=-1), torch.ones(3, 5, dtype=torch.float64))
-    assert torch.equal(encoder.user_vectors(real, mask), states[:, -1])
+    torch.testing.assert_close(states.norm(dim=-1), mask.double())
+    torch.testing.assert_close(encoder.user_vectors(real, mask), states[:, -1], rtol=0, atol=1e-12)
 
 
 def test_a_state_sees_nothing_later_and_all_that_is_earlier() -> None:
