@@ -49,8 +49,9 @@ class Block(nn.Module):
             return together
         linear = self.query_key_value
         query = F.linear(x_BLD[:, -asked:], linear.weight[:width], linear.bias[:width])
-        key, value = F.linear(x_BLD, linear.weight[width:], linear.bias[width:]).chunk(2, dim=2)
-        return [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)]
+        key_value = F.linear(x_BLD, linear.weight[width:], linear.bias[width:])
+        key, value = key_value[..., :width], key_value[..., width:]
+        return [part.view(batch, -1, self.heads, width // self.heads).transpose(1, 2) for part in (query, key, value)]
 
 
 class UserTower(nn.Module):

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from recsys_spark.tables.instants import instant
 
 Rows = Literal["fit", "history", "validation", "test"]
+MAX_SENT_USERS = 1_000_000  # to all tasks, instead of their events to them
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,25 @@ def robots(events: DataFrame, max_events_per_minute: float | None, max_z_score: 
     A user is a robot by rate (events in the busiest minute) or by the z-score of log(1 + events) over all users;
     the z-score is left out below ``min_users`` users.
     """
-    minutes = events.groupBy("user_idx", F.date_trunc("minute", "ts").alias("minute")).count()
-    per_user = minutes.groupBy("user_idx").agg(F.max("count").alias("peak"), F.sum("count").alias("num_events"))
+    per_user = events.groupBy("user_idx").agg(F.count(F.lit(1)).alias("num_events"))
     spread = per_user.agg(
         F.avg(F.log1p("num_events")).alias("mean"), F.stddev(F.log1p("num_events")).alias("std"), F.count(F.lit(1)).alias("users")
     )
     z = (F.log1p("num_events") - F.col("mean")) / F.col("std")
-    by_rate = F.col("peak") > (max_events_per_minute if max_events_per_minute is not None else float("inf"))
     by_z = (F.col("users") >= min_users) & (F.col("std") > 0) & (z > (max_z_score if max_z_score is not None else float("inf")))
-    reasons = F.filter(F.array(F.when(by_rate, F.lit("rate")), F.when(by_z, F.lit("z_score"))), lambda reason: reason.isNotNull())
-    return per_user.crossJoin(F.broadcast(spread)).select("user_idx", reasons.alias("reasons")).where(F.size("reasons") > 0)
+    judged = per_user.crossJoin(F.broadcast(spread))
+    if max_events_per_minute is None:
+        return judged.where(by_z).select("user_idx", F.array(F.lit("z_score")).alias("reasons"))
+    by_rate = F.col("peak") > max_events_per_minute
+    reasons = F.array_compact(F.array(F.when(by_rate, F.lit("rate")), F.when(by_z, F.lit("z_score"))))
+    peaks = _peaks(events, per_user.where(F.col("num_events") > max_events_per_minute).select("user_idx"))
+    return judged.join(peaks, "user_idx", "left").select("user_idx", reasons.alias("reasons")).where(F.size("reasons") > 0)
+
+
+def _peaks(events: DataFrame, users: DataFrame) -> DataFrame:
+    """``(user_idx, peak)``: events in the busiest minute of these users. Few have as many events at all as a minute would have to
+    have; minutes of the others are not counted."""
+    few = users.limit(MAX_SENT_USERS + 1).count() <= MAX_SENT_USERS
+    theirs = events.join(F.broadcast(users) if few else users, "user_idx", "left_semi")
+    minutes = theirs.groupBy("user_idx", F.date_trunc("minute", "ts").alias("minute")).count()
+    return minutes.groupBy("user_idx").agg(F.max("count").alias("peak"))
