@@ -22,7 +22,7 @@ from recsys_spark.tables.visible import ROLE, ROLES, Cutoff, InstantCutoff, Rows
 
 T = TypeVar("T")
 MAX_KEPT_EVENTS = 20_000_000  # a larger log is read from the table each time: holding it would only fill the disks
-MAX_HELD_ROBOTS = 100_000
+MAX_HELD_ROBOTS = 100_000  # by the driver, and sent to every task that reads the log
 _ROBOTS = "user_idx int, reasons array<string>"
 _BYTES_PER_EVENT = 200  # as Spark holds one
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -21,6 +21,7 @@ from recsys_spark.ingest.pseudonyms import key_check
 from recsys_spark.ingest.quality import FATE, KEPT, good
 
 Ledgers = dict[str, Ledger]  # by table
+MAX_SENT_EVENTS = 1_000_000  # new ones, whose ids are sent to all tasks that read the log
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,13 @@ def gather_events(job: Job, ledger: Ledgers, present: DataFrame) -> tuple[Intake
     if taken.rows is None:
         return taken, None, anew
     given = "event_id" in source.columns
-    days = good(taken.rows).agg(F.to_date(F.min("ts")), F.to_date(F.max("ts"))).first()
-    if not given and days is not None and days[0] is not None:  # ts is part of the hash: other days hold no such id
-        present = present.where(F.col("event_date").between(F.lit(days[0]), F.lit(days[1])))
-    fated = fates(event_ids(good(taken.rows), given), present).persist()
+    found: Any = good(taken.rows).agg(F.to_date(F.min("ts")), F.to_date(F.max("ts")), F.count(F.lit(1))).first()
+    if not given and found[0] is not None:  # ts is part of the hash: other days hold no such id
+        present = present.where(F.col("event_date").between(F.lit(found[0]), F.lit(found[1])))
+    identified = event_ids(good(taken.rows), given)
+    if found[2] <= MAX_SENT_EVENTS:  # else both sides would be shuffled, whatever their sizes
+        present = present.join(F.broadcast(identified.select("event_id")), "event_id", "left_semi")
+    fated = fates(identified, present).persist()
     taken.count(fated)
     before, position = {}, 0
     for number, file in enumerate(taken.read_now):

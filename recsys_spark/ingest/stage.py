@@ -26,6 +26,7 @@ from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.runs import StagePlan, StageReport
 from recsys_spark.tables.store import MANY_ROWS, Commit, Written
 
+_WAS = "_session_before"
 OUTPUTS = ("events", "items", "users", "quarantine", "ledger")
 
 
@@ -147,9 +148,12 @@ class _Ingest:
         if anew or not self.store.exists("events", self.context.namespace):
             rows = with_sessions(numbered, gap).hint("rebalance", "event_date")  # else each task writes a file per day
             return self.store.replace("events", self.context.namespace, rows, self.commit, many=self._many_events())
-        touched = self._present("events").select(*columns).join(new.select("user_id").distinct(), "user_id", "left_semi")
-        rows = with_sessions(touched.unionByName(numbered), gap)
-        return self.store.merge("events", self.context.namespace, rows, self.commit, many=self._many_events())
+        was = F.col("session_id").alias(_WAS)
+        touched = self._present("events").join(new.select("user_id").distinct(), "user_id", "left_semi").select(*columns, was)
+        rows = with_sessions(touched.unionByName(numbered.withColumn(_WAS, F.lit(None).cast("string"))), gap)
+        # events whose session stays as it was need not be looked for in the table, all of whose days they are of
+        moved = rows.where(~F.col("session_id").eqNullSafe(F.col(_WAS))).drop(_WAS)
+        return self.store.merge("events", self.context.namespace, moved, self.commit, many=self._many_events())
 
     def _many_events(self) -> bool:
         return sum(fates[KEPT] for taken in self.intakes[:1] for fates in taken.counts.values()) >= MANY_ROWS

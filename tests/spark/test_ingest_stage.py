@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from recsys_spark.config import parse_config
 from recsys_spark.context import Context
 from recsys_spark.errors import ConfigError, InputError
+from recsys_spark.ingest import gather
 from recsys_spark.ingest.stage import run
 from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.runs import StageReport
@@ -233,6 +234,28 @@ def test_given_ids_merge_and_a_log_with_only_an_order_gets_synthetic_times(night
     assert report.facts["reasons"]["events"] == {"event_pos is out of range": 1}
     rows = [(r["event_id"], r["event_pos"], str(r["ts"])) for r in night.read("events").orderBy("event_pos").collect()]
     assert rows == [("a", 0, "2000-01-01 00:00:00"), ("b", 61, "2000-01-01 00:01:01")]
+
+
+@pytest.mark.parametrize("most_sent", [1_000_000, 0])
+def test_late_events_move_sessions_and_no_other_row(night: Night, monkeypatch: pytest.MonkeyPatch, most_sent: int) -> None:
+    monkeypatch.setattr(gather, "MAX_SENT_EVENTS", most_sent)
+    first = [("u1", f"2024-01-0{day} {hour}:00:00") for day in (1, 2, 3) for hour in (10, 11)] + [("u2", "2024-01-01 10:00:00")]
+    late = [first[2], ("u1", "2024-01-02 09:45:00"), ("u1", "2024-01-02 10:30:00"), ("u3", "2024-01-05 10:00:00")]
+    for name, rows in (("a.csv", first), ("b.csv", late)):
+        (night.folder / name).write_text("u,i,t\n" + "".join(f"{user},x,{ts}\n" for user, ts in rows))
+    night.events = {"path": str(night.folder / "a.csv"), "columns": {"user_id": "u", "item_id": "i", "ts": "t"}}
+    night.ingest("r1")
+    before = {row["event_id"]: row for row in night.read("events").collect()}
+    night.events["path"] = [str(night.folder / "a.csv"), str(night.folder / "b.csv")]
+    report = night.ingest("r2")
+    assert report.facts["tables"]["events"] == {"files": 2, "read": 11, "kept": 3, "merged": 0, "known": 8, "quarantined": 0}
+    after = {row["event_id"]: row for row in night.read("events").collect()}
+    changed = sorted(str(row["ts"]) for name, row in after.items() if name in before and row != before[name])
+    assert changed == ["2024-01-02 10:00:00", "2024-01-02 11:00:00"]
+    assert report.written["events"].rows == 5  # these and three new ones: what stays is not written
+    second = {row["session_id"] for row in after.values() if row["user_id"] == "u1" and row["ts"].day == 2}
+    assert second == {hashlib.sha256(b"2:u116:1704188700000000").hexdigest()[:32]}  # of 09:45, with lengths in front
+    assert len({row["session_id"] for row in after.values()}) == 7
 
 
 def test_a_delta_table_is_known_by_its_version(night: Night) -> None:
