@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -21,7 +22,14 @@ MAX_ROWS = 4_000_000  # that weights are fitted on
 SEGMENT_STEPS = (0.4, 0.7, 1.4, 2.5)
 MIN_EXAMPLES = 200  # of a segment that may have weights of its own
 
-Meaning = Callable[[FloatArray], tuple[FloatArray, FloatArray | None]]
+
+@dataclass(frozen=True)
+class _Meaning:
+    """Of a table of segments: ``weights`` by user segment and factors by item segment (or None) that it stands for, and the
+    examples that a row of it has a say in (None: all of them)."""
+
+    weights: Callable[[FloatArray], tuple[FloatArray, FloatArray | None]]
+    concerned: Callable[[Examples, int], Examples] | None = None
 
 
 def search(examples: Examples, partners: Sequence[str], decays: dict[str, float]) -> Fusion:
@@ -77,7 +85,7 @@ def _by_history(examples: Examples, weights: FloatArray) -> FloatArray | None:
     rows = [place for place in range(len(HISTORY_SEGMENTS)) if sizes[place] >= MIN_EXAMPLES]
     if len(rows) < 2:
         return None
-    return _proven(examples, flat, rows, lambda table: (table, None), "user segments")
+    return _proven(examples, flat, rows, _Meaning(lambda table: (table, None), _of_history), "user segments")
 
 
 def _by_item(examples: Examples, weights: FloatArray) -> FloatArray | None:
@@ -88,23 +96,23 @@ def _by_item(examples: Examples, weights: FloatArray) -> FloatArray | None:
         return None
     table = np.atleast_2d(weights)
     flat = np.ones((len(ITEM_SEGMENTS), table.shape[1]))
-    found = _proven(examples, flat, rows, lambda factors: (table, factors), "item segments")
+    found = _proven(examples, flat, rows, _Meaning(lambda factors: (table, factors)), "item segments")
     if found is not None:
         found[3] = found[2]
     return found
 
 
-def _proven(examples: Examples, flat: FloatArray, rows: list[int], meant: Meaning, what: str) -> FloatArray | None:
-    """The table chosen on all users, if tables chosen on either half gain on the other one, by more than their standard error.
+def _of_history(examples: Examples, place: int) -> Examples:
+    return examples.take(examples.history == place)
 
-    Args:
-        meant: the weights by user segment and the factors by item segment (or None) that a table stands for.
-    """
+
+def _proven(examples: Examples, flat: FloatArray, rows: list[int], meant: _Meaning, what: str) -> FloatArray | None:
+    """The table chosen on all users, if tables chosen on either half gain on the other one, by more than their standard error."""
     differences = []
     for fold in (0, 1):
         chosen = _refined(examples.take(examples.fold != fold), flat, rows, meant)
         held = examples.take(examples.fold == fold)
-        differences.append(held.gains(*meant(chosen)) - held.gains(*meant(flat)))
+        differences.append(held.gains(*meant.weights(chosen)) - held.gains(*meant.weights(flat)))
     gained = np.concatenate(differences)
     kept = _is_proven(gained)
     log.info(f"fusion by {what}", gained=round(float(gained.sum()) / examples.num_users, 6), kept=kept)
@@ -113,27 +121,30 @@ def _proven(examples: Examples, flat: FloatArray, rows: list[int], meant: Meanin
     return _refined(examples, flat, rows, meant)
 
 
-def _refined(examples: Examples, table: FloatArray, rows: list[int], meant: Meaning) -> FloatArray:
+def _refined(examples: Examples, table: FloatArray, rows: list[int], meant: _Meaning) -> FloatArray:
     """The table with single cells of ``rows`` moved by a step as long as one gains; a weight of 0 stays 0."""
-
-    def totals(tables: list[FloatArray]) -> Float64:
-        weights, factors = zip(*[meant(each) for each in tables], strict=True)
-        return examples.totals(np.stack(weights), None if factors[0] is None else np.stack(factors))
-
-    best, value = table.copy(), float(totals([table])[0])
+    best, value = table.copy(), float(_totals(examples, [table], meant)[0])
+    parts = {row: examples if meant.concerned is None else meant.concerned(examples, row) for row in rows}
     for _ in range(2):
         before = value
         for row in rows:
+            own = float(_totals(parts[row], [best], meant)[0])
             for column in np.flatnonzero(table[row]):
                 tried = [best.copy() for _ in SEGMENT_STEPS]
                 for changed, step in zip(tried, SEGMENT_STEPS, strict=True):
                     changed[row, column] = np.round(table[row, column] * step, 4)
-                found = totals(tried)
-                if found.max() > value * (1.0 + 1e-6):
-                    best, value = tried[int(found.argmax())], float(found.max())
+                found = _totals(parts[row], tried, meant)
+                gained = float(found.max()) - own
+                if gained > value * 1e-6:
+                    best, own, value = tried[int(found.argmax())], own + gained, value + gained
         if value == before:
             break
     return best
+
+
+def _totals(examples: Examples, tables: list[FloatArray], meant: _Meaning) -> Float64:
+    weights, factors = zip(*[meant.weights(each) for each in tables], strict=True)
+    return examples.totals(np.stack(weights), None if factors[0] is None else np.stack(factors))
 
 
 def _named(partners: Sequence[str], weights: FloatArray) -> Weights:

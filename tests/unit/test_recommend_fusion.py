@@ -115,6 +115,18 @@ def test_segments_of_users_are_kept_where_they_differ() -> None:
     assert found.by_history()[1] == found.weights  # no light user was seen
 
 
+def test_rows_of_user_segments_are_tried_on_their_users_alone_with_the_same_result() -> None:
+    z, targets = _planted(900, lambda user, target: user % 3)
+    examples = _examples(z, targets, 25, history=(np.arange(900) % 3).astype(np.int8))
+    flat = np.tile([1.0, 0.7, 0.4], (len(HISTORY_SEGMENTS), 1))
+    found = [
+        fusion_search._refined(examples, flat, [0, 1, 2], fusion_search._Meaning(lambda table: (table, None), concerned))
+        for concerned in (fusion_search._of_history, None)
+    ]
+    np.testing.assert_array_equal(*found)
+    assert (found[0] != flat).any(axis=1).all()
+
+
 def test_segments_of_items_are_kept_where_they_differ() -> None:
     codes = np.array([0] * 30 + [2] * 30, np.int8)
     z, targets = _planted(1_200, lambda user, target: 0 if target < 30 else 1)
