@@ -146,9 +146,10 @@ def _scores(
     factors = np.ones((len(weights), 1, weights.shape[2]), np.float32) if factors_CIP is None else factors_CIP.astype(np.float32)
     found = np.empty((len(z), len(weights)), np.float32)
     keys = users * factors.shape[1] + items
-    for key in np.flatnonzero(np.bincount(keys)):
+    present = np.flatnonzero(np.bincount(keys))
+    for key in present:
         row, column = divmod(int(key), factors.shape[1])
-        of_key = np.flatnonzero(keys == key)
+        of_key = np.flatnonzero(keys == key) if len(present) > 1 else slice(None)  # of one kind: nothing to gather
         found[of_key] = z[of_key] @ (weights[:, row] * factors[:, column]).T
     return found
 
