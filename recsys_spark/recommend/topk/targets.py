@@ -77,7 +77,7 @@ class RoughCount:
         for begin in range(0, len(self._rows), _PAIRS_AT_ONCE):
             part = slice(begin, begin + _PAIRS_AT_ONCE)
             tile = scores[self._rows[part]]
-            surely, maybe = (np.count_nonzero(tile > bound[part, None], axis=1) for bound in (self._high, self._low))
+            surely, maybe = (_counts(tile > bound[part, None]) for bound in (self._high, self._low))
             self._above[part] += surely
             unsure = np.flatnonzero(surely != maybe)
             self._left -= int((maybe - surely).sum())
@@ -95,3 +95,8 @@ class RoughCount:
         first = cols < self._targets.cols[self._ranked[of]]
         before = (exact > own) | ((exact == own) & first)
         self._targets.above[self._ranked] = self._above + np.bincount(of[before], minlength=len(self._ranked))
+
+
+def _counts(cells: npt.NDArray[np.bool_]) -> Ints:
+    """How many of each row are true: one by one, as NumPy counts a single row in vector registers and along an axis it does not."""
+    return np.array([np.count_nonzero(row) for row in cells], np.int64)
