@@ -98,5 +98,5 @@ class RoughCount:
 
 
 def _counts(cells: npt.NDArray[np.bool_]) -> Ints:
-    """How many of each row are true: one by one, as NumPy counts a single row in vector registers and along an axis it does not."""
+    """How many of each row are true. One by one: NumPy counts a single row in vector registers, and along an axis it does not."""
     return np.array([np.count_nonzero(row) for row in cells], np.int64)
