@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
 from recsys_spark.tables.content import Content, content_hash, contents_by
+from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.held import level_for
 from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.runs import Body, StagePlan, StageReport, run_stage
@@ -23,7 +24,6 @@ from recsys_spark.tables.visible import ROLE, ROLES, Cutoff, InstantCutoff, Rows
 T = TypeVar("T")
 MAX_KEPT_EVENTS = 20_000_000  # a larger log is read from the table each time: holding it would only fill the disks
 MAX_HELD_ROBOTS = 100_000  # by the driver, and sent to every task that reads the log
-_ROBOTS = "user_idx int, reasons array<string>"
 _BYTES_PER_EVENT = 200  # as Spark holds one
 
 
@@ -101,7 +101,7 @@ class Context:
     def _make_robots(self) -> DataFrame:
         settings = self.config.ingest.robots
         if settings.max_events_per_minute is None and settings.max_z_score is None:
-            return local_frame(self.spark, [], _ROBOTS)
+            return self.store.empty("robots")
         history = of_role(with_role(self.store.read("events", self.namespace), self.cutoff), "history")
         return self._held(robots(history, settings.max_events_per_minute, settings.max_z_score, settings.min_users))
 
@@ -111,7 +111,7 @@ class Context:
         rows = [tuple(row) for row in found.limit(MAX_HELD_ROBOTS + 1).collect()]
         if len(rows) > MAX_HELD_ROBOTS:
             return self.kept(found)
-        return local_frame(self.spark, sorted(rows), _ROBOTS)
+        return local_frame(self.spark, sorted(rows), contract("robots").schema)
 
     def events_content(self, rows: Rows = "fit") -> str:
         """Identity of ``events(rows)``; all four come out of one pass."""

@@ -80,12 +80,12 @@ class Fields:
 
     def is_missing(self, name: str) -> Column:
         """Whether ``exact`` is null; a number or a time is not written out for that."""
-        plain = self.is_mapped(name) and not self._is_text(name) and self._missing.get(name) in (None, REJECT)
+        plain = self.is_mapped(name) and not self._is_text(name) and self._default(name) is None
         return self.raw(name).isNull() if plain else self.exact(name).isNull()
 
     def number(self, name: str) -> Column:
         """A double; null where missing, or where the text is none. What is a number already is not read from its text."""
-        plain = self.is_mapped(name) and self.type_of(name) in _NUMBERS and self._missing.get(name) in (None, REJECT)
+        plain = self.is_mapped(name) and self.type_of(name) in _NUMBERS and self._default(name) is None
         return self.raw(name).cast("double") if plain else number(self.text(name))
 
     def _is_text(self, name: str) -> bool:
@@ -134,12 +134,17 @@ class Fields:
         return [(self.rejected(name), f"missing {name}") for name in rules]
 
     def _with_default(self, name: str, value: Column) -> Column:
-        rule = self._missing.get(name)
-        return value if rule in (None, REJECT) else F.coalesce(value, F.lit(rule))
+        default = self._default(name)
+        return value if default is None else F.coalesce(value, F.lit(default))
 
     def _with_default_boolean(self, name: str) -> Column:
+        default = self._default(name)
+        return self.raw(name) if default is None else F.coalesce(self.raw(name), F.lit(default).try_cast("boolean"))
+
+    def _default(self, name: str) -> str | None:
+        """What a missing value becomes; None where it stays missing, or rejects its row."""
         rule = self._missing.get(name)
-        return self.raw(name) if rule in (None, REJECT) else F.coalesce(self.raw(name), F.lit(rule).try_cast("boolean"))
+        return None if rule == REJECT else rule
 
 
 def _is_list_of_texts(kind: DataType) -> bool:

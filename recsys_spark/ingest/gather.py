@@ -107,10 +107,11 @@ def gather_events(job: Job, ledger: Ledgers, present: DataFrame) -> tuple[Intake
         return taken, None, anew
     given = "event_id" in source.columns
     found: Any = good(taken.rows).agg(F.to_date(F.min("ts")), F.to_date(F.max("ts")), F.count(F.lit(1))).first()
-    if not given and found[0] is not None:  # ts is part of the hash: other days hold no such id
-        present = present.where(F.col("event_date").between(F.lit(found[0]), F.lit(found[1])))
+    first_day, last_day, num_good = found
+    if not given and first_day is not None:  # ts is part of the hash: other days hold no such id
+        present = present.where(F.col("event_date").between(F.lit(first_day), F.lit(last_day)))
     identified = event_ids(good(taken.rows), given)
-    if found[2] <= MAX_SENT_EVENTS:  # else both sides would be shuffled, whatever their sizes
+    if num_good <= MAX_SENT_EVENTS:  # else both sides would be shuffled, whatever their sizes
         present = present.join(F.broadcast(identified.select("event_id")), "event_id", "left_semi")
     fated = fates(identified, present).persist()
     taken.count(fated)

@@ -26,10 +26,10 @@ def reasons(rules: list[Rule]) -> Column:
 
     Nearly every row is good: whether any condition is true is asked first, and without lambdas, which Spark does not compile.
     """
-    held = [F.coalesce(condition, F.lit(False)) for condition, _ in rules]
+    some = reduce(lambda a, b: a | b, [condition for condition, _ in rules])
     told = F.array(*[F.when(condition, F.lit(reason)) for condition, reason in rules])
     none = F.array().cast("array<string>")
-    return F.when(reduce(lambda a, b: a | b, held), F.array_except(told, F.array(F.lit(None).cast("string")))).otherwise(none)
+    return F.when(some, F.array_except(told, F.array(F.lit(None).cast("string")))).otherwise(none)
 
 
 def judged(raw: DataFrame, columns: dict[str, Column], rules: list[Rule], private: bool) -> DataFrame:

@@ -156,7 +156,8 @@ class _Ingest:
         return self.store.merge("events", self.context.namespace, moved, self.commit, many=self._many_events())
 
     def _many_events(self) -> bool:
-        return sum(fates[KEPT] for taken in self.intakes[:1] for fates in taken.counts.values()) >= MANY_ROWS
+        taken = self.intakes[0]  # events come first
+        return sum(fates[KEPT] for fates in taken.counts.values()) >= MANY_ROWS
 
     def _write_ledger(self) -> list[Written]:
         rows = self.store.empty("ledger")

@@ -185,10 +185,9 @@ def examples_of(user: ScoredUser, codes: Any, length: int = LISTED) -> Iterator[
     """A row of ``_EXAMPLE`` for each target within reach, against the others there. What is within reach is found out once: all
     targets of a user share it but for their own place."""
     reach = in_reach(user.z_PN, user.barred_N, length)
-    places = np.searchsorted(reach, user.targets)
-    found = reach[np.minimum(places, len(reach) - 1)] == user.targets if len(reach) else np.zeros(len(places), bool)
+    place_of = {item: place for place, item in enumerate(reach.tolist())}
     z, share = np.ascontiguousarray(user.z_PN[:, reach].T), ideal_share(len(user.targets))
-    for place in places[found].tolist():
+    for place in [place_of[target] for target in user.targets.tolist() if target in place_of]:
         others = np.delete(reach, place)
         if len(others):
             rows = (np.delete(z, place, axis=0).ravel(), others < reach[place], codes[others])

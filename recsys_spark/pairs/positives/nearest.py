@@ -72,7 +72,6 @@ def nearest_of_block(vectors: Any, start: int, block_rows: int, top_n: int, min_
         rows, columns, values = _sparse_scores(vectors[start : start + block_rows] @ vectors.T, min_similarity)
     else:
         rows, columns, values = _dense_scores(vectors, start, block_rows, top_n)
-    values = _rounded(values)
     kept = (rows + start != columns) & (values > 0) & (values >= min_similarity)
     rows, columns, values = _in_order(rows[kept], columns[kept], values[kept])
     best = position_in_group(rows) < top_n
@@ -92,15 +91,15 @@ def _in_order(rows: Ints, columns: Ints, values: Float64) -> tuple[Ints, Ints, F
     return packed >> (_VALUE_BITS + _COLUMN_BITS), packed & ((1 << _COLUMN_BITS) - 1), micros / _ONE
 
 
-def _sparse_scores(scores: Any, min_similarity: float) -> tuple[Ints, Ints, Floats]:
-    """Cells that rounding may bring to ``min_similarity``; nine of ten are dropped before anything is made of them."""
+def _sparse_scores(scores: Any, min_similarity: float) -> tuple[Ints, Ints, Float64]:
+    """Cells that rounding may bring to ``min_similarity``, rounded; nine of ten are dropped before anything is made of them."""
     enough = np.flatnonzero(scores.data >= max(min_similarity - _TIE, np.finfo(np.float32).tiny))
     rows = np.searchsorted(scores.indptr, enough, side="right") - 1
-    return rows, scores.indices[enough].astype(np.int64), scores.data[enough]
+    return rows, scores.indices[enough].astype(np.int64), _rounded(scores.data[enough])
 
 
 def _dense_scores(vectors: Vectors, start: int, block_rows: int, top_n: int) -> tuple[Ints, Ints, Float64]:
-    """Only what can be among the ``top_n``; all that may tie with the last once rounded is included."""
+    """Only what can be among the ``top_n``, rounded; all that may tie with the last once rounded is included."""
     block = vectors[start : start + block_rows]
     some = np.flatnonzero(block.any(axis=1))  # a row of zeros has no neighbour, and all would tie for it
     asked, items = block[some], Pieces.of(vectors)
@@ -109,10 +108,6 @@ def _dense_scores(vectors: Vectors, start: int, block_rows: int, top_n: int) -> 
         return _rounded(exact_scores(asked, items, rows, columns))
 
     length = min(top_n + 1, len(vectors))  # an item is met with itself
-    tiles = partial(_product, asked)
-    rows, columns = best_cells(tiles, items, len(some), length, spare=slack(asked, items) + 2 * _TIE, rescore=decisive)
+    spare = slack(asked, items) + 2 * _TIE
+    rows, columns = best_cells(lambda tile: asked @ tile.T, items, len(some), length, spare=spare, rescore=decisive)
     return some[rows], columns, decisive(rows, columns)
-
-
-def _product(asked: Vectors, rows: Vectors) -> Vectors:
-    return asked @ rows.T
