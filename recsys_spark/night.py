@@ -273,17 +273,25 @@ class Night:
         recommend.run(config, self._nested(name), model, fusion, upstream=self.eval_namespace, targets=targets)
 
     def _champion(self, champion: ModelVersion, targets: DataFrame) -> None:
-        """The champion's lists for the same users, from counts and vectors in a namespace of its own.
+        """The champion's lists for the same users, from the challenger's counts and vectors in a namespace of its own.
 
         One trained beyond this cutoff has seen the holdout: its recipe, trained to this cutoff, stands in for it.
         """
         context, model_dir = self._nested(CHAMPION), self._model_dir(champion)
         fusion, new_items = self._fusion(champion)
-        counted(self.config, context)
         if not may_be_compared(champion, self.evaluation):
             champion, model_dir = stand_in(champion, model_dir, context)
         embed.run(context.config, context, champion, model_dir, targets)
-        recommend.run(self.config, context, _ref(champion), fusion, targets=targets, neighbours=False, new_items=new_items)
+        recommend.run(
+            self.config,
+            context,
+            _ref(champion),
+            fusion,
+            upstream=self.eval_namespace,
+            targets=targets,
+            new_items=new_items,
+            vectors=context.namespace,
+        )
 
 
 def with_partners(config: Config, names: Iterable[str]) -> Config:

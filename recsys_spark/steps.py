@@ -66,6 +66,7 @@ def stand_in(champion: ModelVersion, model_dir: Path, context: Context) -> tuple
     config = context.config.model_copy(
         update={name: kind.model_validate(recipe.get(name, {})) for name, kind in _OF_A_RECIPE.items()}
     )
+    counted(context.config, context)  # which pairs are read from beside them
     paired(config, context)
     trained = train.run(config, context, text_vectors)
     return replace(champion, model_name=f"{champion.model_name}-stand-in"), Path(trained.facts["model_dir"])

@@ -31,7 +31,7 @@ _OF_BASKETS: dict[str, type[np.generic]] = {
 _OF_ITEMS: dict[str, type[np.generic]] = {"anchors": np.int64, "targets": np.int64}
 _OF_CHANGES: dict[str, type[np.generic]] = {"new": np.int32, "old": np.int32}
 _OF_BLOCKS: dict[str, type[np.generic]] = {"ends": np.int32, "firsts": np.int32, "rows": np.int32, "steps": np.int32}
-_NARROW = {"keys", "rows", "steps"}  # may be sent in fewer bytes than above, as column ``kinds`` of a message says
+_NARROW = {"keys", "rows", "steps", "anchors", "targets"}  # may be in fewer bytes than above, as column ``kinds`` says
 _COLUMNS = {**_OF_ENTRIES, **_OF_BASKETS, **_OF_ITEMS, **_OF_CHANGES, **_OF_BLOCKS}
 _TOTALS = ("items", "anchors", "targets", "weights")
 SCHEMA = "slot int, block int, " + ", ".join(f"{name} binary" for name in _COLUMNS) + ", kinds string, facts string"
@@ -73,8 +73,7 @@ def _dealt(slots: Sequence[int], batches: list[pa.RecordBatch]) -> Iterator[pa.R
     names = batches[0].schema.names
     columns = {name: _column(batches, number) for number, name in enumerate(names)}
     place = (mix(columns["keys"].astype(np.uint64)) % np.uint64(len(slots))).astype(np.int16 if len(slots) < 32_768 else np.int32)
-    if np.iinfo(np.int32).min <= columns["keys"].min() and columns["keys"].max() <= np.iinfo(np.int32).max:
-        columns["keys"] = columns["keys"].astype(np.int32)
+    columns["keys"] = _in_32_bits(columns["keys"])
     order = np.argsort(place, kind="stable")  # of 16-bit numbers: a radix sort
     bounds = np.searchsorted(place[order], np.arange(len(slots) + 1))
     columns = {name: column[order] for name, column in columns.items()}
@@ -82,6 +81,12 @@ def _dealt(slots: Sequence[int], batches: list[pa.RecordBatch]) -> Iterator[pa.R
         part = slice(bounds[number], bounds[number + 1])
         if part.stop > part.start:
             yield _message(slot, number, {name: column[part] for name, column in columns.items()})
+
+
+def _in_32_bits(values: Ints) -> Ints | Items:
+    """The same numbers, in half the bytes where they fit."""
+    least, most = values.min(initial=0), values.max(initial=0)
+    return values.astype(np.int32) if np.iinfo(np.int32).min <= least and most <= np.iinfo(np.int32).max else values
 
 
 def _column(batches: list[pa.RecordBatch], number: int) -> NDArray[Any]:
@@ -145,8 +150,11 @@ def num_entries(message: pa.RecordBatch) -> int:
 
 
 def totals_message(counts: ItemCounts, facts: dict[str, Any]) -> pa.RecordBatch:
-    """A task's totals and facts."""
-    columns: dict[str, NDArray[Any]] = {"items": counts.items, "anchors": counts.anchors, "targets": counts.targets}
+    """A task's totals and facts. Every task has most of the items, so few bytes are spent on each: targets that are the same as
+    anchors are not sent."""
+    columns: dict[str, NDArray[Any]] = {"items": counts.items, "anchors": _in_32_bits(counts.anchors)}
+    if counts.targets is not counts.anchors:
+        columns["targets"] = _in_32_bits(counts.targets)
     if counts.weights is not None:
         columns["weights"] = counts.weights
     return _message(0, TOTALS, columns, json.dumps(facts))
@@ -175,13 +183,19 @@ def gather_totals(messages: Sequence[Any]) -> tuple[ItemTotals, dict[str, Any]]:
     """Totals of all items and the summed facts, out of the totals rows of all tasks."""
     held = [read_counts(message) for message in messages]
     num_items = 1 + max((int(part.items.max()) for part in held if len(part.items)), default=-1)
-    anchors, targets = np.zeros(num_items, dtype=np.int64), np.zeros(num_items, dtype=np.int64)
-    for part in held:
-        anchors[part.items] += part.anchors
-        targets[part.items] += part.targets
+    anchors = _summed(num_items, [(part.items, part.anchors) for part in held])
+    same = all(part.targets is part.anchors for part in held)
+    targets = anchors if same else _summed(num_items, [(part.items, part.targets) for part in held])
     facts = gather_facts([message["facts"] for message in messages])
     totals = ItemTotals(anchors, targets, facts["num_baskets"], _exact_sums(held, num_items), {})
     return totals, facts | {"num_items": totals.num_items}
+
+
+def _summed(num_items: int, parts: list[tuple[Items, Ints]]) -> Ints:
+    found = np.zeros(num_items, dtype=np.int64)
+    for items, values in parts:
+        found[items] += values  # a part has an item once
+    return found
 
 
 def gather_facts(messages: Sequence[str]) -> dict[str, Any]:
@@ -197,8 +211,10 @@ def gather_facts(messages: Sequence[str]) -> dict[str, Any]:
 
 def read_counts(message: Any) -> ItemCounts:
     """The totals in a totals message."""
-    columns: dict[str, Any] = {n: np.frombuffer(message[n], _COLUMNS[n]) for n in _TOTALS if message[n] is not None}
-    return ItemCounts(**columns)
+    kinds = {**_COLUMNS, **json.loads(message["kinds"] or "{}")}
+    found = {n: np.frombuffer(message[n], kinds[n]) for n in _TOTALS if message[n] is not None}
+    columns: dict[str, Any] = {n: values.astype(_COLUMNS[n], copy=False) for n, values in found.items()}
+    return ItemCounts(**{"targets": columns["anchors"], **columns})
 
 
 def _exact_sums(held: Sequence[ItemCounts], num_items: int) -> Floats:

@@ -84,7 +84,8 @@ def item_counts(baskets: Baskets) -> ItemCounts:
     else:
         anchors, targets = (_num_baskets(_able(baskets, baskets.sides, side), len(met)) for side in (ANCHOR, TARGET))
     weights = None if whole.weights is None else np.bincount(whole.items, weights=whole.weights).astype(np.float64)[items]
-    return ItemCounts(items, anchors[items], targets[items], weights)
+    of_items = anchors[items]
+    return ItemCounts(items, of_items, of_items if targets is anchors else targets[items], weights)
 
 
 def _able(baskets: Baskets, sides: Sides, side: int) -> Baskets:

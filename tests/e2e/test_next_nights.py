@@ -15,8 +15,10 @@ from recsys_spark.order import run_night
 from recsys_spark.publish import stage as publish
 from recsys_spark.publish.prune import keep_newest
 from recsys_spark.registry import CHAMPION, Registry
+from recsys_spark.tables.content import frames_equal
 from recsys_spark.tables.runs import run_rows
 from recsys_spark.tables.store import Store
+from tests.debug_data import debug_config
 from tests.e2e.conftest import Done, versions
 from tests.e2e.later import LATE_USERS, with_later_events
 
@@ -28,6 +30,19 @@ def copy(done: Done, tmp_path: Path) -> Path:
     shutil.copytree(done.config.warehouse, tmp_path / "warehouse", ignore=shutil.ignore_patterns("_locks"))
     shutil.copy(home / "mlflow.db", tmp_path / "mlflow.db")
     return tmp_path
+
+
+def test_a_champion_that_may_be_compared_is_listed_by_the_challengers_counts(spark: SparkSession, done: Done, copy: Path) -> None:
+    night = Night(parse_config(debug_config(done.data, copy / "warehouse")), spark)
+    model = night._model("eval")
+    assert model is not None
+    night._champion(model, night._targets())  # meets itself: it has to have the same lists
+    theirs = f"{night.eval_namespace}/systems/{CHAMPION}"
+    assert {row["stage"] for row in run_rows(night.store, theirs)} == {"embed", "recommend"}
+    for table, key in (("recommendations", ("user_id", "rank")), ("target_ranks", ("user_id", "item_id"))):
+        ours, found = (night.store.read(table, namespace) for namespace in (night.eval_namespace, theirs))
+        assert not found.isEmpty()
+        assert frames_equal(found, ours, key), table
 
 
 @pytest.mark.timeout(1800)
