@@ -31,7 +31,7 @@ from recsys_spark.cooccurrence.tasks import Shared, all_baskets, send_baskets
 from recsys_spark.tables.dealing import partition_keys
 from recsys_spark.tables.local import local_frame
 
-_SLOT_MIB = 64  # of the optimiser's estimate: what rows are dealt to, before anybody knows how many there are
+_SLOT_MIB = 32  # of the optimiser's estimate: what rows are dealt to, before anybody knows how many there are
 _TASK_ROWS = 1 << 22  # about so many a task makes baskets of, and as many anchors are a block
 _MOST_SLOTS = 256  # an estimate may be far too high, and each costs a message a million rows
 _MOST_BLOCKS = 1024

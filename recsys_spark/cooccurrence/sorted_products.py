@@ -22,7 +22,7 @@ from recsys_spark.cooccurrence.occurrences import slices
 LEAST_ITEMS = 1 << 15  # from about so many on it is faster
 _MOST_ITEMS = 1 << 23  # beyond, a key of 32 bits leaves room for too few anchors
 _KEY_BITS = 32
-_STEP = 1 << 21  # pairs at a time: more are sorted slower, fewer fetch from baskets that lie further apart
+_STEP = 1 << 22  # pairs at a time: more are sorted slower, fewer fetch from baskets that lie further apart
 
 
 def is_faster(num_items: int, most_entries: int, min_support: int) -> bool:
@@ -82,10 +82,11 @@ def repeated(parts: list[Visits], num_columns: int, num_rows: int) -> Iterator[t
     for number, first in enumerate(bounds[:-1].tolist()):
         pairs = _pairs(sliced, number)
         pairs.sort()
-        begins, both = _runs(pairs)
-        found = pairs[begins]
-        columns = (found & np.uint32((1 << bits) - 1)).astype(np.int32)
-        yield (found >> np.uint32(bits)).astype(np.int32) + np.int32(first), columns, both
+        for half in _halves(pairs, bits):
+            begins, both = _runs(half)
+            found = half[begins]
+            columns = (found & np.uint32((1 << bits) - 1)).astype(np.int32)
+            yield (found >> np.uint32(bits)).astype(np.int32) + np.int32(first), columns, both
 
 
 def _work(part: Visits, num_rows: int) -> Floats:
@@ -146,6 +147,15 @@ def _copy_targets(part: _Sliced, holders: Items, found: Items) -> None:
     """The targets of these baskets, one after another: two passes less than gathering each. SciPy copies a value of each as well;
     with the targets for values too, and to the same place, it touches no memory for that."""
     _sparsetools.csr_row_index(len(holders), holders, part.starts, part.targets, part.targets, found, found)
+
+
+def _halves(pairs: NDArray[np.uint32], bits: int) -> list[NDArray[np.uint32]]:
+    """Sorted pairs in two, between anchors: what is done with those found wants to stay in the cache."""
+    if not len(pairs):
+        return []
+    middle = pairs[len(pairs) // 2] >> np.uint32(bits) << np.uint32(bits)
+    cut = int(np.searchsorted(pairs, middle))
+    return [half for half in (pairs[:cut], pairs[cut:]) if len(half)]
 
 
 def _runs(keys: Any) -> tuple[Ints, Ints]:
