@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 READY := $(VENV)/.prepared
+AIRFLOW := .airflow
 
-.PHONY: demo test test-cluster lint types imports check bench java clean
+.PHONY: demo test test-cluster lint types imports check bench airflow java clean
 
 demo: java $(READY)
 	$(BIN)/recsys-spark demo
@@ -31,6 +32,14 @@ imports: $(STAMP)
 
 bench: java $(READY)
 	$(BIN)/python -m benchmarks $(ROW)
+
+# what the tests of deploy/airflow need; without it they are skipped
+airflow: $(AIRFLOW)/.installed
+
+$(AIRFLOW)/.installed: deploy/airflow/requirements.txt
+	test -x $(AIRFLOW)/bin/python || $(PYTHON) -m venv $(AIRFLOW)
+	$(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check --requirement deploy/airflow/requirements.txt
+	touch $@
 
 java:
 	@version=$$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -1); \
