@@ -282,16 +282,8 @@ class Night:
         if not may_be_compared(champion, self.evaluation):
             champion, model_dir = stand_in(champion, model_dir, context)
         embed.run(context.config, context, champion, model_dir, targets)
-        recommend.run(
-            self.config,
-            context,
-            _ref(champion),
-            fusion,
-            upstream=self.eval_namespace,
-            targets=targets,
-            new_items=new_items,
-            vectors=context.namespace,
-        )
+        model = ModelRef(champion.model_name, champion.version, context.namespace)
+        recommend.run(self.config, context, model, fusion, self.eval_namespace, targets, new_items=new_items)
 
 
 def with_partners(config: Config, names: Iterable[str]) -> Config:

@@ -18,10 +18,12 @@ PROFILE = {"text": 1.0, "encoder": 1.0, "popularity": 0.1}
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A registered model version, as the embedding tables name it."""
+    """A registered model version, as the embedding tables name it, and the namespace of these where it is another than that of
+    the counts."""
 
     name: str
     version: int
+    namespace: str | None = None
 
 
 def fusion_weights(settings: RecommendSettings, given: dict[str, float] | None, has_model: bool) -> dict[str, float]:

@@ -50,7 +50,6 @@ class _Run:
     model: ModelRef | None
     fusion: Fusion
     upstream: str
-    vectors: str
     targets: DataFrame | None
     neighbours: bool
     new_items: NewItems | None
@@ -58,6 +57,11 @@ class _Run:
     @property
     def settings(self) -> RecommendSettings:
         return self.config.recommend
+
+    @property
+    def vectors(self) -> str:
+        """The namespace that embeddings are read from."""
+        return (self.model and self.model.namespace) or self.upstream
 
     @property
     def user_neighbours(self) -> bool:
@@ -74,7 +78,6 @@ def run(
     targets: DataFrame | None = None,
     neighbours: bool | None = None,
     new_items: NewItems | None = None,
-    vectors: str | None = None,
 ) -> StageReport:
     """Write recommendations, shortfalls, fallback_recommendations, item_neighbours and, where ``recommend.user_neighbours``
     asks for them, user_neighbours of a namespace; with targets, recommendations and target_ranks.
@@ -82,21 +85,19 @@ def run(
     Args:
         model: the version whose vectors are read; None: no encoder takes part.
         fusion: how partners are fused; the caller passes that of the model version. None: the config's weights, or a prior.
-        upstream: the namespace that co-occurrence and what is fitted on it are read from; default: the context's.
+        upstream: the namespace that co-occurrence and embeddings are read from (where the model does not say that they lie in
+            another); default: the context's.
         targets: ``(user_id, user_idx, item_idx)``; their ranks among all allowed items go to target_ranks, and only their
             users get lists.
         neighbours: write those of items and users too; default: unless ``upstream`` is another namespace, as for baselines.
         new_items: the places kept for new items; None: no places.
-        vectors: the namespace that embeddings are read from; default: ``upstream``.
 
     Raises:
         ConfigError: weights that cannot be used. InputError: lists that cannot be read, or no item to recommend.
         MissingTableError: an earlier stage has not run.
     """
     chosen = usable(config.recommend, fusion, model is not None)
-    counts = upstream or context.namespace
-    wanted = _wanted(neighbours, upstream)
-    work = _Run(config, context, model, chosen, counts, vectors or counts, targets, wanted, new_items)
+    work = _Run(config, context, model, chosen, upstream or context.namespace, targets, _wanted(neighbours, upstream), new_items)
     rules = read_rules(config.recommend)
     return context.run_stage(_plan(work, rules), lambda commit: _write(work, rules, commit))
 
