@@ -36,6 +36,8 @@ def test_a_champion_that_may_be_compared_is_listed_by_the_challengers_counts(spa
     night = Night(parse_config(debug_config(done.data, copy / "warehouse")), spark)
     model = night._model("eval")
     assert model is not None
+    for table in ("item_embeddings", "user_embeddings"):
+        shutil.rmtree(copy / "warehouse" / night.eval_namespace / table)  # a champion's vectors are its own
     night._champion(model, night._targets())  # meets itself: it has to have the same lists
     theirs = f"{night.eval_namespace}/systems/{CHAMPION}"
     assert {row["stage"] for row in run_rows(night.store, theirs)} == {"embed", "recommend"}
