@@ -40,13 +40,18 @@ def counted(config: Config, context: Context) -> StageReport:
     return done
 
 
+def _counted_for_training(config: Config, context: Context) -> None:
+    """What pairs and training read; lists of a model that is trained aside rest on others' counts."""
+    (counted if config.train.ease_teaches else cooccurrence.run)(config, context)
+
+
 def paired(config: Config, context: Context) -> StageReport:
     """Pairs and negatives. Mined ones need an encoder: one is trained before, without them, in a namespace of its own."""
     negatives = config.pairs.negatives
     if negatives.mined_last:
         without = config.pairs.model_copy(update={"negatives": negatives.model_copy(update={"mined_last": 0})})
         plain, scout = config.model_copy(update={"pairs": without}), replace(context, namespace=f"{context.namespace}/scout")
-        (counted if config.train.ease_teaches else cooccurrence.run)(plain, scout)
+        _counted_for_training(plain, scout)
         pairs.run(plain, scout)
         mine.run(config, context, Path(train.run(plain, scout, text_vectors).facts["model_dir"]))
     return pairs.run(config, context)
@@ -66,7 +71,7 @@ def stand_in(champion: ModelVersion, model_dir: Path, context: Context) -> tuple
     config = context.config.model_copy(
         update={name: kind.model_validate(recipe.get(name, {})) for name, kind in _OF_A_RECIPE.items()}
     )
-    counted(context.config, context)  # which pairs are read from beside them
+    _counted_for_training(config, context)
     paired(config, context)
     trained = train.run(config, context, text_vectors)
     return replace(champion, model_name=f"{champion.model_name}-stand-in"), Path(trained.facts["model_dir"])

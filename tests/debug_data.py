@@ -134,6 +134,12 @@ def thin_config(data: Path, warehouse: Path) -> dict[str, Any]:
     return config
 
 
+def write_config(path: Path, settings: dict[str, Any]) -> Path:
+    """These settings as a TOML file."""
+    path.write_text("\n".join(f"{key} = {toml(value)}" for key, value in settings.items()))
+    return path
+
+
 def toml(value: Any) -> str:
     """``value`` as an inline TOML value (what these settings hold: dicts, lists, strings, numbers, booleans)."""
     if isinstance(value, dict):

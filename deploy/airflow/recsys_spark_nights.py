@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, Param, chain
 
 STEPS = (
     ("ingest", "live"),
@@ -63,12 +63,7 @@ with DAG(
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5), "execution_timeout": timedelta(hours=6)},
     tags=["recsys-spark"],
 ):
-    before = None
-    for stage, namespace in STEPS:
-        step = submit(f"{stage}_{namespace}", stage, "--as-of", AS_OF, "--namespace", namespace)
-        if before is not None:
-            before >> step
-        before = step
+    chain(*[submit(f"{stage}_{where}", stage, "--as-of", AS_OF, "--namespace", where) for stage, where in STEPS])
 
 with DAG(
     "recsys_spark_prune",

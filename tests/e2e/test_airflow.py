@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from recsys_spark.order import STEPS
-from tests.debug_data import debug_config, toml
+from tests.debug_data import debug_config, write_config
 from tests.e2e.conftest import Done
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,16 +101,14 @@ def test_tasks_run_for_real(airflow: dict[str, str], done: Done, tmp_path: Path)
     shutil.copytree(done.config.warehouse, tmp_path / "warehouse", ignore=shutil.ignore_patterns("_locks"))
     shutil.copy(Path(done.config.warehouse).parent / "mlflow.db", tmp_path / "mlflow.db")
     settings = debug_config(done.data, tmp_path / "warehouse") | {"spark": {"shuffle_partitions": 2}}
-    config = tmp_path / "night.toml"
-    config.write_text("\n".join(f"{key} = {toml(value)}" for key, value in settings.items()))
+    config = write_config(tmp_path / "night.toml", settings)
     mine = {**airflow, "RECSYS_CONFIG": str(config)}
     command = str(AIRFLOW / "airflow")
-    said = _said([command, "tasks", "test", "recsys_spark_night", "ingest_live", "2024-02-01"], mine)
-    assert "ingest: nothing to do" in said
+    first_step = [command, "tasks", "test", "recsys_spark_night", "ingest_live", "2024-02-01"]
+    assert "ingest: nothing to do" in _said(first_step, mine)
     said = _said([command, "dags", "test", "recsys_spark_prune", "2024-02-04"], mine)
     assert "state=success" in said
     config.write_text(config.read_text().replace("warehouse = ", "warehose = "))
-    refused = [command, "tasks", "test", "recsys_spark_night", "ingest_live", "2024-02-01"]
-    said = _said(refused, mine)  # of a task that fails too, Airflow's test command ends well
+    said = _said(first_step, mine)  # of a task that fails too, Airflow's test command ends well
     assert "key 'warehouse' is missing" in said
     assert "new_state=up_for_retry" in said

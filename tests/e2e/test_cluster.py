@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.session import BRIEF
 from recsys_spark.tables.store import Store
-from tests.debug_data import QUICK, debug_config, toml
+from tests.debug_data import QUICK, debug_config, write_config
 from tests.e2e.conftest import Done
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,8 +58,7 @@ def test_a_night_by_spark_submit_on_two_workers(spark: SparkSession, done: Done,
     settings = debug_config(done.data, tmp_path / "warehouse")
     settings["spark"] = {"shuffle_partitions": 2}
     settings["train"] = {**settings["train"], "ranks": 2, "local_ranks": False}  # type: ignore[dict-item]
-    config = tmp_path / "cluster.toml"
-    config.write_text("\n".join(f"{key} = {toml(value)}" for key, value in settings.items()))
+    config = write_config(tmp_path / "cluster.toml", settings)
     _submit(master, "ingest", config)
     said = _submit(master, "night", config)
     assert "ingest: nothing to do" in said

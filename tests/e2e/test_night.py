@@ -20,7 +20,7 @@ from recsys_spark.order import STEPS, run_night
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend.sql import register_views
 from recsys_spark.registry import CHAMPION, Registry
-from tests.debug_data import debug_config, toml
+from tests.debug_data import debug_config, write_config
 from tests.e2e.conftest import Done, versions
 
 
@@ -114,9 +114,7 @@ def test_the_champion_is_who_the_gate_let_through(done: Done) -> None:
 
 def test_a_night_that_stands_is_told_without_java(done: Done, tmp_path: Path) -> None:
     """Its receipt answers; with anything changed the same command asks for Java, since it must look closer."""
-    config = tmp_path / "debug.toml"
-    lines = [f"{key} = {toml(value)}" for key, value in debug_config(done.data, Path(done.store.root)).items()]
-    config.write_text("\n".join(lines))
+    config = write_config(tmp_path / "debug.toml", debug_config(done.data, Path(done.store.root)))
     receipt.keep(done.config, done.night.run_id, done.report, "fused is ahead")
     command = [str(Path(sys.executable).parent / "recsys-spark"), "run", "--config", str(config)]
     no_java = {"PATH": "/nowhere", "JAVA_HOME": "/nowhere"}
