@@ -28,9 +28,9 @@ from recsys_spark.log import get_logger
 from recsys_spark.night_names import run_id_of
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend import stage as recommend
+from recsys_spark.recommend.arrangement import Arrangement
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.model import ModelRef
-from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.register import stage as register
 from recsys_spark.registry import CHAMPION, REPLACED, ModelVersion, Registry
 from recsys_spark.report import stage as report
@@ -156,14 +156,14 @@ class Night:
     def recommend(self, namespace: str) -> StageReport:
         if namespace == "live":
             model = self._model("live")
-            fusion, new_items = self._fusion(model)
+            fusion, arrangement = self._fusion(model)
             config = self.config if model else with_partners(self.config, fusion.weights)
-            return recommend.run(config, self.live, _ref(model), fusion, new_items=new_items)
+            return recommend.run(config, self.live, _ref(model), fusion, arrangement=arrangement)
         targets = self._targets()
         challenger = self._model("eval")
-        fusion, new_items = self._fusion(challenger)
+        fusion, arrangement = self._fusion(challenger)
         done = recommend.run(
-            self.config, self.evaluation, _ref(challenger), fusion, targets=targets, neighbours=False, new_items=new_items
+            self.config, self.evaluation, _ref(challenger), fusion, targets=targets, neighbours=False, arrangement=arrangement
         )
         self._baselines(targets)
         champion = self._opponent(challenger)
@@ -207,19 +207,19 @@ class Night:
     def _model_dir(self, model: ModelVersion) -> Path:
         return self.registry.download(model, self.config.work_dir / "downloads" / f"{model.model_name}-{model.version}")
 
-    def _fusion(self, model: ModelVersion | None) -> tuple[Fusion, NewItems | None]:
-        """How partners are fused (weights of the config come first) and the places of new items, as the model version has them.
+    def _fusion(self, model: ModelVersion | None) -> tuple[Fusion, Arrangement]:
+        """How partners are fused (weights of the config come first) and lists arranged, as the model version has it.
 
         Without a model see ``_without_model``.
         """
         if model is None:
-            return self._without_model(), None
+            return self._without_model(), Arrangement.without_model(self.config.recommend)
         document = json.loads((self._model_dir(model) / "fusion.json").read_text())
         fixed = self.config.recommend.weights
         fusion = Fusion.from_document(document)
         if fixed:
             fusion = Fusion(fixed, profile=fusion.profile, half_life_days=fusion.half_life_days)
-        return fusion, NewItems.from_document(document.get("new_items"), self.config.recommend.new_items_per_ten)
+        return fusion, Arrangement.from_document(document, self.config.recommend)
 
     def _without_model(self) -> Fusion:
         """Co-occurrence alone: the config's weights may ask for an encoder that is not there. What profile texts are worth, and
@@ -278,12 +278,12 @@ class Night:
         One trained beyond this cutoff has seen the holdout: its recipe, trained to this cutoff, stands in for it.
         """
         context, model_dir = self._nested(CHAMPION), self._model_dir(champion)
-        fusion, new_items = self._fusion(champion)
+        fusion, arrangement = self._fusion(champion)
         if not may_be_compared(champion, self.evaluation):
             champion, model_dir = stand_in(champion, model_dir, context)
         embed.run(context.config, context, champion, model_dir, targets)
         model = ModelRef(champion.model_name, champion.version, context.namespace)
-        recommend.run(self.config, context, model, fusion, self.eval_namespace, targets, new_items=new_items)
+        recommend.run(self.config, context, model, fusion, self.eval_namespace, targets, arrangement=arrangement)
 
 
 def with_partners(config: Config, names: Iterable[str]) -> Config:

@@ -10,9 +10,9 @@ from pyspark.sql import DataFrame, SparkSession
 from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.night import BASELINES, Night
+from recsys_spark.recommend.arrangement import Arrangement
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.model import ModelRef
-from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.registry import ModelVersion
 from recsys_spark.tables.runs import StageReport
 from recsys_spark.tables.store import Commit
@@ -69,9 +69,9 @@ class BenchmarkNight(Night):
         alone = (ENCODER,) if "encoder" in self.config.recommend.partners else ()
         return (*alone, *((NO_PLACES,) if self._places else ()))
 
-    def _fusion(self, model: ModelVersion | None) -> tuple[Fusion, NewItems | None]:
-        fusion, new_items = super()._fusion(model)
-        return self._given or fusion, new_items
+    def _fusion(self, model: ModelVersion | None) -> tuple[Fusion, Arrangement]:
+        fusion, arrangement = super()._fusion(model)
+        return self._given or fusion, arrangement
 
     def _opponent(self, challenger: ModelVersion | None) -> ModelVersion | None:
         """None: each seed is judged by itself. The model of the seed before would be trained once more, as its stand-in."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recsys_spark.config.base import Settings
+from recsys_spark.config.rerank import RerankSettings
 
 Partner = Literal["encoder", "cooccurrence", "transitions", "ease", "als", "text", "popularity"]
 USUAL_DECAY = 0.7
@@ -43,9 +44,18 @@ class RecommendSettings(Settings):
     new_items_per_ten: int = Field(3, ge=0, le=9)  # of each ten, new at most; each where its chance earns it. 0: none
     new_item_demand: float | None = Field(None, ge=0)  # how often one is next, of an average item; None: as on validation
     max_new_item_loss: float = Field(0.06, ge=0, le=1)  # of validation NDCG@10, at most; and .6 x the chance that one is next
+    rerank: RerankSettings = RerankSettings()
     context_key: str | None = None  # key of the event context that fallback lists are made per
     user_block: int = Field(512, ge=1)
     item_tile: int = Field(4_096, ge=1)
+
+    @model_validator(mode="after")
+    def _diversity_can_be_chosen(self) -> RecommendSettings:
+        if self.weights and self.rerank.diversity == "auto":
+            raise ValueError(
+                "rerank.diversity = 'auto' is chosen with the weights, which are given: give a number from 0 to 1 too"
+            )
+        return self
 
     @property
     def decay(self) -> float:

@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from recsys_spark.recommend.catalogue import Catalogue
 from recsys_spark.recommend.model import PROFILE
+from recsys_spark.recommend.rerank.lists import Rerank, reranked
 from recsys_spark.recommend.rules import SegmentLists
 from recsys_spark.recommend.scoring.blocks import Block, signals
 from recsys_spark.recommend.scoring.partners import BEHAVIOURAL, PERSONAL, Partners
 from recsys_spark.recommend.scoring.scores import Ints, SharedScores
+from recsys_spark.recommend.topk.best import Best
 from recsys_spark.segments import history_codes
 
 MAX_CONTEXTS = 1_000  # fallback lists are made for this many values of the context key, those with most events
@@ -114,12 +116,13 @@ def _impersonal(partners: Partners, left: npt.NDArray[np.bool_], contexts: list[
 
 
 def unknown_user_lists(
-    catalogue: Catalogue, partners: Partners, k: int, segments: SegmentLists | None = None
+    catalogue: Catalogue, partners: Partners, k: int, segments: SegmentLists | None = None, rerank: Rerank | None = None
 ) -> Iterator[tuple[str, int, str, float]]:
     """Lists for users unknown at night: ``(context, rank, item_id, score)``; context "" is for all.
 
     ``segments``: rules of contexts, where these are what segments are made by.
     """
+    width = k if rerank is None else rerank.depth * k
     for context in ("", *partners.popularity.context_values):
         z = SharedScores(partners.popularity.row(context or None), 1).at(
             np.zeros(len(catalogue), np.int64), np.arange(len(catalogue))
@@ -127,6 +130,10 @@ def unknown_user_lists(
         number = -1 if segments is None else int(segments.number([context])[0])
         allowed = catalogue.allowed & segments.allowed[number] if segments is not None and number >= 0 else catalogue.allowed
         score = np.where(allowed, np.round(z, 9) + 0.0, -np.inf)
-        for rank, position in enumerate(np.argsort(-score, kind="stable")[:k], start=1):
-            if allowed[position]:
-                yield context, rank, str(catalogue.item_ids[position]), float(score[position])
+        first = np.argsort(-score, kind="stable")[:width]
+        first = first[allowed[first]]
+        found = Best(np.zeros(len(first), np.int64), first, np.arange(1, len(first) + 1), score[first], {})
+        if rerank is not None:
+            found, _ = reranked(found, found, np.zeros(len(first), np.bool_), k, rerank, (catalogue, partners))
+        for rank, position, value in zip(found.ranks, found.cols, found.scores, strict=True):
+            yield context, int(rank), str(catalogue.item_ids[position]), float(value)

@@ -178,7 +178,7 @@ def known_lists(wide: Best, width: int, fused: Fused, allowed: Filter, positions
         known = best(fused, allowed.without(positions), k, item_tile)
         found = np.bincount(known.rows, minlength=fused.num_users)
     full = found == k
-    both = _joined(known.take(np.flatnonzero(full[known.rows])), listed.take(np.flatnonzero(~full[listed.rows])))
+    both = known.take(np.flatnonzero(full[known.rows])).joined(listed.take(np.flatnonzero(~full[listed.rows])))
     return both.take(np.argsort(both.rows, kind="stable"))
 
 
@@ -199,7 +199,7 @@ def with_new_items(main: Best, offer: Offer, settings: NewItems, share: float, k
     stood = np.where(is_new, places + 1 + at, at)  # -1 - at new items came before it
     begins, offered = np.cumsum(listed) - listed, np.searchsorted(offer.best.rows, np.arange(num_users))
     cells = np.where(is_new, len(main.rows) + offered[users] - 1 - at, begins[users] + at)
-    chosen = _joined(main, offer.best).take(cells)
+    chosen = main.joined(offer.best).take(cells)
     scores = scores_BK[users, np.minimum(stood, np.maximum(listed[users] - 1, 0))]
     ranks = place_in_row(users, num_users) + 1
     return replace(chosen, ranks=ranks, scores=np.where(is_new, scores, chosen.scores)), is_new
@@ -216,15 +216,3 @@ def not_listed(main: Best, new: Best) -> npt.NDArray[np.bool_]:
     """Which cells of ``new`` are not in ``main``."""
     width = max(int(main.cols.max(initial=0)), int(new.cols.max(initial=0))) + 1
     return ~np.isin(new.rows * width + new.cols, main.rows * width + main.cols)
-
-
-def _joined(first: Best, second: Best) -> Best:
-    """The cells of both, one after the other; a partner that has no say in one of them adds 0 there."""
-    nothing = np.zeros(len(first.rows)), np.zeros(len(second.rows))
-    shares = {
-        name: np.concatenate([first.shares.get(name, nothing[0]), second.shares.get(name, nothing[1])])
-        for name in {**first.shares, **second.shares}
-    }
-    pairs = ((first.rows, second.rows), (first.cols, second.cols), (first.ranks, second.ranks), (first.scores, second.scores))
-    rows, cols, ranks, scores = (np.concatenate(pair) for pair in pairs)
-    return Best(rows, cols, ranks, scores, shares)

@@ -15,6 +15,7 @@ from recsys_spark.config import Config
 from recsys_spark.config.serving import RecommendSettings
 from recsys_spark.context import Context
 from recsys_spark.parallel import side_by_side
+from recsys_spark.recommend.arrangement import PLAIN, Arrangement
 from recsys_spark.recommend.arrow import OUTPUT
 from recsys_spark.recommend.fallback import unknown_user_lists
 from recsys_spark.recommend.fusion import Fusion
@@ -23,7 +24,6 @@ from recsys_spark.recommend.model import PROFILE, ModelRef, usable
 from recsys_spark.recommend.neighbours.choose import Anchors, neighbour_lists
 from recsys_spark.recommend.neighbours.users import USER_NEIGHBOURS, near_users
 from recsys_spark.recommend.neighbours.whole_catalogue import NEIGHBOURS, neighbour_weights
-from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.recommend.rules import Rules, read_rules
 from recsys_spark.recommend.side import Recency, item_side
 from recsys_spark.recommend.users import active_since, user_rows, with_targets, with_vectors
@@ -52,7 +52,7 @@ class _Run:
     upstream: str
     targets: DataFrame | None
     neighbours: bool
-    new_items: NewItems | None
+    arrangement: Arrangement
 
     @property
     def settings(self) -> RecommendSettings:
@@ -77,7 +77,7 @@ def run(
     upstream: str | None = None,
     targets: DataFrame | None = None,
     neighbours: bool | None = None,
-    new_items: NewItems | None = None,
+    arrangement: Arrangement = PLAIN,
 ) -> StageReport:
     """Write recommendations, shortfalls, fallback_recommendations, item_neighbours and, where ``recommend.user_neighbours``
     asks for them, user_neighbours of a namespace; with targets, recommendations and target_ranks.
@@ -90,14 +90,16 @@ def run(
         targets: ``(user_id, user_idx, item_idx)``; their ranks among all allowed items go to target_ranks, and only their
             users get lists.
         neighbours: write those of items and users too; default: unless ``upstream`` is another namespace, as for baselines.
-        new_items: the places kept for new items; None: no places.
+        arrangement: what becomes of the fused order before it is a list; default: nothing.
 
     Raises:
         ConfigError: weights that cannot be used. InputError: lists that cannot be read, or no item to recommend.
         MissingTableError: an earlier stage has not run.
     """
     chosen = usable(config.recommend, fusion, model is not None)
-    work = _Run(config, context, model, chosen, upstream or context.namespace, targets, _wanted(neighbours, upstream), new_items)
+    work = _Run(
+        config, context, model, chosen, upstream or context.namespace, targets, _wanted(neighbours, upstream), arrangement
+    )
     rules = read_rules(config.recommend)
     return context.run_stage(_plan(work, rules), lambda commit: _write(work, rules, commit))
 
@@ -132,7 +134,7 @@ def _plan(work: _Run, rules: Rules) -> StagePlan:
         "as_of": context.as_of.isoformat(),
         "cutoff": context.cutoff.describe(),
         "neighbours": work.neighbours,
-        "new_items": None if work.new_items is None else work.new_items.document(),
+        **work.arrangement.document(),
     }
     return StagePlan("recommend", settings, inputs, _outputs(work))
 
@@ -215,9 +217,10 @@ def _task(work: _Run, weights: dict[str, float], k: int) -> Task:
         settings.user_block,
         settings.item_tile,
         work.targets is not None,
-        work.new_items,
+        work.arrangement.new_items,
         tuple(work.fusion.by_history()) if work.fusion.segments else (),
         work.fusion.profile or PROFILE,
+        work.arrangement.rerank,
     )
 
 
@@ -279,7 +282,7 @@ def _write_user_neighbours(work: _Run, commit: Commit) -> Part:
 
 def _write_fallback(work: _Run, side: Side, commit: Commit) -> Part:
     segments = side.segments if work.settings.segment_key == work.settings.context_key else None
-    rows = list(unknown_user_lists(side.catalogue, side.partners, work.settings.k, segments))
+    rows = list(unknown_user_lists(side.catalogue, side.partners, work.settings.k, segments, work.arrangement.rerank))
     frame = local_frame(work.context.spark, rows, "context string, rank int, item_id string, score double")
     return [_replace(work, FALLBACK, frame, commit)], {}
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from recsys_spark.config.serving import EvaluateSettings
@@ -19,7 +18,17 @@ from recsys_spark.recommend.fallback import Group, groups
 from recsys_spark.recommend.filters import Filter, shortfall_reason
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.model import PROFILE
-from recsys_spark.recommend.new_items import SOURCE, SPARE, NewItems, best_new, known_lists, new_positions, with_new_items
+from recsys_spark.recommend.new_items import (
+    SOURCE,
+    SPARE,
+    NewItems,
+    best_new,
+    known_lists,
+    new_positions,
+    not_listed,
+    with_new_items,
+)
+from recsys_spark.recommend.rerank.lists import Flags, Rerank, reranked
 from recsys_spark.recommend.rules import NO_SEGMENTS, SegmentLists
 from recsys_spark.recommend.scoring.blocks import Block, Past, fuse, seen_matrix, users_per_block
 from recsys_spark.recommend.scoring.fuse import Fused
@@ -76,6 +85,12 @@ class Task:
     new_items: NewItems | None = None
     by_history: tuple[dict[str, float], ...] = ()  # weights by user segment; none: those of all
     profile: dict[str, float] = field(default_factory=lambda: PROFILE)  # weights where only a profile text is known
+    rerank: Rerank | None = None
+
+    def width(self, new_items: NewItems | None) -> int:
+        """Candidates of a user that lists are made of."""
+        with_spare = self.k if new_items is None else self.k + SPARE
+        return with_spare if self.rerank is None else max(with_spare, self.rerank.depth * self.k)
 
 
 def list_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Iterator[Any]:
@@ -139,11 +154,8 @@ def _group_lists(
     fused = fuse(block, side.partners, group.weights, group.context, group.profile)
     targets = None if cells is None else Targets.of(fused, allowed, *cells)
     new_items = side.new_items_of(task) if group.personal else None
-    width = task.k if new_items is None else task.k + SPARE
-    chosen = best(fused, allowed, width, task.item_tile, targets)
-    is_new = np.zeros(len(chosen.rows), np.bool_)
-    if new_items is not None:
-        chosen, is_new = listed_with_new(block, fused, chosen, allowed, side, task, new_items)
+    wide = best(fused, allowed, task.width(new_items), task.item_tile, targets)
+    chosen, is_new = arranged(block, fused, wide, allowed, side, task, new_items)
     explainer = Explainer(side.catalogue, side.partners, task.max_reasons)
     yield output_batch(
         LISTS,
@@ -168,18 +180,29 @@ def _group_lists(
         )
 
 
-def listed_with_new(
-    block: Block, fused: Fused, wide: Best, allowed: Filter, side: Side, task: Task, new_items: NewItems
-) -> tuple[Best, npt.NDArray[np.bool_]]:
-    """The best known items and the new ones whose chances earn them a place among these, and which cells those are.
+def arranged(
+    block: Block, fused: Fused, wide: Best, allowed: Filter, side: Side, task: Task, new_items: NewItems | None
+) -> tuple[Best, Flags]:
+    """Lists out of the best candidates, and which of their cells are new items: the best known items and the new ones whose
+    chances earn them a place among these, put in order once more where the task says so.
 
     Args:
-        wide: the best ``task.k + SPARE`` of all items.
+        wide: the best ``task.width(new_items)`` of all items.
     """
-    positions, slots = side.new_positions, new_items.slots(task.k)
-    main = known_lists(wide, task.k + SPARE, fused, allowed, positions, task.k, task.item_tile)
-    offer = best_new(block, side.partners, positions, allowed, task.k + slots, task.item_tile, fused)
-    return with_new_items(main, offer, new_items, side.new_share, task.k)
+    if new_items is None:
+        main = listed = wide.take(np.flatnonzero(wide.ranks <= task.k))
+        is_new = np.zeros(len(listed.rows), np.bool_)
+    else:
+        positions, slots = side.new_positions, new_items.slots(task.k)
+        main = known_lists(wide, task.width(new_items), fused, allowed, positions, task.k, task.item_tile)
+        offer = best_new(block, side.partners, positions, allowed, task.k + slots, task.item_tile, fused)
+        listed, is_new = with_new_items(main, offer, new_items, side.new_share, task.k)
+    if task.rerank is None:
+        return listed, is_new
+    further = np.isin(wide.cols, side.new_positions, invert=True) if new_items is not None else np.ones(len(wide.rows), np.bool_)
+    pool = main.joined(wide.take(np.flatnonzero(further & not_listed(main, wide))))
+    in_order = pool.take(np.argsort(pool.rows, kind="stable"))
+    return reranked(in_order, listed, is_new, task.k, task.rerank, (side.catalogue, side.partners))
 
 
 def _short(chosen: Best, allowed: Filter, num_candidates: Ints, k: int, user_ids: Any) -> Any:

@@ -26,6 +26,7 @@ from recsys_spark.register.fusion_examples import Examples, in_reach, joined
 from recsys_spark.register.fusion_ndcg import Feature, FitTask, ScoredUser, candidate_totals, ideal_share, mean_ndcg, scored_users
 from recsys_spark.register.fusion_search import search
 from recsys_spark.register.new_items_fit import PlacesFit, fit_places
+from recsys_spark.register.rerank_fit import RerankFit, fit_rerank
 from recsys_spark.segments import item_codes
 from recsys_spark.threads import one_thread
 
@@ -43,16 +44,18 @@ _EXAMPLE = (
 
 @dataclass(frozen=True)
 class FusionFit:
-    """The chosen fusion; it and each partner alone with their mean NDCG@10 on validation; and the places of new items."""
+    """The chosen fusion; it and each partner alone with their mean NDCG@10 on validation; the places of
+    new items, and how much lists may vary."""
 
     fusion: Fusion
     table: list[tuple[Weights, float]]
     num_users: int = 0
     places: PlacesFit = field(default_factory=lambda: PlacesFit(None))
+    rerank: RerankFit = field(default_factory=RerankFit)
 
     def document(self) -> dict[str, Any]:
         """What goes into the model version as ``fusion.json``."""
-        return self.fusion.document() | {"new_items": self.places.document()}
+        return self.fusion.document() | {"new_items": self.places.document(), "rerank": self.rerank.document()}
 
 
 def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None, user_vectors: DataFrame | None) -> FusionFit:
@@ -94,11 +97,12 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
         tried = mean_ndcg(known, held[0], config, features, [*({name: 1.0} for name in names), fusion.weights])[0]
         held.append(context.spark.sparkContext.broadcast(side.fused_by(fusion, config.evaluate)))
         places = fit_places(config, known, held[-1], fusion.weights)
+        rerank = fit_rerank(config, known, held[-1], fusion.weights, places.new_items)
     finally:
         rows.unpersist()
         for shared in held:
             shared.unpersist()
-    return FusionFit(fusion, sorted(tried, key=lambda row: -row[1]), num_users, places)
+    return FusionFit(fusion, sorted(tried, key=lambda row: -row[1]), num_users, places, rerank)
 
 
 def fusion_users(config: Config, context: Context) -> DataFrame:

@@ -36,6 +36,7 @@ _FUSED_BY = {
     "new_item_demand",
     "max_new_item_loss",
     "profile_weights",
+    "rerank",
 }
 
 
@@ -81,6 +82,7 @@ def run(config: Config, context: Context, registry: Registry, model_dir: Path, t
             "fusion": fit.fusion.document(),
             "tried": table,
             "new_items": fit.places.document(),
+            "rerank": fit.rerank.document(),
             "profile": None if profile is None else profile.document(),
         }
 

@@ -16,11 +16,13 @@ from recsys_spark.cli.work import reader_sql
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
 from recsys_spark.publish import stage as publish
+from recsys_spark.recommend.arrangement import Arrangement
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.recommend.sql import lists_for_everyone_sql, register_views
 from recsys_spark.recommend.stage import ModelRef, run
 from recsys_spark.register.fusion_fit import fit_fusion
+from recsys_spark.register.rerank_fit import DIVERSITIES
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.store import Commit, Store
 from recsys_spark.tables.visible import InstantCutoff
@@ -266,7 +268,7 @@ def test_new_items_stand_where_their_chance_earns_it(spark: SparkSession, filled
     for eagerness, namespace in namespaces.items():
         places = NewItems(3, eagerness, slope=0.0, intercept=logit(0.2), demand=1.0)
         context = _context(spark, filled, config, namespace=namespace)
-        run(config, context, None, Fusion(weights), upstream="live", targets=None, new_items=places)
+        run(config, context, None, Fusion(weights), upstream="live", targets=None, arrangement=Arrangement(places))
     lists = _lists(filled, "eval/eager")
     new = {(user, row["rank"], row["item_id"]) for user, rows in lists.items() for row in rows if row["source"] == "new_item"}
     assert new == {(user, 4, "i10") for user in ("u0", "u1", "u2")}  # not who met nothing; u3 has nothing else left to list
@@ -299,3 +301,52 @@ def test_fusion_weights_find_the_partner_that_knows(spark: SparkSession, filled:
     assert places["loss"] <= 0.06
     fixed = fit_fusion(_config(filled, weights={"text": 2.0}), context, items, users)
     assert fixed.fusion.weights == {"text": 2.0}
+
+
+def test_lists_keep_limits_and_vary_where_asked(spark: SparkSession, filled: Store) -> None:
+    """u1 has met kitchen things and gets the other two first. With one of each category in ten places there is room for two
+    items; then limits give way. Lists of the popular, and those for unknown users, keep to it too."""
+    weights = {"encoder": 1.0, "cooccurrence": 1.0, "text": 0.5, "popularity": 0.1}
+
+    def made(namespace: str, **rerank: Any) -> dict[str, list[Any]]:
+        config = _config(filled, context_key="country", rerank=rerank)
+        context = _context(spark, filled, config, namespace=namespace)
+        arrangement = Arrangement.without_model(config.recommend)
+        run(config, context, ModelRef("m", 3), Fusion(weights), upstream="live", arrangement=arrangement)
+        return _lists(filled, namespace)
+
+    def topics(rows: list[Any]) -> list[str]:
+        return [TOPICS[int(row["item_id"][1:]) % 2] for row in rows]
+
+    plain, limited = made("eval/plain"), made("eval/limited", max_per_ten={"category": 1})
+    assert topics(plain["u1"]) == ["kitchen", "kitchen", "garden", "garden"]
+    order = [plain["u1"][place] for place in (0, 2, 1, 3)]
+    assert [(row["item_id"], row["score"]) for row in limited["u1"]] == [(row["item_id"], row["score"]) for row in order]
+    unknown: dict[str, list[Any]] = {}
+    for row in filled.read("fallback_recommendations", "eval/limited").orderBy("context", "rank").collect():
+        unknown.setdefault(row["context"], []).append(row)
+    assert set(unknown) == {"", "de", "fr"}
+    for user, rows in [*limited.items(), *unknown.items()]:
+        assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1)), user
+        assert user == "u3" or set(topics(rows)[:2]) == set(TOPICS), user  # u3 has met all but one
+    assert {user: len(rows) for user, rows in limited.items()} == {user: len(rows) for user, rows in plain.items()}
+    assert all(row["reasons"] for rows in limited.values() for row in rows)
+    varied = made("eval/varied", diversity=1.0)  # by vectors, which are near to each other within a category
+    assert topics(varied["u1"])[:2] == ["kitchen", "garden"]
+
+
+def test_diversity_is_chosen_on_validation(spark: SparkSession, filled: Store) -> None:
+    config = _config(filled, rerank={"diversity": "auto", "max_diversity_loss": 1.0})
+    context = _context(spark, filled, config, fit_until=START + timedelta(days=2))
+    items = filled.read("item_embeddings", "live").select("item_idx", "vector")
+    users = filled.read("user_embeddings", "live").select("user_idx", "vector")
+    found = fit_fusion(config, context, items, users).document()["rerank"]
+    assert found["diversity"] == 1.0  # whatever it costs
+    assert [row[0] for row in found["tried"]] == list(DIVERSITIES)
+    assert len({row[1] for row in found["tried"]}) > 1
+    # eleven items may be recommended, of which everybody has met two by then: lists of ten hold the other nine, in any order
+    vectors = np.array([row["vector"] for row in filled.read("item_embeddings", "live").orderBy("item_idx").collect()][:11])
+    met = {"u0": (0, 2), "u1": (1, 3), "u2": (0, 2), "u3": (0, 1)}
+    alike = [np.clip(own @ own.T, 0, 1) for own in (np.delete(vectors, cells, axis=0) for cells in met.values())]
+    expected = np.mean([1 - (a.sum() - np.trace(a)) / 72 for a in alike])
+    assert [row[2] for row in found["tried"]] == pytest.approx([expected] * len(DIVERSITIES), abs=2e-6)

@@ -32,6 +32,15 @@ class Best:
         shares = {name: share[cells] for name, share in self.shares.items()}
         return Best(self.rows[cells], self.cols[cells], self.ranks[cells], self.scores[cells], shares)
 
+    def joined(self, other: Best) -> Best:
+        """The cells of both, one after the other; a partner that has no say in one of them adds 0 there."""
+        nothing = np.zeros(len(self.rows)), np.zeros(len(other.rows))
+        names = {**self.shares, **other.shares}
+        shares = {n: np.concatenate([self.shares.get(n, nothing[0]), other.shares.get(n, nothing[1])]) for n in names}
+        pairs = ((self.rows, other.rows), (self.cols, other.cols), (self.ranks, other.ranks), (self.scores, other.scores))
+        rows, cols, ranks, scores = (np.concatenate(pair) for pair in pairs)
+        return Best(rows, cols, ranks, scores, shares)
+
 
 def best(fused: Fused, allowed: Filter, k: int, item_tile: int, targets: Targets | None = None) -> Best:
     """The ``k`` best allowed items of each user, or all where there are fewer.
