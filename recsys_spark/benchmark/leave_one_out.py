@@ -79,6 +79,7 @@ def run_leave_one_out(protocol: Protocol, spark: SparkSession, warehouse: Path, 
         "fusion": registered["fusion"],
         "validation_ndcg": next((ndcg for weights, ndcg in registered["tried"] if weights == registered["weights"]), None),
         "new_items": registered.get("new_items"),
+        "rerank": registered.get("rerank"),
         "training_seconds": round(float(training["seconds"]), 1),
         "best_epoch": training.get("best_epoch"),
     }

@@ -165,6 +165,7 @@ def _write(work: _Run, rules: Rules, commit: Commit) -> tuple[list[Written], dic
     facts = {
         "weights": work.fusion.weights,
         "fusion": work.fusion.document(),
+        **work.arrangement.document(),
         "partners": list(side.partners.present()),
         "num_items": len(side.catalogue),
         "num_allowed": int(side.catalogue.allowed.sum()),

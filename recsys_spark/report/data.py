@@ -129,6 +129,8 @@ class ReportData:
     weights: dict[str, float] = field(default_factory=dict)
     fusion: dict[str, Any] = field(default_factory=dict)  # as fusion.json has it
     new_items: dict[str, Any] = field(default_factory=dict)  # per_ten, eagerness, demand, loss, share_of_lists, ...
+    rerank: dict[str, Any] = field(default_factory=dict)  # of the published lists: diversity, max_per_ten ...
+    diversities: list[tuple[float, float, float]] = field(default_factory=list)  # tried on validation: NDCG@10, distance of items
     samples: list[Sample] = field(default_factory=list)
     neighbours: list[Sample] = field(default_factory=list)
     stages: list[StageRow] = field(default_factory=list)

@@ -31,7 +31,7 @@ _NAMES = {
     "novelty": "Novelty",
     "diversity": "Diversity",
 }
-_FIGURES = ("loss", "recall", "by_item", "by_user", "cumulative", "tail", "weights")
+_FIGURES = ("loss", "recall", "by_item", "by_user", "cumulative", "tail", "weights", "diversity")
 _SYSTEM_ORDER = ("fused", "champion", "cooccurrence", "popularity")
 
 
@@ -165,4 +165,6 @@ def _figures(data: ReportData, systems: Sequence[str]) -> dict[str, Markup | Non
         found["tail"] = plots.tail_plot(data.item_events, data.item_places)
     if data.weights:
         found["weights"] = plots.weights_plot(data.weights)
+    if data.diversities:
+        found["diversity"] = plots.diversity_plot(data.diversities, data.rerank.get("diversity"))
     return found

@@ -158,3 +158,19 @@ def weights_plot(weights: dict[str, float]) -> Markup:
         axes.set_xlabel("weight of the partner's z-score")
 
     return _svg(draw, "Fusion weights", "weights", height=0.8 + 0.36 * len(weights))
+
+
+def diversity_plot(tried: Sequence[tuple[float, float, float]], chosen: float | None) -> Markup:
+    """What each diversity (first of a row) makes of NDCG@10 (second) and of the distance between a list's items (third)."""
+
+    def draw(axes: Any) -> None:
+        axes.plot([row[2] for row in tried], [row[1] for row in tried], color=_SERIES[0], linewidth=1.5, marker="o", markersize=4)
+        for row in tried:
+            if row[0] == chosen:
+                axes.plot(row[2], row[1], color=_SERIES[1], marker="o", markersize=9, fillstyle="none", markeredgewidth=1.8)
+            if row[0] in (tried[0][0], tried[-1][0], chosen):
+                axes.annotate(f"{row[0]:g}", (row[2], row[1]), (0, 8), textcoords="offset points", ha="center")
+        axes.margins(0.12, 0.2)
+        axes.set(xlabel="mean distance of two items of a list", ylabel="NDCG@10 on validation")
+
+    return _svg(draw, "What diversity costs", "diversity")

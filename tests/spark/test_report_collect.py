@@ -23,6 +23,8 @@ from tests.spark.test_evaluate_stage import EVENTS
 ENDED = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
 TITLES = {1: 'A "quoted" <b>title</b>', 2: "Two", 3: "Three 🎬", 4: None, 5: "Five", 6: "Six"}
 
+RERANK = {"diversity": 0.5, "max_per_ten": {}, "similarity": "encoder", "depth": 5}
+
 
 def put(store: Store, table: str, namespace: str, commit: Commit, *rows: dict[str, Any]) -> None:
     """Rows by column name; columns left out are null, or empty where null is forbidden."""
@@ -78,9 +80,10 @@ def fill(store: Store, commit: Commit) -> None:
     run = {"run_id": "r1", "status": "done", "as_of": AS_OF, "finished_at": ENDED, "seconds": 2.5}
     put(store, "runs", "eval/r1", commit, {**run, "stage": "train", "fingerprint": "f1", "facts": json.dumps(facts)})
     places = {"per_ten": 3, "eagerness": 2.5, "loss": 0.004, "share_of_lists": 0.21}
+    tried = {"diversity": 0.5, "tried": [[0.0, 0.1, 0.3], [0.5, 0.11, 0.4]]}
     segments = {"all": {"encoder": 1.0}, "new": {"encoder": 1.0, "text": 0.75}}
     fusion = {"segments": segments, "items": {"tail": {"text": 1.4}}, "decays": {"text": 0.9}}
-    weights = json.dumps({"weights": {"encoder": 1.0, "text": 0.3}, "fusion": fusion, "new_items": places})
+    weights = json.dumps({"weights": {"encoder": 1.0, "text": 0.3}, "fusion": fusion, "new_items": places, "rerank": tried})
     put(store, "runs", "eval/r1", commit, {**run, "stage": "register", "fingerprint": "f2", "facts": weights})
     put(store, "runs", "live", commit, {**run, "stage": "ingest", "rows": {"events": 10}, "facts": json.dumps({"num_users": 4})})
     near = {
@@ -95,7 +98,12 @@ def fill(store: Store, commit: Commit) -> None:
         "runs",
         "live",
         commit,
-        {**run, "stage": "recommend", "fingerprint": "f3", "facts": json.dumps({"neighbours": near})},
+        {
+            **run,
+            "stage": "recommend",
+            "fingerprint": "f3",
+            "facts": json.dumps({"neighbours": near, "rerank": RERANK}),
+        },
     )
     published = {"as_of": AS_OF, "run_id": "r1", "model_version": 7, "versions": {"recommendations": 5}, "published_at": ENDED}
     put(store, "published", "live", commit, {**published, "action": "publish", "reason": "why"})
@@ -122,6 +130,8 @@ def test_collect_and_write(spark: SparkSession, store: Store, commit: Commit, mo
     ]
     assert data.weights == {"encoder": 1.0, "text": 0.3}
     assert data.new_items == {"per_ten": 3, "eagerness": 2.5, "loss": 0.004, "share_of_lists": 0.21}
+    assert data.rerank == RERANK
+    assert data.diversities == [(0.0, 0.1, 0.3), (0.5, 0.11, 0.4)]
     assert [(m.system, m.name, m.value) for m in data.metrics] == [("fused", "ndcg", 0.5)]
     assert data.item_events == [4, 2, 2, 2, 0, 0]  # i1; i4, i2, i3 in some order by places; i5, i6
     assert data.item_places == [0, 1, 0, 0, 2, 0]

@@ -135,6 +135,8 @@ def full_data() -> ReportData:
         item_places=[900 / (1 + n) ** 0.6 for n in range(50)],
         weights={"encoder": 1.0, "cooccurrence": 0.3, "text": 0.1, "popularity": 0.0},
         new_items={"per_ten": 3, "eagerness": 2.5, "loss": 0.004, "share_of_lists": 0.21},
+        rerank={"diversity": 0.7, "max_per_ten": {"category": 4}, "similarity": "encoder", "depth": 5},
+        diversities=[(n / 10, 0.12 - 0.0002 * n**2, 0.3 + 0.02 * n) for n in range(11)],
         samples=[_sample("196", 0, "personal"), _sample("u-<b>7</b>", 2, "personal"), _sample("42", 5, "profile")],
         neighbours=[_sample("50", 0, ""), _sample("181", 3, ""), _sample("7", 6, "")],
         stages=[StageRow(s, n, t, "2026-11-22 03:12:44 UTC", r, "0f1e2d3c4b5a6978") for s, n, t, r in stages],
@@ -194,7 +196,7 @@ def test_ids_are_unique(page: str) -> None:
 def test_every_section_is_there_with_its_plot(page: str) -> None:
     tags = _parsed(page)
     assert set(SECTIONS) <= set(tags.ids)
-    assert tags.tags.count("svg") == 7
+    assert tags.tags.count("svg") == 8
 
 
 def test_titles_are_escaped(page: str) -> None:
