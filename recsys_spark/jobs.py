@@ -14,7 +14,7 @@ def main(stage: str) -> None:
     parser = _doorway(stage, what)
     if stage != "night":
         parser.add_argument("--namespace", choices=["live", "eval"], help="default: the first namespace of this stage in a night")
-    parser.add_argument("--as-of", help="overrides the file's as_of, e.g. 2026-11-22T00:00:00Z")
+    parser.add_argument("--as-of", help="overrides the file's as_of, e.g. 2026-11-22T00:00:00Z, or today: the last midnight, UTC")
     arguments = parser.parse_args()
     with process.errors_as_lines():
         config = load_config(arguments.config, arguments.as_of)

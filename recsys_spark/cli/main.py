@@ -13,7 +13,10 @@ from recsys_spark.config import Config, load_config
 from recsys_spark.receipt import standing
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="TOML configuration")]
-AsOfOption = Annotated[str | None, typer.Option("--as-of", help="overrides the file's as_of, e.g. 2026-11-22T00:00:00Z")]
+AsOfOption = Annotated[
+    str | None,
+    typer.Option("--as-of", help="overrides the file's as_of, e.g. 2026-11-22T00:00:00Z, or today: the last midnight, UTC"),
+]
 NamespaceOption = Annotated[str | None, typer.Option("--namespace", help="live or eval; default: the stage's first in a night")]
 
 app = typer.Typer(

@@ -26,6 +26,8 @@ from recsys_spark.config.serving import (
 from recsys_spark.config.signals import CollaborativeSettings, CooccurrenceSettings, PairsSettings
 from recsys_spark.errors import ConfigError
 
+TODAY = "today"
+
 
 class Config(Settings):
     """Everything a night needs. ``as_of`` is an instant in UTC; nothing at or after it is seen."""
@@ -145,7 +147,8 @@ def parse_config(data: dict[str, Any], where: str = "config") -> Config:
 
 
 def load_config(path: str | Path, as_of: str | None = None) -> Config:
-    """Read a TOML file; ``as_of`` (ISO date or instant) overrides the file's, for schedulers.
+    """Read a TOML file; ``as_of`` (ISO date or instant, or ``today``: the last midnight, UTC) overrides the file's, for
+    schedulers.
 
     Raises:
         ConfigError: no such file, not TOML, or not a valid configuration.
@@ -157,8 +160,14 @@ def load_config(path: str | Path, as_of: str | None = None) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(str(path), f"not TOML: {error}", "a TOML config") from None
     if as_of is not None:
-        try:
-            data["as_of"] = datetime.fromisoformat(as_of)
-        except ValueError:
-            raise ConfigError("--as-of", f"{as_of!r}", "an ISO date or instant, as 2026-11-22T00:00:00Z") from None
+        data["as_of"] = _instant(as_of)
     return parse_config(data, str(path))
+
+
+def _instant(text: str) -> datetime:
+    if text == TODAY:
+        return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError("--as-of", f"{text!r}", f"an ISO date or instant, as 2026-11-22T00:00:00Z, or '{TODAY}'") from None

@@ -109,6 +109,23 @@ def test_as_of_override() -> None:
         load_config(SHIPPED[0], "yesterday")
 
 
+def test_today_is_the_last_midnight() -> None:
+    before = datetime.now(UTC)
+    found = load_config(SHIPPED[0], "today").as_of
+    midnights = {now.replace(hour=0, minute=0, second=0, microsecond=0) for now in (before, datetime.now(UTC))}
+    assert found in midnights
+
+
+def test_a_diversity_is_a_number_or_chosen_with_the_weights() -> None:
+    assert parse_config(_with("recommend.rerank", {"diversity": "auto"})).recommend.rerank.diversity == "auto"
+    both = {"weights": {"text": 1.0}, "rerank": {"diversity": "auto"}}
+    with pytest.raises(ConfigError, match="'auto' is chosen with the weights, which are given"):
+        parse_config(_with("recommend", both))
+    for wrong in ({"diversity": 1.5}, {"max_per_ten": {"category": 0}}, {"diversity": "much"}):
+        with pytest.raises(ConfigError, match=r"recommend\.rerank"):
+            parse_config(_with("recommend.rerank", wrong))
+
+
 def test_absent_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_config(tmp_path / "none.toml")

@@ -98,7 +98,7 @@ def _chosen(every: Best, cell_BW: Ints, num_known: int, k: int, rerank: Rerank, 
     user, column = np.nonzero(there & (cell_BW >= num_known))
     fixed[user, every.ranks[cell_BW[user, column]] - 1] = column
     room = None if limited is None else Room(limited, positions)
-    found = varied(scores, alike.of(positions), rerank.diversity, fixed, room)
+    found = varied(scores, alike.of(positions) if rerank.diversity else None, rerank.diversity, fixed, room)
     user, place = np.nonzero(found >= 0)
     cells: Ints = cell_BW[user, found[user, place]]
     return cells

@@ -15,7 +15,7 @@ _NO_ROOM = 1e6  # such candidates come after all others
 
 
 def varied(
-    scores_BW: Float64, alike_BWW: npt.NDArray[np.float32], diversity: float, fixed_BK: Ints, room: Room | None = None
+    scores_BW: Float64, alike_BWW: npt.NDArray[np.float32] | None, diversity: float, fixed_BK: Ints, room: Room | None = None
 ) -> Ints:
     """The candidate (column, -1: none left) at each of K places of B users' lists, out of W of each.
 
@@ -26,7 +26,7 @@ def varied(
 
     Args:
         scores_BW: -inf: not to be chosen but where it is fixed.
-        alike_BWW: in [0, 1], positive semi-definite.
+        alike_BWW: in [0, 1], positive semi-definite; None: nothing is like anything.
         fixed_BK: columns that stand at a place whatever they add, where they have room; -1: open.
 
     Memory: K x B x W numbers.
@@ -49,6 +49,8 @@ def varied(
         if room is not None:
             room.take(chosen)
         free_BW[everyone, chosen] &= chosen < 0
+        if alike_BWW is None:
+            continue
         before = factor_KBW[:place]
         own = diversity * quality_BW[everyone, chosen][:, None] * quality_BW * alike_BWW[everyone, chosen]
         own -= np.einsum("kb,kbw->bw", before[:, everyone, chosen], before)
