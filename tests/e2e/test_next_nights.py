@@ -14,6 +14,7 @@ from recsys_spark.night import Night
 from recsys_spark.order import run_night
 from recsys_spark.publish import stage as publish
 from recsys_spark.publish.prune import keep_newest
+from recsys_spark.register.rerank_fit import DIVERSITIES
 from recsys_spark.registry import CHAMPION, Registry
 from recsys_spark.tables.content import frames_equal
 from recsys_spark.tables.runs import run_rows
@@ -47,6 +48,18 @@ def test_a_champion_that_may_be_compared_is_listed_by_the_challengers_counts(spa
         assert frames_equal(found, ours, key), table
 
 
+def check_lists_put_in_order_once_more(night: Night) -> None:
+    """As validation and the limits have it."""
+    tried, served = (night.facts(stage)["rerank"] for stage in ("register", "recommend"))
+    assert len(tried["tried"]) == len(DIVERSITIES)
+    assert (served["diversity"], served["max_per_ten"]) == (tried["diversity"], {"category": 6})
+    category = night.store.read("items", "live").select("item_id", "category")
+    lists = (
+        night.store.read("recommendations", night.eval_namespace).join(category, "item_id").groupBy("user_id", "category").count()
+    )
+    assert 1 < lists.agg({"count": "max"}).collect()[0][0] <= 6  # there are five topics, and ten places
+
+
 @pytest.mark.timeout(1800)
 def test_later_events_change_nothing_and_the_next_night_meets_a_champion(spark: SparkSession, done: Done, copy: Path) -> None:
     settings = with_later_events(done, copy)
@@ -59,13 +72,15 @@ def test_later_events_change_nothing_and_the_next_night_meets_a_champion(spark: 
 
     # two days on these events are the test; the champion was tried on another split: its recipe is trained to this cutoff
     split = {"split": "time", "holdout_days": 2.0, "validation_days": 40.0, "bootstrap_samples": 200}
-    config = parse_config(settings | {"as_of": "2024-02-03T00:00:00Z", "evaluate": split})
+    varied = settings["recommend"] | {"rerank": {"diversity": "auto", "max_diversity_loss": 0.05, "max_per_ten": {"category": 6}}}
+    config = parse_config(settings | {"as_of": "2024-02-03T00:00:00Z", "evaluate": split, "recommend": varied})
     text_vectors = store.version("item_text_vectors", "live")
     run_night(config, spark)
     night = Night(config, spark)
     found = {r["system"]: r for r in store.read("metrics", night.eval_namespace).where("segment = 'all' AND k = 10").collect()}
     assert {"fused", CHAMPION, f"fused - {CHAMPION}"} <= set(found)
     assert found["fused"]["num_users"] == LATE_USERS
+    check_lists_put_in_order_once_more(night)
     stand_in = run_rows(store, f"{night.eval_namespace}/systems/{CHAMPION}")
     assert {row["stage"] for row in stand_in} >= {"cooccurrence", "pairs", "train", "embed", "recommend"}
     assert store.version("item_text_vectors", "live") == text_vectors  # no text is encoded twice

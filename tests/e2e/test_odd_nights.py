@@ -41,7 +41,7 @@ def test_no_text_few_items_and_strange_ids(spark: SparkSession, tmp_path: Path) 
     """K is 10 and the catalogue 7: everyone gets all they have not seen, and a reason why it is not ten."""
     write_log(tmp_path / "log.jsonl", USERS, ITEMS, 4)
     settings = settings_for(tmp_path)
-    settings["recommend"]["partners"] = ["encoder", "transitions", "popularity"]
+    settings["recommend"] |= {"partners": ["encoder", "transitions", "popularity"], "rerank": {"diversity": "auto"}}
     done = run(spark, settings, tmp_path)
     lists: dict[str, list[str]] = {}
     for row in done.store.read("recommendations", "live").orderBy("user_id", "rank").collect():
