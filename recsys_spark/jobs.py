@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from recsys_spark import process
 from recsys_spark.config import load_config
+from recsys_spark.publish.named_users import named_users
 
 
 def main(stage: str) -> None:
@@ -48,6 +50,25 @@ def prune() -> None:
         spark = build_session(config.spark, "recsys-spark prune")
         try:
             keep_newest(config, spark, arguments.keep_nights, arguments.dry_run, free_files=True)
+        finally:
+            spark.stop()
+
+
+def forget() -> None:
+    """Remove all that is kept of users: ``jobs/forget.py --config FILE --file USERS [--dry-run] [--purge]``."""
+    parser = _doorway("forget", "recsys-spark: remove all that is kept of users who ask for it", " --file users.txt")
+    parser.add_argument("--file", required=True, type=Path, help="a text file with one user a line, as the log calls them")
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
+    parser.add_argument("--purge", action="store_true", help="free the files of older table versions at once, too")
+    arguments = parser.parse_args()
+    with process.errors_as_lines():
+        config, users = load_config(arguments.config), named_users([], arguments.file)
+        from recsys_spark.publish.forget import forget as forget_users
+        from recsys_spark.session import build_session
+
+        spark = build_session(config.spark, "recsys-spark forget")
+        try:
+            forget_users(config, spark, users, arguments.dry_run, arguments.purge)
         finally:
             spark.stop()
 

@@ -10,6 +10,7 @@ import typer
 from recsys_spark import process
 from recsys_spark.cli.synthetic import synthetic
 from recsys_spark.config import Config, load_config
+from recsys_spark.publish.named_users import named_users
 from recsys_spark.receipt import standing
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="TOML configuration")]
@@ -188,6 +189,29 @@ def prune(
     from recsys_spark.cli.work import prune as work
 
     work(settings, keep_nights, dry_run, vacuum)
+
+
+@app.command()
+def forget(
+    config: ConfigOption,
+    user_ids: Annotated[list[str] | None, typer.Argument(help="users, as the log calls them")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="a text file with one user a line")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, remove nothing")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="free the files of older table versions at once, too")] = False,
+    welcome: Annotated[bool, typer.Option("--welcome", help="the other way: what they did before may come in again")] = False,
+) -> None:
+    """Remove all that is kept of users who ask for it; what they did until now stays out, whoever delivers it again.
+
+    Example: recsys-spark forget 4711 --config conf/mine.toml
+    """
+    settings, users = load_config(config), named_users(user_ids or [], file)
+    _begin(settings)
+    from recsys_spark.cli import work
+
+    if welcome:
+        work.welcome(settings, users)
+    else:
+        work.forget(settings, users, dry_run, purge)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from recsys_spark.errors import InputError
 from recsys_spark.night import Night
+from recsys_spark.publish.forget import Forgotten
 from recsys_spark.publish.prune import Leftovers
 from recsys_spark.publish.stage import LIVE, current
 from recsys_spark.tables.store import Store
@@ -77,6 +78,23 @@ def leftovers(found: Leftovers, dry_run: bool) -> None:
     for model in found.models:
         table.add_row(f"model {model.model_name}", f"version {model.version}, its vectors and artifacts")
     console.print(table)
+
+
+def forgotten(found: Forgotten, dry_run: bool) -> None:
+    """What is kept no longer of users who asked for it."""
+    console.print(f"{found.known} of {found.asked} users were known")
+    table = Table("where", "what", title="would go" if dry_run else "gone")
+    for name, rows in found.rows.items():
+        table.add_row(name, f"{rows:,} rows")
+    for namespace in found.namespaces:
+        table.add_row(namespace, "evaluation and training (its metrics and runs stay)")
+    for report in found.reports:
+        table.add_row("report", report.name)
+    if table.row_count:
+        console.print(table)
+    if not dry_run:
+        console.print("counts and models follow with the next night; older versions of tables hold the rows until they are")
+        console.print("vacuumed: by prune, once Delta's retention is over, or now, by forget --purge")
 
 
 def _figure(row: Any) -> str:

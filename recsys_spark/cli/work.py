@@ -21,6 +21,8 @@ from recsys_spark.demo_data import ml100k_folder
 from recsys_spark.night import Night, closing_night
 from recsys_spark.order import run_night, run_step
 from recsys_spark.publish import stage as publish
+from recsys_spark.publish.forget import forget as forget_users
+from recsys_spark.publish.forget import welcome as welcome_users
 from recsys_spark.publish.prune import keep_newest
 from recsys_spark.recommend.sql import current_sql, lists_for_everyone_sql
 from recsys_spark.registry import CHAMPION, Registry
@@ -82,6 +84,18 @@ def prune(config: Config, keep_nights: int, dry_run: bool, free_files: bool) -> 
     """Remove what old nights left, or only find it, and say what it is."""
     with session(config) as spark:
         screen.leftovers(keep_newest(config, spark, keep_nights, dry_run, free_files), dry_run)
+
+
+def forget(config: Config, user_ids: list[str], dry_run: bool, purge: bool) -> None:
+    """Remove all that is kept of these users, or only find it, and say what it is."""
+    with session(config) as spark:
+        screen.forgotten(forget_users(config, spark, user_ids, dry_run, purge), dry_run)
+
+
+def welcome(config: Config, user_ids: list[str]) -> None:
+    """Take what these users did before they were forgotten again, where it is delivered again."""
+    with session(config) as spark:
+        print(f"{welcome_users(config, spark, user_ids)} users are no longer barred")
 
 
 def return_to(config: Config, store: Store) -> dict[str, Any]:

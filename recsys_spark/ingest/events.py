@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config.ingest import EventSource
 from recsys_spark.histories import DISLIKE, LIKE, NEUTRAL
 from recsys_spark.ingest.fields import Fields, quoted
+from recsys_spark.ingest.forgotten import marked, rule, unread
 from recsys_spark.ingest.pseudonyms import pseudonym, with_key
 from recsys_spark.ingest.quality import Rule, judged
 from recsys_spark.ingest.rownumbers import FILE_NO, ROW_NUMBER
@@ -24,9 +25,12 @@ def needed_columns(source: EventSource) -> set[str]:
     return {*source.columns.values(), *source.context}
 
 
-def typed_events(raw: DataFrame, source: EventSource, where: str, now: datetime, key: bytes | None) -> DataFrame:
+def typed_events(
+    raw: DataFrame, source: EventSource, where: str, now: datetime, key: bytes | None, forgotten: DataFrame | None = None
+) -> DataFrame:
     """Judged events: place, reasons, row, and ``user_id, item_id, event_type, value, weight, label, ts, given_pos,
-    given_id, context``. With an id key, user_id and given_id are pseudonyms already.
+    given_id, context``. With an id key, user_id and given_id are pseudonyms already. ``forgotten``: users of whom nothing from
+    before is taken.
 
     Raises:
         InputError, ConfigError: as ``Fields`` does.
@@ -53,7 +57,10 @@ def typed_events(raw: DataFrame, source: EventSource, where: str, now: datetime,
         *_time_rules(fields, ts, position, now),
         *_optional_rules(fields, source, value, event_type),
     ]
-    return judged(with_key(raw, key), columns, rules, private=key is not None)
+    if forgotten is None:
+        return judged(with_key(raw, key), columns, rules, private=key is not None)
+    known = marked(with_key(raw, key), columns["user_id"], forgotten)
+    return unread(judged(known, columns, [*rules, rule(ts)], private=key is not None))
 
 
 def placed(events: DataFrame, first_position: int, rows_before: dict[int, int]) -> DataFrame:

@@ -34,6 +34,7 @@ class Job:
     files: dict[str, list[SourceFile]]
     key: bytes | None
     now: datetime
+    forgotten: DataFrame | None = None  # users of whom nothing from before is taken
 
     @property
     def private(self) -> bool:
@@ -101,7 +102,7 @@ def gather_events(job: Job, ledger: Ledgers, present: DataFrame) -> tuple[Intake
     taken.read(
         job.spark,
         events.needed_columns(source),
-        lambda raw: events.typed_events(raw, source, taken.where, job.now, job.key),
+        lambda raw: events.typed_events(raw, source, taken.where, job.now, job.key, job.forgotten),
     )
     if taken.rows is None:
         return taken, None, anew
@@ -139,7 +140,7 @@ def gather_users(job: Job, ledger: Ledgers) -> tuple[Intake, DataFrame | None]:
     """The users' source: its intake, and one row per user."""
     source, taken = cast(UserSource, job.sources["users"]), intake(job, "users", book_of(ledger, "users"))
     needed = {*source.columns.values(), *source_names(source)}
-    taken.read(job.spark, needed, lambda raw: users.typed_users(raw, source, taken.where, job.key))
+    taken.read(job.spark, needed, lambda raw: users.typed_users(raw, source, taken.where, job.key, job.forgotten))
     if taken.rows is None:
         return taken, None
     fated = last_wins(good(taken.rows), "user_id")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 
 from pyspark.sql import Column, DataFrame
@@ -43,6 +44,11 @@ def with_key(frame: DataFrame, key: bytes | None) -> DataFrame:
     paddings = (bytearray(b ^ 0x36 for b in block), bytearray(b ^ 0x5C for b in block))
     row = frame.sparkSession.sparkContext.parallelize([paddings], 1)
     return frame.crossJoin(F.broadcast(frame.sparkSession.createDataFrame(row, f"{_INNER} binary, {_OUTER} binary")))
+
+
+def pseudonym_of(text: str, key: bytes | None) -> str:
+    """What ``pseudonym`` makes of one id."""
+    return text if key is None else hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
 def pseudonym(text: Column, key: bytes | None) -> Column:

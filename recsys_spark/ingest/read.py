@@ -15,6 +15,7 @@ from recsys_spark.ingest.rownumbers import FILE_NO, ROW_NUMBER, SOURCE_HASH, num
 from recsys_spark.tables.local import local_frame
 
 MALFORMED = "__malformed"  # the raw record where a line does not parse, else null
+FORGOTTEN_COLUMNS = ("__forgotten_at", "__user_sha")  # see forgotten.py
 OUR_COLUMNS = (MALFORMED, SOURCE_HASH, FILE_NO, ROW_NUMBER)
 WHOLE_FILE_BYTES = 32 << 20  # a CSV file up to this size is read in one task, so quoted line breaks need no search
 _KEY_SAMPLE_LINES = 1_000
@@ -45,7 +46,7 @@ def read_source(spark: SparkSession, source: Source, files: list[SourceFile], ne
 
 def source_columns(frame: DataFrame) -> list[str]:
     """Columns that come from the file."""
-    return [column for column in frame.columns if column not in (*OUR_COLUMNS, *KEY_COLUMNS)]
+    return [column for column in frame.columns if column not in (*OUR_COLUMNS, *KEY_COLUMNS, *FORGOTTEN_COLUMNS)]
 
 
 def _number(scan: DataFrame, group: list[Numbered]) -> DataFrame:
@@ -128,4 +129,4 @@ def _json_keys(lines: DataFrame) -> set[str]:
     return {row[0] for row in lines.select(F.explode(F.json_object_keys("value"))).distinct().collect()}
 
 
-__all__ = ["MALFORMED", "OUR_COLUMNS", "read_source", "source_columns"]
+__all__ = ["FORGOTTEN_COLUMNS", "MALFORMED", "OUR_COLUMNS", "read_source", "source_columns"]

@@ -41,16 +41,20 @@ def run(config: Config, context: Context) -> StageReport:
     key = id_key(config.ingest.id_key_env)
     check_time_settings(context.spark, config.ingest.events, "[ingest.events]")
     sources = sources_of(config)
-    job = Job(context.spark, config, sources, files_of(context.spark, sources), key, datetime.now(UTC))
-    return context.run_stage(_plan(job), lambda commit: _Ingest(job, context, commit).run())
+    some = context.store.rows("forgotten", context.namespace) > 0  # else nobody has to be looked for
+    forgotten = context.store.read("forgotten", context.namespace) if some else None
+    job = Job(context.spark, config, sources, files_of(context.spark, sources), key, datetime.now(UTC), forgotten)
+    return context.run_stage(_plan(job, context), lambda commit: _Ingest(job, context, commit).run())
 
 
-def _plan(job: Job) -> StagePlan:
+def _plan(job: Job, context: Context) -> StagePlan:
     """Where the files lie is no part of the identity, and robots are judged by those who read the log."""
     exclude: Any = SOURCE_PLACES | {"robots": True}
     ingest = job.config.ingest
     settings = {"ingest": ingest.model_dump(mode="json", exclude=exclude), "seed": job.config.seed, "key": key_check(job.key)}
     inputs = {f"{table} {n} {f.name}": f.source_hash for table, files in job.files.items() for n, f in enumerate(files)}
+    if job.forgotten is not None:
+        inputs["forgotten"] = context.store.content("forgotten", context.namespace)
     outputs = (*OUTPUTS, "knowledge_graph") if "knowledge_graph" in job.sources else OUTPUTS
     return StagePlan("ingest", settings, inputs, outputs)
 

@@ -9,6 +9,7 @@ from recsys_spark.config.ingest import UserSource
 from recsys_spark.ingest.attributes import attribute_columns, attributes
 from recsys_spark.ingest.described import described
 from recsys_spark.ingest.fields import filled
+from recsys_spark.ingest.forgotten import marked, rule, unread
 from recsys_spark.ingest.pseudonyms import pseudonym, with_key
 from recsys_spark.ingest.quality import judged
 from recsys_spark.ingest.text import composed, normalised, template_fields
@@ -16,8 +17,11 @@ from recsys_spark.ingest.text import composed, normalised, template_fields
 PROFILE_COLUMNS = "user_id string, profile_text string, attributes map<string,string>"
 
 
-def typed_users(raw: DataFrame, source: UserSource, where: str, key: bytes | None) -> DataFrame:
+def typed_users(
+    raw: DataFrame, source: UserSource, where: str, key: bytes | None, forgotten: DataFrame | None = None
+) -> DataFrame:
     """Judged user rows with ``user_id`` (a pseudonym under an id key), ``profile_text`` (not yet normalised), ``attributes``.
+    Of users who were ``forgotten`` nothing is taken.
 
     Raises:
         InputError, ConfigError: as ``Fields`` does.
@@ -29,7 +33,10 @@ def typed_users(raw: DataFrame, source: UserSource, where: str, key: bytes | Non
         "attributes": attributes(fields, attribute_columns(source.columns, source.attributes), None),
     }
     rules = [(fields.exact("user_id").isNull(), "missing user_id"), *fields.reject_reasons(("user_id",))]
-    return judged(with_key(raw, key), columns, rules, private=key is not None)
+    if forgotten is None:
+        return judged(with_key(raw, key), columns, rules, private=key is not None)
+    known = marked(with_key(raw, key), columns["user_id"], forgotten)
+    return unread(judged(known, columns, [*rules, rule()], private=key is not None))
 
 
 def profiles(winners: DataFrame, source: UserSource, max_text_chars: int) -> DataFrame:

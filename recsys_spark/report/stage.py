@@ -15,10 +15,14 @@ from recsys_spark.report.html import render
 log = get_logger(__name__)
 
 
+def report_folder(config: Config) -> Path:
+    """Where pages lie: ``report_dir``, by default ``reports/`` beside the warehouse."""
+    return Path(config.publish.report_dir or Path(config.warehouse).absolute().parent / "reports")
+
+
 def report_path(config: Config, run_id: str) -> Path:
-    """Where the page of a run lies: ``report_dir``, by default ``reports/`` beside the warehouse."""
-    folder = Path(config.publish.report_dir or Path(config.warehouse).absolute().parent / "reports")
-    return folder / f"{run_id}.html"
+    """Where the page of a run lies."""
+    return report_folder(config) / f"{run_id}.html"
 
 
 def write_report(config: Config, context: Context, eval_namespace: str, gate: GateDecision | None = None) -> Path:

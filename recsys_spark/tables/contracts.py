@@ -76,6 +76,7 @@ TABLES: dict[str, Contract] = {
             other_keys=(("user_idx",),),
             shared=True,
         ),
+        Contract("forgotten", "user_sha string!, forgotten_at timestamp!", key=("user_sha",), shared=True),
         Contract(
             "knowledge_graph",
             "item_id string!, relation string!, entity_id string!",

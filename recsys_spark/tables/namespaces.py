@@ -12,6 +12,8 @@ from recsys_spark.tables.store import Store
 
 _LISTINGS_PER_CORE = 4  # a vacuum makes as many tasks as the setting says, 10,000 unless told otherwise, for any table
 
+_SPAN_CHECKED = "spark.databricks.delta.retentionDurationCheck.enabled"
+
 
 def below(store: Store, parent: str) -> list[str]:
     """Names of the folders in ``root/parent``, sorted: of ``eval``, its run ids. None where there is no such folder."""
@@ -32,18 +34,22 @@ def remove(store: Store, namespace: str, but: Sequence[str] = ()) -> None:
         files.delete(path, True)
 
 
-def vacuum(store: Store, namespace: str) -> list[str]:
+def vacuum(store: Store, namespace: str, at_once: bool = False) -> list[str]:
     """Free the files that a namespace's tables (and the shared ones) have not used for as long as Delta keeps them (a week
-    unless a table says otherwise); returns the tables."""
+    unless a table says otherwise), or that they do not use now (``at_once``: who still reads an older version loses it); returns
+    the tables."""
     present = [name for name in TABLES if store.exists(name, namespace)]
     settings, spread = store.spark.conf, "spark.sql.sources.parallelPartitionDiscovery.parallelism"
-    before = str(settings.get(spread))
+    before, checked = str(settings.get(spread)), str(settings.get(_SPAN_CHECKED, "true"))
     settings.set(spread, str(_LISTINGS_PER_CORE * store.spark.sparkContext.defaultParallelism))
+    settings.set(_SPAN_CHECKED, str(not at_once).lower())
     try:
         for name in present:
-            DeltaTable.forPath(store.spark, store.path(name, namespace)).vacuum()
+            table = DeltaTable.forPath(store.spark, store.path(name, namespace))
+            table.vacuum(0) if at_once else table.vacuum()
     finally:
         settings.set(spread, before)
+        settings.set(_SPAN_CHECKED, checked)
     return present
 
 

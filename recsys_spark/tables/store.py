@@ -20,7 +20,7 @@ from recsys_spark.tables.dealing import in_equal_parts, shuffled
 from recsys_spark.tables.places import local_path
 from recsys_spark.tables.reader import Reader
 from recsys_spark.tables.task_files import Made, Staged, stage
-from recsys_spark.tables.upsert import pruned, upsert
+from recsys_spark.tables.upsert import delete, pruned, upsert
 
 MANY_ROWS = 500_000  # whose checks are done in several jobs
 
@@ -190,6 +190,19 @@ class Store(Reader):
                 after = present - old + added
                 upsert(self.spark, self.path(table, namespace), spec, put, commit.metadata_of(table, after))
                 return Written(table, self.version(table, namespace), added.rows, after.digest, True)
+
+    def remove(self, table: str, namespace: str, keys: DataFrame, commit: Commit) -> int:
+        """Delete the rows that agree with one of ``keys`` in all of its columns; returns how many. None, and nothing is
+        committed."""
+        last = self._last_commit(table, namespace)
+        if last is None:
+            return 0
+        wanted, rows = F.broadcast(keys.distinct()), self.read(table, namespace)
+        gone = content(rows.join(wanted, keys.columns, "left_semi").select(*rows.columns))
+        if gone.rows:
+            after = self._content(table, namespace, last) - gone
+            delete(self.spark, self.path(table, namespace), keys.distinct(), commit.metadata_of(table, after))
+        return gone.rows
 
     def append(self, table: str, namespace: str, frame: DataFrame, commit: Commit, anew: bool = False, **facts: Any) -> int:
         """Add rows to a log (``runs``, ``published``, ``cooccurrence_deltas``), or with ``anew`` put them in the place of all

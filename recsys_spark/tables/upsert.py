@@ -1,7 +1,9 @@
-"""Rows put into a Delta table by key: the only way a table changes row by row."""
+"""Rows put into a Delta table, or taken out of it, by key: the only way a table changes row by row."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from threading import Lock
 
@@ -20,11 +22,27 @@ def upsert(spark: SparkSession, path: str, spec: Contract, rows: DataFrame, meta
     condition = " AND ".join(f"t.{c} = s.{c}" for c in spec.key)
     dates = _partition_condition(spec, rows, "t.")
     condition = f"{condition} AND {dates}" if dates else condition
+    with _told(spark, metadata):
+        target = DeltaTable.forPath(spark, path).alias("t")
+        target.merge(rows.alias("s"), condition).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+
+
+def delete(spark: SparkSession, path: str, keys: DataFrame, metadata: str) -> None:
+    """Delete the rows that agree with one of ``keys`` (distinct) in all of its columns; one commit with this user metadata.
+
+    By a merge: the commit of a plain delete would hold the values, which are ids of those who want to be forgotten.
+    """
+    condition = " AND ".join(f"t.{c} = s.{c}" for c in keys.columns)
+    with _told(spark, metadata):
+        DeltaTable.forPath(spark, path).alias("t").merge(keys.alias("s"), condition).whenMatchedDelete().execute()
+
+
+@contextmanager
+def _told(spark: SparkSession, metadata: str) -> Iterator[None]:
     with _upserting:
         spark.conf.set(_METADATA_CONF, metadata)
         try:
-            target = DeltaTable.forPath(spark, path).alias("t")
-            target.merge(rows.alias("s"), condition).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+            yield
         finally:
             spark.conf.unset(_METADATA_CONF)
 
