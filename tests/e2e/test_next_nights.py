@@ -5,14 +5,16 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark.cli.work import return_to
 from recsys_spark.config import parse_config
 from recsys_spark.night import Night
-from recsys_spark.order import run_night
+from recsys_spark.order import run_night, run_step
 from recsys_spark.publish import stage as publish
+from recsys_spark.publish.forget import forget
 from recsys_spark.publish.prune import keep_newest
 from recsys_spark.register.rerank_fit import DIVERSITIES
 from recsys_spark.registry import CHAMPION, Registry
@@ -103,3 +105,29 @@ def test_later_events_change_nothing_and_the_next_night_meets_a_champion(spark: 
     assert (found.kept[0][1], found.namespaces, found.models) == (night.run_id, (done.night.eval_namespace,), ())
     assert {r["run_id"] for r in store.read("recommendations", "live").select("run_id").distinct().collect()} == {night.run_id}
     assert {table for table, n in versions(store) if n.startswith(done.night.eval_namespace)} == {"metrics", "runs"}
+
+
+def test_purged_a_user_is_in_no_file(spark: SparkSession, done: Done, copy: Path) -> None:
+    """Neither in a table nor in an older version of one, nor in Delta's record of changes."""
+    config = parse_config(debug_config(done.data, copy / "warehouse"))
+
+    def holders(user: str) -> set[str]:
+        found = set()
+        for path in [path for path in copy.rglob("*.parquet") if "_delta_log" not in path.parts]:
+            table = pq.read_table(path)
+            named = [name for name in ("user_id", "neighbour_id") if name in table.column_names]
+            found |= {str(path) for name in named if user in table.column(name).to_pylist()}
+        return found
+
+    assert any("/live/" in path for path in holders("u3"))
+    assert any("/eval/" in path for path in holders("u3"))
+    gone = forget(config, spark, ["u3"], purge=True)
+    assert {"events", "users", "recommendations", "user_embeddings"} <= set(gone.rows)
+    assert holders("u3") == set()
+    store = Store(spark, config.warehouse)
+    assert store.rows("events", "live") == done.store.rows("events", "live") - gone.rows["events"]
+    assert store.read("recommendations", "live").where("user_id = 'u4'").count() == config.recommend.k
+    run_step(config, spark, "ingest", None)
+    run_step(config, spark, "cooccurrence", "live")  # without them
+    assert store.content("cooccurrence", "live") != done.store.content("cooccurrence", "live")
+    assert holders("u3") == set()
