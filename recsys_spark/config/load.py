@@ -90,6 +90,13 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _vectors_are_long_enough(self) -> Config:
+        served, learned = self.recommend.dimensions, self.encoder.dimension
+        if served is not None and served > learned:
+            raise ValueError(f"recommend.dimensions = {served}, but vectors have encoder.dimension = {learned}")
+        return self
+
+    @model_validator(mode="after")
     def _outcomes_can_be_known(self) -> Config:
         asked, events = self.pairs.outcomes, self.ingest.events
         if self.train.outcome_share > 0 and asked.about == "off":

@@ -44,6 +44,7 @@ class RecommendSettings(Settings):
     new_items_per_ten: int = Field(3, ge=0, le=9)  # of each ten, new at most; each where its chance earns it. 0: none
     new_item_demand: float | None = Field(None, ge=0)  # how often one is next, of an average item; None: as on validation
     max_new_item_loss: float = Field(0.06, ge=0, le=1)  # of validation NDCG@10, at most; and .6 x the chance that one is next
+    dimensions: int | None = Field(None, ge=1)  # of the encoder's vectors, the first; None: all (see train.matryoshka_dims)
     rerank: RerankSettings = RerankSettings()
     context_key: str | None = None  # key of the event context that fallback lists are made per
     user_block: int = Field(512, ge=1)

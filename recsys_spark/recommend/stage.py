@@ -24,6 +24,7 @@ from recsys_spark.recommend.model import PROFILE, ModelRef, usable
 from recsys_spark.recommend.neighbours.choose import Anchors, neighbour_lists
 from recsys_spark.recommend.neighbours.users import USER_NEIGHBOURS, near_users
 from recsys_spark.recommend.neighbours.whole_catalogue import NEIGHBOURS, neighbour_weights
+from recsys_spark.recommend.prefix import first_dimensions
 from recsys_spark.recommend.rules import Rules, read_rules
 from recsys_spark.recommend.side import Recency, item_side
 from recsys_spark.recommend.users import active_since, user_rows, with_targets, with_vectors
@@ -187,7 +188,8 @@ def _vectors(work: _Run, table: str) -> DataFrame | None:
     if work.model is None:
         return None
     rows = work.context.store.read(table, work.vectors)
-    return rows.where((F.col("model_name") == work.model.name) & (F.col("model_version") == work.model.version))
+    own = rows.where((F.col("model_name") == work.model.name) & (F.col("model_version") == work.model.version))
+    return first_dimensions(own, work.settings.dimensions)
 
 
 def _user_frame(work: _Run) -> DataFrame:

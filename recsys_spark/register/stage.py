@@ -18,6 +18,7 @@ from recsys_spark.embed.encode import item_vectors, user_vectors
 from recsys_spark.embed.profiles import encode_profiles, profile_rows
 from recsys_spark.histories import histories
 from recsys_spark.log import get_logger
+from recsys_spark.recommend.prefix import first_dimensions
 from recsys_spark.register.fusion_fit import FusionFit, fit_fusion, fusion_users
 from recsys_spark.register.profile_fit import ProfileFit, fit_profiles
 from recsys_spark.registry import ModelVersion, Registry
@@ -37,6 +38,7 @@ _FUSED_BY = {
     "max_new_item_loss",
     "profile_weights",
     "rerank",
+    "dimensions",
 }
 
 
@@ -101,17 +103,19 @@ def _fusion(config: Config, context: Context, model_dir: Path, profiles: bool) -
     past = histories(context.events("fit"), config.encoder.max_history, config.encoder.moments)
     asked = past.join(fusion_users(config, context).select("user_idx"), "user_idx", "left_semi")
     users = user_vectors(context, model_dir, asked, items)
-    fit = fit_fusion(config, context, items.select("item_idx", "vector"), users.select("user_idx", "vector"))
+    size = config.recommend.dimensions  # weights and chances are chosen by the vectors that lists are made with
+    served = first_dimensions(items.select("item_idx", "vector"), size)
+    fit = fit_fusion(config, context, served, first_dimensions(users.select("user_idx", "vector"), size))
     log.info("fusion weights chosen on validation", **fit.fusion.weights)
     if not profiles:
         return fit, None
 
     def by_profile(newcomers: DataFrame) -> DataFrame:
         rows = profile_rows(context.users(), model_dir).join(newcomers, "user_idx", "left_semi")
-        return encode_profiles(context, model_dir, rows)
+        return first_dimensions(encode_profiles(context, model_dir, rows), size)
 
     vectors = by_profile if config.embed.profile_users else None
-    profile = fit_profiles(config, context, items.select("item_idx", "vector"), vectors, fit.fusion.half_life_days)
+    profile = fit_profiles(config, context, served, vectors, fit.fusion.half_life_days)
     if profile is not None:
         fit = replace(fit, fusion=replace(fit.fusion, profile=profile.weights))
     return fit, profile
