@@ -19,6 +19,7 @@ from recsys_spark.publish import stage as publish
 from recsys_spark.recommend.arrangement import Arrangement
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.new_items import NewItems
+from recsys_spark.recommend.prefix import first_dimensions
 from recsys_spark.recommend.sql import lists_for_everyone_sql, register_views
 from recsys_spark.recommend.stage import ModelRef, run
 from recsys_spark.register.fusion_fit import fit_fusion
@@ -350,3 +351,23 @@ def test_diversity_is_chosen_on_validation(spark: SparkSession, filled: Store) -
     alike = [np.clip(own @ own.T, 0, 1) for own in (np.delete(vectors, cells, axis=0) for cells in met.values())]
     expected = np.mean([1 - (a.sum() - np.trace(a)) / 72 for a in alike])
     assert [row[2] for row in found["tried"]] == pytest.approx([expected] * len(DIVERSITIES), abs=2e-6)
+
+
+def test_lists_by_the_first_dimensions_of_vectors(spark: SparkSession, filled: Store) -> None:
+    """By cosines of the first two of four dimensions, which order items in another way."""
+    rows = {t: filled.read(t, "live").orderBy(t.split("_")[0] + "_idx").collect() for t in ("item_embeddings", "user_embeddings")}
+    items, users = (np.array([row["vector"] for row in rows[table]]) for table in rows)
+    config = _config(filled, dimensions=2, filter_seen=False, k=11)
+    run(config, _context(spark, filled, config, namespace="eval/2d"), ModelRef("m", 3), Fusion({"encoder": 1.0}), upstream="live")
+    whole = _config(filled, filter_seen=False, k=11)
+    run(whole, _context(spark, filled, whole, namespace="eval/four"), ModelRef("m", 3), Fusion({"encoder": 1.0}), upstream="live")
+    two, four = _lists(filled, "eval/2d"), _lists(filled, "eval/four")
+    for user in range(4):
+        cosines = items[:11, :2] @ users[user, :2] / np.linalg.norm(items[:11, :2], axis=1)  # i11 is not available
+        assert [row["item_id"] for row in two[f"u{user}"]] == [f"i{i}" for i in np.argsort(-cosines)]
+    assert two != four
+    made = first_dimensions(filled.read("item_embeddings", "live"), 3).orderBy("item_idx").collect()
+    expected = items[:, :3] / np.linalg.norm(items[:, :3], axis=1, keepdims=True)
+    assert np.allclose(np.array([row["vector"] for row in made]), expected, atol=1e-6)
+    nothing = spark.createDataFrame([(1, [0.0, 0.0, 1.0])], "item_idx int, vector array<float>")
+    assert first_dimensions(nothing, 2).collect()[0]["vector"] == [0.0, 0.0]

@@ -116,6 +116,12 @@ def test_today_is_the_last_midnight() -> None:
     assert found in midnights
 
 
+def test_lists_need_vectors_that_are_long_enough() -> None:
+    assert parse_config(_with("recommend", {"dimensions": 64}) | {"encoder": {"dimension": 64}}).recommend.dimensions == 64
+    with pytest.raises(ConfigError, match=r"recommend\.dimensions = 65, but vectors have encoder\.dimension = 64"):
+        parse_config(_with("recommend", {"dimensions": 65}) | {"encoder": {"dimension": 64}})
+
+
 def test_a_diversity_is_a_number_or_chosen_with_the_weights() -> None:
     assert parse_config(_with("recommend.rerank", {"diversity": "auto"})).recommend.rerank.diversity == "auto"
     both = {"weights": {"text": 1.0}, "rerank": {"diversity": "auto"}}
