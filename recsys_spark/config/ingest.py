@@ -26,6 +26,12 @@ class Source(Settings):
         return [self.path] if isinstance(self.path, str) else list(self.path)
 
 
+def attribute_columns(columns: dict[str, str], wanted: list[str]) -> dict[str, str]:
+    """Attribute name -> source column. ``wanted`` are source columns or our names; a mapped column goes by our name."""
+    ours = {column: name for name, column in columns.items()}
+    return {ours.get(columns.get(w, w), w): columns.get(w, w) for w in wanted}
+
+
 class EventSource(Source):
     """Event log. Columns: user_id, item_id, and ts or event_pos; optional event_id, event_type, value."""
 

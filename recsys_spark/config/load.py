@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from recsys_spark.config.augment import AugmentSettings
-from recsys_spark.config.base import Settings, validate
-from recsys_spark.config.ingest import SOURCE_PLACES, IngestSettings
+from recsys_spark.config.base import Settings, nearest, validate
+from recsys_spark.config.ingest import SOURCE_PLACES, IngestSettings, attribute_columns
 from recsys_spark.config.learning import EncoderSettings, RegistrySettings, TrainSettings
 from recsys_spark.config.moments import GAP, HOUR, WEEKDAY
 from recsys_spark.config.search import SearchSettings
@@ -87,6 +87,18 @@ class Config(Settings):
             raise ValueError("train.profile_share above 0 needs [ingest.users] and encoder.text_training = 'frozen'")
         if self.train.profile_share > 0 and not self.embed.profile_users:
             raise ValueError("train.profile_share above 0 needs embed.profile_users = true: else nobody gets such a vector")
+        return self
+
+    @model_validator(mode="after")
+    def _limited_attributes_are_read(self) -> Config:
+        items = self.ingest.items
+        known = (
+            [] if items is None else [*attribute_columns(items.columns, items.attributes), *({"category"} & set(items.columns))]
+        )
+        for name in self.recommend.rerank.max_per_ten:
+            if name not in known:
+                hint = nearest(name, known) if known else "ingest.items reads none: name them in attributes, or map category"
+                raise ValueError(f"recommend.rerank.max_per_ten names '{name}', which no item has; {hint}")
         return self
 
     @model_validator(mode="after")

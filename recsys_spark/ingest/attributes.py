@@ -10,12 +10,6 @@ from recsys_spark.ingest.fields import Fields
 VALUE_SEPARATOR = "|"  # between the values of one attribute
 
 
-def attribute_columns(columns: dict[str, str], wanted: list[str]) -> dict[str, str]:
-    """Attribute name -> source column. ``wanted`` are source columns or our names; a mapped column goes by our name."""
-    ours = {column: name for name, column in columns.items()}
-    return {ours.get(columns.get(w, w), w): columns.get(w, w) for w in wanted}
-
-
 def attributes(fields: Fields, columns: dict[str, str], separator: str | None) -> Column:
     """``map<string,string>`` of the filled ones; null without any configured. Values are trimmed; those of a list, or of a
     text with the separator, are joined by ``|``, in the source's order."""
@@ -36,4 +30,4 @@ def _values(fields: Fields, column: str, separator: str | None) -> Column:
     return F.when(F.length(text) > 0, text)
 
 
-__all__ = ["VALUE_SEPARATOR", "Fields", "attribute_columns", "attributes", "sorted_entries"]
+__all__ = ["VALUE_SEPARATOR", "Fields", "attributes", "sorted_entries"]

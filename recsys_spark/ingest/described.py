@@ -6,8 +6,7 @@ from collections.abc import Collection
 
 from pyspark.sql import DataFrame
 
-from recsys_spark.config.ingest import ItemSource, UserSource
-from recsys_spark.ingest.attributes import attribute_columns
+from recsys_spark.config.ingest import ItemSource, UserSource, attribute_columns
 from recsys_spark.ingest.fields import Fields
 from recsys_spark.ingest.text import template_fields
 

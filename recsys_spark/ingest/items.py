@@ -7,8 +7,8 @@ from datetime import datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config.ingest import ItemSource
-from recsys_spark.ingest.attributes import attribute_columns, attributes, sorted_entries
+from recsys_spark.config.ingest import ItemSource, attribute_columns
+from recsys_spark.ingest.attributes import attributes, sorted_entries
 from recsys_spark.ingest.described import described
 from recsys_spark.ingest.quality import Rule, judged
 from recsys_spark.ingest.text import composed, normalised

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config.ingest import UserSource
-from recsys_spark.ingest.attributes import attribute_columns, attributes
+from recsys_spark.config.ingest import UserSource, attribute_columns
+from recsys_spark.ingest.attributes import attributes
 from recsys_spark.ingest.described import described
 from recsys_spark.ingest.fields import filled
 from recsys_spark.ingest.forgotten import marked, rule, unread

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
+from recsys_spark.encoder.attributes import SEPARATOR
 from recsys_spark.recommend.rules import Rule
 from recsys_spark.recommend.scoring.scores import Ints, as_rows
 
@@ -79,7 +80,8 @@ def in_tie_order(items: Iterable[Item], seed: int) -> list[Item]:
 
 
 def build_catalogue(ordered: list[Item], rule: Rule, separator: str | None = None) -> Catalogue:
-    """Arrays of items already in tie order, of which ``rule`` bars some. ``separator`` splits attributes of several values."""
+    """Arrays of items already in tie order, of which ``rule`` bars some. ``separator`` splits a category of several
+    values; attributes come with theirs joined by ``|``."""
     item_idx = np.array([item.item_idx for item in ordered], np.int32)
     lookup = np.full(int(item_idx.max(initial=-1)) + 1, -1, np.int32)
     lookup[item_idx] = np.arange(len(ordered), dtype=np.int32)
@@ -102,9 +104,11 @@ def _strings(values: list[str]) -> npt.NDArray[Any]:
 
 
 def _values(item: Item, separator: str | None) -> set[str]:
-    found = {f"category: {item.category}"} if item.category else set()
-    for name, text in (item.attributes or {}).items():
-        values = text.split(separator) if separator and text else [text]
+    told = {"category": (item.category, separator)}
+    told |= {name: (text, SEPARATOR) for name, text in (item.attributes or {}).items()}
+    found = set()
+    for name, (text, between) in told.items():
+        values = text.split(between) if between and text else [text]
         found |= {f"{name}: {value.strip()}" for value in values if value and value.strip()}
     return found
 

@@ -10,7 +10,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from recsys_spark.config.rerank import RerankSettings
-from recsys_spark.errors import ConfigError
 from recsys_spark.recommend.catalogue import Catalogue, Item, build_catalogue
 from recsys_spark.recommend.rerank.lists import Alike, Rerank, reranked
 from recsys_spark.recommend.rerank.varied import QUALITY, varied
@@ -170,11 +169,21 @@ def test_likeness_goes_by_what_there_is() -> None:
     assert by_values[0, 0, 1] == pytest.approx(shared / np.sqrt(np.prod(lengths)), abs=1e-6)
 
 
-def test_unknown_attribute_names_the_nearest() -> None:
+def test_what_no_two_items_share_limits_nothing() -> None:
     items = _items(np.random.default_rng(0), 12)
     pool = _best([[(0, 1.0), (1, 0.5)]])
-    with pytest.raises(ConfigError, match=r"max_per_ten.*unknown attribute 'brnd'.*did you mean 'brand'"):
-        reranked(pool, pool, np.zeros(2, bool), 2, Rerank(0.0, {"brnd": 2}), items)
+    found, _ = reranked(pool, pool, np.zeros(2, bool), 2, Rerank(0.0, {"serial number": 1}), items)
+    assert found.cols.tolist() == [0, 1]
+
+
+def test_an_item_counts_for_each_of_its_values() -> None:
+    rows = [Item(n, f"i{n}", None, "", "", {"tags": tags}, True) for n, tags in enumerate(("a|b", "b|c", "c|d", "d | a", "b"))]
+    catalogue = build_catalogue(rows, Rule())
+    assert set(catalogue.attribute_names) == {f"tags: {value}" for value in "abcd"}
+    pool = _best([[(n, 5.0 - n) for n in range(5)]])
+    places = Partners(PopularityItems(np.ones(5)))
+    found, _ = reranked(pool, pool, np.zeros(5, bool), 5, Rerank(0.0, {"tags": 1}), (catalogue, places))
+    assert found.cols.tolist() == [0, 2, 1, 3, 4]  # a and b, then c and d, then whoever is left
 
 
 @given(costs=st.lists(st.floats(0, 0.2), min_size=1, max_size=10), bearable=st.floats(0, 0.1))

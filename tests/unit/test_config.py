@@ -116,6 +116,16 @@ def test_today_is_the_last_midnight() -> None:
     assert found in midnights
 
 
+def test_limits_are_of_attributes_that_items_have() -> None:
+    assert parse_config(_with("recommend.rerank", {"max_per_ten": {"category": 3}})).recommend.rerank.asks
+    with pytest.raises(ConfigError, match="max_per_ten names 'categry', which no item has; did you mean 'category'"):
+        parse_config(_with("recommend.rerank", {"max_per_ten": {"categry": 3}}))
+    config = _with("recommend.rerank", {"max_per_ten": {"brand": 3}})
+    del config["ingest"]["items"]
+    with pytest.raises(ConfigError, match=r"ingest\.items reads none"):
+        parse_config(config)
+
+
 def test_lists_need_vectors_that_are_long_enough() -> None:
     assert parse_config(_with("recommend", {"dimensions": 64}) | {"encoder": {"dimension": 64}}).recommend.dimensions == 64
     with pytest.raises(ConfigError, match=r"recommend\.dimensions = 65, but vectors have encoder\.dimension = 64"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recsys_spark.ingest.attributes import attribute_columns
+from recsys_spark.config.ingest import attribute_columns
 from recsys_spark.ingest.rownumbers import plain_path
 from recsys_spark.ingest.text import normalise, parse_template, template_fields
 

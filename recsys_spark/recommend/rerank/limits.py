@@ -4,40 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys_spark.config.base import nearest
-from recsys_spark.errors import ConfigError
 from recsys_spark.recommend.catalogue import Catalogue
 from recsys_spark.recommend.scoring.scores import Ints
-
-WHERE = "recommend.rerank.max_per_ten"
 
 
 @dataclass(frozen=True)
 class Limited:
     """Values of attributes that are limited: ``values`` is a binary CSR ``[N, V]``, ``most [V]`` how many of each ten."""
 
-    values: object
+    values: Any
     most: Ints
 
     @classmethod
     def of(cls, catalogue: Catalogue, max_per_ten: Mapping[str, int]) -> Limited | None:
-        """What the catalogue's items share of these attributes; None where nothing is limited.
-
-        Raises:
-            ConfigError: no two items share a value of an attribute of that name.
-        """
-        if not max_per_ten:
-            return None
+        """What the catalogue's items share of these attributes; None where that is nothing, or nothing is limited."""
         names = np.array([str(name).split(": ", 1)[0] for name in catalogue.attribute_names], object)
-        known = sorted(set(names))
-        for name in max_per_ten:
-            if name not in known:
-                raise ConfigError(WHERE, f"unknown attribute '{name}'", "an attribute that items share", nearest(name, known))
         columns = np.flatnonzero(np.isin(names, list(max_per_ten)))
+        if not len(columns):
+            return None
         return cls(catalogue.attributes[:, columns].tocsr(), np.array([max_per_ten[name] for name in names[columns]], np.int64))
 
 
@@ -50,7 +39,7 @@ class Room:
 
     def __init__(self, limited: Limited, positions_BW: Ints) -> None:
         self._shape = positions_BW.shape
-        cells = limited.values[np.maximum(positions_BW, 0).ravel()]  # type: ignore[index]
+        cells = limited.values[np.maximum(positions_BW, 0).ravel()]
         owner = np.repeat(np.arange(positions_BW.size), np.diff(cells.indptr))
         kept = positions_BW.ravel()[owner] >= 0
         # counted is by user and value: only those that some candidate of the user has
