@@ -62,6 +62,10 @@ def test_a_stage_runs_in_pods_and_a_lost_one_is_replaced(spark: SparkSession, do
     write_config(tmp_path / "night.toml", settings)
     cluster = Cluster(DEPLOY / "docker" / "entrypoint.sh", tmp_path / "pods", IMAGE, lose="-exec-1")
     cluster.folder.mkdir()
+    home = tmp_path / "home"  # where the driver starts; it copies its packages there, which the image has among Spark's own
+    home.mkdir()
+    for name in ("conf", "jobs"):
+        (home / name).symlink_to(ROOT / name)
     with serving(cluster) as url:
         cluster.put("pods", dict(DRIVER))
         lines = [f"{name} {value}\n" for name, value in _smaller(url, tmp_path).items()]
@@ -78,7 +82,7 @@ def test_a_stage_runs_in_pods_and_a_lost_one_is_replaced(spark: SparkSession, do
             said = said.replace(there, str(here))
         command = [str(cluster.entrypoint), *container["command"][1:], said]
         env = {**os.environ, **IMAGE, "POD_IP": "127.0.0.1", "POD_NAME": DRIVER["metadata"]["name"]}
-        ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500, check=False)
+        ran = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=500, check=False)
         assert ran.returncode == 0, ran.stderr[-4000:]
         left = {name for name, item in cluster.objects["pods"].items() if item["spec"]}
     assert not left  # whoever was started is asked to go
