@@ -8,7 +8,8 @@ Put this file (or a link to it) into Airflow's dags folder. Environment of sched
     RECSYS_CONN      Airflow connection of the cluster; default: spark_default
     RECSYS_SCHEDULE  when nights begin, UTC; default: 0 2 * * *
 
-A task that failed or was killed is simply run again: a finished step finds its work done, a half-done one leaves nothing.
+A task that failed or was killed is simply run again: a finished step finds its work done, a half-done one leaves nothing. What
+no second try mends, as a wrong configuration, fails at once.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import DAG, Param, chain
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 STEPS = (
     ("ingest", "live"),
@@ -35,12 +38,25 @@ STEPS = (
 )
 AS_OF = "{{ params.as_of or ((dag_run.logical_date or dag_run.run_after) | ds) ~ 'T00:00:00Z' }}"
 START = datetime(2024, 1, 1, tzinfo=UTC)
+USELESS = (2, 3, 4, 6)  # exit codes: wrong configuration, unusable input, a table unlike its contract, unusable model
 
 
-def submit(task_id: str, job: str, *arguments: str) -> SparkSubmitOperator:
+class Step(SparkSubmitOperator):
+    """``spark-submit``, whose exit code says whether a second try can help."""
+
+    def execute(self, context: Any) -> None:
+        try:
+            super().execute(context)
+        except AirflowException as error:
+            if any(f"Error code is: {code}." in str(error) for code in USELESS):
+                raise AirflowFailException(str(error)) from error
+            raise
+
+
+def submit(task_id: str, job: str, *arguments: str) -> Step:
     """``spark-submit jobs/<job>.py`` with the project's own Python."""
     home, programs = Path(os.environ.get("RECSYS_HOME", ".")), Path(os.environ.get("RECSYS_BIN", "/usr/bin"))
-    return SparkSubmitOperator(
+    return Step(
         task_id=task_id,
         name=f"recsys-spark {task_id}",
         conn_id=os.environ.get("RECSYS_CONN", "spark_default"),
