@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
 from recsys_spark.night import BASELINES, Night
+from recsys_spark.recommend.arrangement import PLAIN
 from recsys_spark.recommend.fusion import Fusion
 from recsys_spark.recommend.stage import run
 from recsys_spark.register import profile_fit
@@ -119,9 +120,9 @@ def test_without_a_model_lists_are_made_by_cooccurrence_whatever_the_weights(spa
     """A refused challenger must leave a night that publishes, though the config's weights name only the encoder; what this
     night has found profile texts to be worth holds all the same."""
     night = Night(_config(_store(spark, tmp_path / "warehouse", True).root, weights={"encoder": 1.0}), spark)
-    assert night._fusion(None) == (Fusion(BASELINES["cooccurrence"]), None)
+    assert night._fusion(None) == (Fusion(BASELINES["cooccurrence"]), PLAIN)
     night.context("eval").run_stage(StagePlan("register", {}, {}, ()), lambda _: ([], {"profile": {"weights": POPULAR}}))
-    assert night._fusion(None) == (Fusion(BASELINES["cooccurrence"], profile=POPULAR), None)
+    assert night._fusion(None) == (Fusion(BASELINES["cooccurrence"], profile=POPULAR), PLAIN)
 
 
 def test_candidates_begin_with_what_is_popular() -> None:

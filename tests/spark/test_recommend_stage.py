@@ -78,7 +78,10 @@ def _config(store: Store, **recommend: Any) -> Config:
     data = {
         "as_of": AS_OF,
         "warehouse": store.root,
-        "ingest": {"events": {"path": "x.csv", "columns": {"user_id": "u", "item_id": "i", "ts": "t"}}},
+        "ingest": {
+            "events": {"path": "x.csv", "columns": {"user_id": "u", "item_id": "i", "ts": "t"}},
+            "items": {"path": "y.csv", "columns": {"item_id": "i", "category": "c"}, "template": ""},
+        },
         "recommend": {"k": 4, "neighbours_k": 3} | recommend,
     }
     return parse_config(data)
