@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recsys_spark import process
-from recsys_spark.config import load_config
+from recsys_spark.config import Config, load_config
 from recsys_spark.publish.named_users import named_users
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def main(stage: str) -> None:
@@ -22,16 +28,12 @@ def main(stage: str) -> None:
         config = load_config(arguments.config, arguments.as_of)
         # after the checks: a typo in a config should not cost an import of torch
         from recsys_spark.order import run_night, run_step
-        from recsys_spark.session import build_session
 
-        spark = build_session(config.spark, f"recsys-spark {stage}")
-        try:
+        with _session(config, stage) as spark:
             if stage == "night":
                 run_night(config, spark)
             else:
                 run_step(config, spark, stage, arguments.namespace)
-        finally:
-            spark.stop()
 
 
 def prune() -> None:
@@ -45,13 +47,9 @@ def prune() -> None:
     with process.errors_as_lines():
         config = load_config(arguments.config)
         from recsys_spark.publish.prune import keep_newest
-        from recsys_spark.session import build_session
 
-        spark = build_session(config.spark, "recsys-spark prune")
-        try:
+        with _session(config, "prune") as spark:
             keep_newest(config, spark, arguments.keep_nights, arguments.dry_run, free_files=True)
-        finally:
-            spark.stop()
 
 
 def forget() -> None:
@@ -64,13 +62,20 @@ def forget() -> None:
     with process.errors_as_lines():
         config, users = load_config(arguments.config), named_users([], arguments.file)
         from recsys_spark.publish.forget import forget as forget_users
-        from recsys_spark.session import build_session
 
-        spark = build_session(config.spark, "recsys-spark forget")
-        try:
+        with _session(config, "forget") as spark:
             forget_users(config, spark, users, arguments.dry_run, arguments.purge)
-        finally:
-            spark.stop()
+
+
+@contextmanager
+def _session(config: Config, job: str) -> Iterator[SparkSession]:
+    from recsys_spark.session import build_session
+
+    spark = build_session(config.spark, f"recsys-spark {job}")
+    try:
+        yield spark
+    finally:
+        spark.stop()
 
 
 def _doorway(job: str, what: str, arguments: str = "") -> argparse.ArgumentParser:

@@ -21,8 +21,3 @@ class RerankSettings(Settings):
     similarity: Similarity = "encoder"  # of items; without a model their texts
     max_per_ten: dict[str, Limit] = {}  # { category = 4 }: of each ten places at most so many share a value of an attribute
     depth: int = Field(5, ge=1, le=50)  # times K: candidates that lists are made of
-
-    @property
-    def asks(self) -> bool:
-        """Whether there is anything to do."""
-        return bool(self.diversity) or bool(self.max_per_ten)

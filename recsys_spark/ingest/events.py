@@ -10,9 +10,9 @@ from pyspark.sql import functions as F
 from recsys_spark.config.ingest import EventSource
 from recsys_spark.histories import DISLIKE, LIKE, NEUTRAL
 from recsys_spark.ingest.fields import Fields, quoted
-from recsys_spark.ingest.forgotten import marked, rule, unread
+from recsys_spark.ingest.forgotten import judged_unless_forgotten
 from recsys_spark.ingest.pseudonyms import pseudonym, with_key
-from recsys_spark.ingest.quality import Rule, judged
+from recsys_spark.ingest.quality import Rule
 from recsys_spark.ingest.rownumbers import FILE_NO, ROW_NUMBER
 from recsys_spark.ingest.times import FUTURE, instant, synthetic
 from recsys_spark.tables.instants import unix_micros
@@ -57,10 +57,7 @@ def typed_events(
         *_time_rules(fields, ts, position, now),
         *_optional_rules(fields, source, value, event_type),
     ]
-    if forgotten is None:
-        return judged(with_key(raw, key), columns, rules, private=key is not None)
-    known = marked(with_key(raw, key), columns["user_id"], forgotten)
-    return unread(judged(known, columns, [*rules, rule(ts)], private=key is not None))
+    return judged_unless_forgotten(with_key(raw, key), columns, rules, key is not None, forgotten, ts)
 
 
 def placed(events: DataFrame, first_position: int, rows_before: dict[int, int]) -> DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.ingest.quality import REASONS, ROW, Rule
+from recsys_spark.ingest.quality import REASONS, ROW, Rule, judged
 from recsys_spark.ingest.read import FORGOTTEN_COLUMNS
 
 REASON = "user was forgotten"
@@ -17,18 +17,20 @@ def user_sha(user_id: Column) -> Column:
     return F.sha2(user_id, 256)
 
 
-def marked(rows: DataFrame, user_id: Column, forgotten: DataFrame) -> DataFrame:
-    """Add ``__forgotten_at``: when the user of a row was forgotten; null for all others."""
+def judged_unless_forgotten(
+    raw: DataFrame,
+    columns: dict[str, Column],
+    rules: list[Rule],
+    private: bool,
+    forgotten: DataFrame | None,
+    ts: Column | None = None,
+) -> DataFrame:
+    """``quality.judged``; where a user (``columns["user_id"]``) was forgotten, a row of before (without ``ts``: any) is bad, and
+    quarantine gets to know nothing of it."""
+    if forgotten is None:
+        return judged(raw, columns, rules, private)
     known = F.broadcast(forgotten.select(F.col("user_sha").alias(_SHA), F.col("forgotten_at").alias(SINCE)))
-    return rows.join(known, user_sha(user_id) == F.col(_SHA), "left")
-
-
-def rule(ts: Column | None = None) -> Rule:
-    """Bad: a row of before the user was forgotten; without a time, any."""
+    marked = raw.join(known, user_sha(columns["user_id"]) == F.col(_SHA), "left")
     was = F.col(SINCE).isNotNull()
-    return (was if ts is None else was & (ts < F.col(SINCE)), REASON)
-
-
-def unread(judged: DataFrame) -> DataFrame:
-    """Judged rows, of which quarantine gets to know nothing where the user was forgotten."""
-    return judged.withColumn(ROW, F.when(F.array_contains(REASONS, REASON), F.lit("{}")).otherwise(F.col(ROW)))
+    found = judged(marked, columns, [*rules, (was if ts is None else was & (ts < F.col(SINCE)), REASON)], private)
+    return found.withColumn(ROW, F.when(F.array_contains(REASONS, REASON), F.lit("{}")).otherwise(F.col(ROW)))

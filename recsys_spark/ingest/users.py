@@ -9,9 +9,8 @@ from recsys_spark.config.ingest import UserSource, attribute_columns
 from recsys_spark.ingest.attributes import attributes
 from recsys_spark.ingest.described import described
 from recsys_spark.ingest.fields import filled
-from recsys_spark.ingest.forgotten import marked, rule, unread
+from recsys_spark.ingest.forgotten import judged_unless_forgotten
 from recsys_spark.ingest.pseudonyms import pseudonym, with_key
-from recsys_spark.ingest.quality import judged
 from recsys_spark.ingest.text import composed, normalised, template_fields
 
 PROFILE_COLUMNS = "user_id string, profile_text string, attributes map<string,string>"
@@ -33,10 +32,7 @@ def typed_users(
         "attributes": attributes(fields, attribute_columns(source.columns, source.attributes), None),
     }
     rules = [(fields.exact("user_id").isNull(), "missing user_id"), *fields.reject_reasons(("user_id",))]
-    if forgotten is None:
-        return judged(with_key(raw, key), columns, rules, private=key is not None)
-    known = marked(with_key(raw, key), columns["user_id"], forgotten)
-    return unread(judged(known, columns, [*rules, rule()], private=key is not None))
+    return judged_unless_forgotten(with_key(raw, key), columns, rules, key is not None, forgotten)
 
 
 def profiles(winners: DataFrame, source: UserSource, max_text_chars: int) -> DataFrame:

@@ -23,6 +23,7 @@ from recsys_spark.ingest.pseudonyms import id_key, pseudonym_of
 from recsys_spark.log import get_logger
 from recsys_spark.publish.prune import FIGURES
 from recsys_spark.publish.stage import LIVE, current, point
+from recsys_spark.recommend.neighbours.users import index_folder
 from recsys_spark.report.stage import report_folder
 from recsys_spark.tables.contracts import TABLES
 from recsys_spark.tables.local import local_frame
@@ -58,8 +59,7 @@ def forget(config: Config, spark: SparkSession, user_ids: Sequence[str], dry_run
     Raises:
         ConfigError: the id key is not in the environment. LockError: a night is running.
     """
-    store, key = Store(spark, config.warehouse), id_key(config.ingest.id_key_env)
-    names = sorted({pseudonym_of(user_id, key) for user_id in user_ids})
+    store, names = Store(spark, config.warehouse), _names(config, user_ids)
     with namespace_lock(store, LIVE):
         work = _Forgetting(config, store, names, dry_run)
         found = work.run()
@@ -71,11 +71,16 @@ def forget(config: Config, spark: SparkSession, user_ids: Sequence[str], dry_run
 
 def welcome(config: Config, spark: SparkSession, user_ids: Sequence[str]) -> int:
     """Let these users' rows of before come in again, where they are delivered again; returns how many were barred."""
-    store, key = Store(spark, config.warehouse), id_key(config.ingest.id_key_env)
-    names = sorted({pseudonym_of(user_id, key) for user_id in user_ids})
+    store, names = Store(spark, config.warehouse), _names(config, user_ids)
     with namespace_lock(store, LIVE):
         shas = _ids(spark, names).select(user_sha(F.col("user_id")).alias("user_sha"))
         return store.remove("forgotten", LIVE, shas, _commit())
+
+
+def _names(config: Config, user_ids: Sequence[str]) -> list[str]:
+    """What the tables call these users."""
+    key = id_key(config.ingest.id_key_env)
+    return sorted({pseudonym_of(user_id, key) for user_id in user_ids})
 
 
 def _ids(spark: SparkSession, names: Sequence[str]) -> DataFrame:
@@ -92,7 +97,7 @@ class _Forgetting:
         self.config, self.store, self.names, self.dry_run = config, store, names, dry_run
         self.ids, self.commit = _ids(store.spark, names), _commit()
         users = store.read_or_empty("users", LIVE).join(F.broadcast(self.ids), "user_id", "left_semi")
-        self.known = [(row["user_id"], row["user_idx"]) for row in users.select("user_id", "user_idx").collect()]
+        self.known = [row["user_idx"] for row in users.select("user_idx").collect()]
 
     def run(self) -> Forgotten:
         """In an order that can be done again from any point: barred first, the rows by which all others are found last."""
@@ -111,7 +116,7 @@ class _Forgetting:
             self._point()
             for report in reports:
                 report.unlink()
-            shutil.rmtree(self.config.work_dir / "search" / "users", ignore_errors=True)
+            shutil.rmtree(index_folder(self.config), ignore_errors=True)
         return Forgotten(len(self.names), len(self.known), rows, namespaces, reports)
 
     def _bar(self) -> None:
@@ -135,7 +140,7 @@ class _Forgetting:
         if table == "quarantine":
             yield from self._quarantined()
         columns = TABLES[table].schema.names if self.known else []
-        idx = local_frame(self.store.spark, [(number,) for _, number in self.known], "user_idx int")
+        idx = local_frame(self.store.spark, [(number,) for number in self.known], "user_idx int")
         by_id = "user_id" in columns
         for column in _USER_COLUMNS:
             if column in columns and not (by_id and column == "user_idx"):

@@ -61,6 +61,11 @@ class Catalogue:
         """``titles`` as Arrow strings."""
         return pa.array(self.titles, pa.string())
 
+    @cached_property
+    def attribute_keys(self) -> npt.NDArray[Any]:
+        """The attribute that each of ``attribute_names`` is a value of."""
+        return _strings([str(name).split(": ", 1)[0] for name in self.attribute_names])
+
     def positions(self, item_idx: Ints) -> Ints:
         """Position of each item, -1 for one that is not in the catalogue."""
         inside = (item_idx >= 0) & (item_idx < len(self.lookup))

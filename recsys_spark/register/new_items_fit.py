@@ -42,7 +42,7 @@ _ARRAYS, _COUNTS = ("known", "known_hit", "new", "new_hit"), ("targets", "new_ta
 _COLUMNS = (
     "known array<double>, known_hit array<boolean>, new array<double>, new_hit array<boolean>, targets int, new_targets int"
 )
-_GAINS = 1.0 / np.log2(np.arange(TEN) + 2.0)
+GAINS = 1.0 / np.log2(np.arange(TEN) + 2.0)  # of a hit at each of the first ten places
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,15 @@ class Lists:
     def ndcg(self, order_UK: Ints) -> Float64:
         """NDCG@10 [U] of lists in this order (see ``NewItems.order``)."""
         hit = np.column_stack([self.known_hit, self.new_hit[:, ::-1]])  # -1 is the last column, the first new item
-        gains = np.take_along_axis(hit, order_UK % hit.shape[1], 1) @ _GAINS[: order_UK.shape[1]]
-        found: Float64 = gains / np.cumsum(_GAINS)[np.clip(self.targets, 1, TEN) - 1]
+        gains = np.take_along_axis(hit, order_UK % hit.shape[1], 1) @ GAINS[: order_UK.shape[1]]
+        found: Float64 = gains / ideal_gains(self.targets)
         return found
+
+
+def ideal_gains(num_targets: Ints) -> Float64:
+    """What a list of ten gains at most, of a user with so many targets; of one with none, what it is of one."""
+    found: Float64 = np.cumsum(GAINS)[np.clip(num_targets, 1, TEN) - 1]
+    return found
 
 
 def fit_places(config: Config, rows: DataFrame, broadcast: Any, weights: dict[str, float]) -> PlacesFit:

@@ -19,11 +19,11 @@ from recsys_spark.recommend.rerank.lists import Alike, Rerank
 from recsys_spark.recommend.scoring.blocks import fuse, users_per_block
 from recsys_spark.recommend.topk.best import Best, best
 from recsys_spark.recommend.worker import Side, Task, arranged, block_of
+from recsys_spark.register.new_items_fit import GAINS, ideal_gains
 from recsys_spark.threads import one_thread
 
 DIVERSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # what is tried
 _COLUMNS = "diversity double, ndcg double, unlike double, users long"
-_GAINS = 1.0 / np.log2(np.arange(TEN) + 2.0)
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,13 @@ def _block_sums(batch: Any, side: Side, task: Task) -> Iterator[tuple[float, flo
     lengths, target_idx = flat_list(batch.column("target_idx"))
     owners, positions = np.repeat(np.arange(block.num_users), lengths), side.catalogue.positions(target_idx)
     wanted = (owners * len(side.catalogue) + positions)[positions >= 0]
-    most = np.cumsum(_GAINS)[np.clip(lengths, 1, TEN) - 1]
     if task.rerank is None:
         raise ValueError("nothing to try")
     for diversity in DIVERSITIES:
         tried = replace(task, rerank=replace(task.rerank, diversity=diversity))
         lists, _ = arranged(block, fused, wide, allowed, side, tried, new_items)
         hit = np.isin(lists.rows * len(side.catalogue) + lists.cols, wanted)
-        ndcg = np.bincount(lists.rows, hit * _GAINS[lists.ranks - 1], minlength=block.num_users) / most
+        ndcg = np.bincount(lists.rows, hit * GAINS[lists.ranks - 1], minlength=block.num_users) / ideal_gains(lengths)
         yield diversity, float(ndcg.sum()), _unlike(lists, side, task.rerank, block.num_users), block.num_users
 
 
@@ -120,6 +119,7 @@ def _unlike(lists: Best, side: Side, rerank: Rerank, num_users: int) -> float:
     places = np.full((num_users, TEN), -1)
     places[lists.rows, lists.ranks - 1] = lists.cols
     alike = Alike(side.catalogue, side.partners, rerank.similarity).of(places)
-    pairs = np.bincount(lists.rows, minlength=num_users) * (np.bincount(lists.rows, minlength=num_users) - 1)
+    listed = np.bincount(lists.rows, minlength=num_users)
+    pairs = listed * (listed - 1)
     together = alike.sum(axis=(1, 2)) - np.einsum("bkk->b", alike)
     return float((1.0 - together / np.maximum(pairs, 1))[pairs > 0].sum())

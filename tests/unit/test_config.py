@@ -117,7 +117,8 @@ def test_today_is_the_last_midnight() -> None:
 
 
 def test_limits_are_of_attributes_that_items_have() -> None:
-    assert parse_config(_with("recommend.rerank", {"max_per_ten": {"category": 3}})).recommend.rerank.asks
+    settings = parse_config(_with("recommend.rerank", {"max_per_ten": {"category": 3}}))
+    assert settings.recommend.rerank.max_per_ten == {"category": 3}
     with pytest.raises(ConfigError, match="max_per_ten names 'categry', which no item has; did you mean 'category'"):
         parse_config(_with("recommend.rerank", {"max_per_ten": {"categry": 3}}))
     config = _with("recommend.rerank", {"max_per_ten": {"brand": 3}})

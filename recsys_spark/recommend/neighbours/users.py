@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import DataFrame, Window
@@ -14,6 +15,11 @@ from recsys_spark.tables.local import local_frame
 
 USER_NEIGHBOURS = "user_neighbours"
 _LISTS = "user_id string, rank int, neighbour_id string, score double"
+
+
+def index_folder(config: Config) -> Path:
+    """Where an index of the users lies, where there is one."""
+    return config.work_dir / "search" / "users"
 
 
 def near_users(vectors: DataFrame, config: Config) -> tuple[DataFrame, dict[str, Any]]:
@@ -36,7 +42,7 @@ def near_users(vectors: DataFrame, config: Config) -> tuple[DataFrame, dict[str,
         return local_frame(spark, [], _LISTS), {"method": "exact", "reason": "no user has a vector"}
     asked = known.select(F.col("user_idx").alias("query_idx"), "vector")
     tie = F.xxhash64(F.lit(config.seed), "user_id").alias("tie")  # not of user_idx: later events may shift the numbers
-    folder = str(config.work_dir / "search" / "users")
+    folder = str(index_folder(config))
     # one more, for a user is the nearest to itself
     items = known.select(F.col("user_idx").alias("item_idx"), "vector", tie)
     task, facts = prepare(spark, asked, items, k + 1, config.search, folder, config.seed)

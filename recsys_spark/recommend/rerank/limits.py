@@ -9,25 +9,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recsys_spark.ranges import ranges
 from recsys_spark.recommend.catalogue import Catalogue
 from recsys_spark.recommend.scoring.scores import Ints
 
 
 @dataclass(frozen=True)
 class Limited:
-    """Values of attributes that are limited: ``values`` is a binary CSR ``[N, V]``, ``most [V]`` how many of each ten."""
+    """Values of attributes that are limited: which ``columns [V]`` of the catalogue's ``attributes`` (binary CSR), ``most [V]``
+    how many of each ten."""
 
-    values: Any
+    attributes: Any
+    columns: Ints
     most: Ints
 
     @classmethod
     def of(cls, catalogue: Catalogue, max_per_ten: Mapping[str, int]) -> Limited | None:
         """What the catalogue's items share of these attributes; None where that is nothing, or nothing is limited."""
-        names = np.array([str(name).split(": ", 1)[0] for name in catalogue.attribute_names], object)
-        columns = np.flatnonzero(np.isin(names, list(max_per_ten)))
+        keys = catalogue.attribute_keys
+        columns = np.flatnonzero(np.isin(keys, list(max_per_ten)))
         if not len(columns):
             return None
-        return cls(catalogue.attributes[:, columns].tocsr(), np.array([max_per_ten[name] for name in names[columns]], np.int64))
+        return cls(catalogue.attributes, columns, np.array([max_per_ten[key] for key in keys[columns]], np.int64))
 
 
 class Room:
@@ -39,7 +42,7 @@ class Room:
 
     def __init__(self, limited: Limited, positions_BW: Ints) -> None:
         self._shape = positions_BW.shape
-        cells = limited.values[np.maximum(positions_BW, 0).ravel()]
+        cells = limited.attributes[np.maximum(positions_BW, 0).ravel()][:, limited.columns]
         owner = np.repeat(np.arange(positions_BW.size), np.diff(cells.indptr))
         kept = positions_BW.ravel()[owner] >= 0
         # counted is by user and value: only those that some candidate of the user has
@@ -66,5 +69,4 @@ class Room:
         users = np.flatnonzero(chosen_B >= 0)
         flat = users * self._shape[1] + chosen_B[users]
         begins, lengths = self._begins[flat], self._begins[flat + 1] - self._begins[flat]
-        within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        np.add.at(self._have, self._of_cell[np.repeat(begins, lengths) + within], 1)
+        np.add.at(self._have, self._of_cell[ranges(begins, lengths)], 1)

@@ -69,10 +69,9 @@ def reranked(
     new = listed.take(np.flatnonzero(is_new))
     every = pool.joined(new)
     users = np.unique(every.rows)
-    column = place_in_row(pool.rows, int(every.rows.max(initial=-1)) + 1)
-    wide = int(column.max(initial=-1)) + 1
-    new_column = wide + place_in_row(new.rows, int(every.rows.max(initial=-1)) + 1)
-    columns = np.concatenate([column, new_column])
+    num_users = int(users.max(initial=-1)) + 1
+    column = place_in_row(pool.rows, num_users)
+    columns = np.concatenate([column, int(column.max(initial=-1)) + 1 + place_in_row(new.rows, num_users)])
     width = int(columns.max(initial=-1)) + 1
     limited = Limited.of(catalogue, rerank.max_per_ten)
     alike = Alike(catalogue, partners, rerank.similarity)
@@ -85,7 +84,7 @@ def reranked(
         parts.append(_chosen(every, cell_BW, len(pool.rows), k, rerank, alike, limited))
     cells = np.concatenate([np.empty(0, np.int64), *parts])
     found = every.take(cells)
-    return replace(found, ranks=place_in_row(found.rows, int(users.max(initial=-1)) + 1) + 1), cells >= len(pool.rows)
+    return replace(found, ranks=place_in_row(found.rows, num_users) + 1), cells >= len(pool.rows)
 
 
 def _chosen(every: Best, cell_BW: Ints, num_known: int, k: int, rerank: Rerank, alike: Alike, limited: Limited | None) -> Ints:
@@ -126,19 +125,18 @@ class Alike:
             vectors = self.partners.encoder.vectors[np.maximum(positions_BW, 0)]
             vectors[positions_BW < 0] = 0.0
             return _cosines(vectors @ vectors.transpose(0, 2, 1))
-        rows = self._rows()
         found = np.zeros((users, width, width), np.float32)
         for user in range(users):
             there = np.flatnonzero(positions_BW[user] >= 0)
-            own = rows[positions_BW[user, there]]
+            own = self._rows(positions_BW[user, there])
             found[user][np.ix_(there, there)] = (own @ own.T).toarray()
         return _cosines(found)
 
-    def _rows(self) -> Any:
-        """Sparse rows ``[N, F]`` of length 1 or 0."""
+    def _rows(self, positions: Ints) -> Any:
+        """Sparse rows ``[P, F]`` of these items, of length 1 or 0."""
         if self.similarity != "attributes" and self.partners.text is not None:
-            return self.partners.text.by_item
-        return normalize(self.catalogue.attributes.astype(np.float32))
+            return self.partners.text.by_item[positions]
+        return normalize(self.catalogue.attributes[positions].astype(np.float32))
 
 
 def _cosines(products: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from recsys_spark.recommend.new_items import TEN
 from recsys_spark.recommend.rerank.limits import Room
 from recsys_spark.recommend.scoring.scores import Float64, Ints
 
 QUALITY = 0.5  # how much more the best candidate is worth than the last: exp(2 x that) (docs/decisions/022)
-STRETCH = 10  # places that limits hold for
 _LEAST = 1e-12  # of what a candidate adds, where rounding leaves less
 _NO_ROOM = 1e6  # such candidates come after all others
 
@@ -37,7 +37,7 @@ def varied(
     factor_KBW = np.zeros((fixed_BK.shape[1], users, width))
     found = np.full(fixed_BK.shape, -1, np.int64)
     for place in range(fixed_BK.shape[1]):
-        if room is not None and place % STRETCH == 0:
+        if room is not None and place % TEN == 0:
             room.clear()
         left_BW = np.True_ if room is None else room.left()
         value_BW = np.where(free_BW, np.where(left_BW, adds_BW, adds_BW - _NO_ROOM), -np.inf)
