@@ -105,9 +105,11 @@ class Cluster:
         for path, folder in self._mounts(pod, container).items():
             env = {key: value.replace(path, str(folder)) for key, value in env.items()}
         command = [str(self.entrypoint), *container["args"]]
+        home = self.folder / name  # an executor puts the packages it fetches where it stands
+        home.mkdir(exist_ok=True)
         with (self.folder / f"{name}.log").open("wb") as log:
             return subprocess.Popen(
-                command, env={**os.environ, **self.image, **env}, stdout=log, stderr=log, start_new_session=True
+                command, cwd=home, env={**os.environ, **self.image, **env}, stdout=log, stderr=log, start_new_session=True
             )
 
     def _mounts(self, pod: Object, container: Object) -> dict[str, Path]:

@@ -62,7 +62,7 @@ def test_a_stage_runs_in_pods_and_a_lost_one_is_replaced(spark: SparkSession, do
     write_config(tmp_path / "night.toml", settings)
     cluster = Cluster(DEPLOY / "docker" / "entrypoint.sh", tmp_path / "pods", IMAGE, lose="-exec-1")
     cluster.folder.mkdir()
-    home = tmp_path / "home"  # where the driver starts; it copies its packages there, which the image has among Spark's own
+    home = tmp_path / "home"  # where the driver starts; as in the image
     home.mkdir()
     for name in ("conf", "jobs"):
         (home / name).symlink_to(ROOT / name)
