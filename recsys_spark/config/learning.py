@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from recsys_spark.config.base import Settings
 from recsys_spark.config.losses import LossSettings
 from recsys_spark.config.moments import GAP, HOUR, MOST_KEYS, WEEKDAY, Part, moment_parts
+from recsys_spark.config.privacy import PrivacySettings, contradiction, with_privacy
 
 
 class EncoderSettings(Settings):
@@ -99,9 +100,22 @@ class TrainSettings(LossSettings):
     max_restarts: int = Field(2, ge=0)  # after a lost rank
     timeout_seconds: int = Field(60, ge=5)  # of the process group
     gpu: bool = False
+    privacy: PrivacySettings | None = None  # differential privacy for users; None: none
     work_dir: str | None = (
         None  # checkpoints and exported models, on storage all ranks see; default: models/ beside the warehouse
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_privacy(cls, data: Any) -> Any:
+        return with_privacy(data)
+
+    @model_validator(mode="after")
+    def _privacy_holds(self) -> TrainSettings:
+        found = contradiction(self) if self.privacy is not None else None
+        if found is not None:
+            raise ValueError(found)
+        return self
 
 
 class RegistrySettings(Settings):

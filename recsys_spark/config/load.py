@@ -90,6 +90,17 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _privacy_holds(self) -> Config:
+        if self.train.privacy is None:
+            return self
+        for key, allowed in (("text_training", "frozen"), ("item_gate", "sum"), ("query_key", None)):
+            if getattr(self.encoder, key) != allowed:
+                raise ValueError(f"train.privacy needs encoder.{key} = {allowed!r}: else it tells more than gradients")
+        if self.augment != AugmentSettings():
+            raise ValueError("train.privacy goes without [augment]: leave that section out")
+        return self
+
+    @model_validator(mode="after")
     def _limited_attributes_are_read(self) -> Config:
         items = self.ingest.items
         known = (

@@ -69,7 +69,7 @@ def run(config: Config, context: Context, registry: Registry, model_dir: Path, t
     def body(_: Commit) -> tuple[list[Written], dict[str, Any]]:
         fit, profile = _fusion(config, context, model_dir, profiles)
         (model_dir / "fusion.json").write_text(json.dumps(fit.document(), indent=1))
-        tags = _tags(config, context, fingerprint("register", settings, inputs))
+        tags = _tags(config, context, fingerprint("register", settings, inputs), training)
         best = [[0, float(training.get("validation_recall") or 0.0)]]
         metrics = {"train_loss": training.get("loss_curve", []), "epoch_recall": training.get("recall_curve", [])}
         metrics["validation_recall"] = best
@@ -130,7 +130,7 @@ def trained_until(context: Context) -> datetime:
     return context.cutoff.fit_until if isinstance(context.cutoff, InstantCutoff) else context.cutoff.end
 
 
-def _tags(config: Config, context: Context, identity: str) -> dict[str, str]:
+def _tags(config: Config, context: Context, identity: str, training: dict[str, Any]) -> dict[str, str]:
     last = context.events("fit").agg(F.max("ts")).first()
     return {
         "fingerprint": identity,
@@ -139,7 +139,14 @@ def _tags(config: Config, context: Context, identity: str) -> dict[str, str]:
         "split": config.evaluate.split,
         "trained_until": trained_until(context).isoformat(),
         "last_fit_event": str(last[0]) if last else "",
+        **_privacy(training),
     }
+
+
+def _privacy(training: dict[str, Any]) -> dict[str, str]:
+    """What the encoder's weights promise users, where they promise anything."""
+    found = training.get("privacy") or {}
+    return {f"privacy_{name}": f"{found[name]:.6g}" for name in ("epsilon", "delta", "noise_multiplier") if name in found}
 
 
 def _params(config: Config) -> dict[str, Any]:

@@ -118,6 +118,8 @@ def settled(encoder: EncoderSettings, train: TrainSettings, num_items: int) -> T
         kind = "catalogue" if num_items <= MAX_TRAINED_TEXT_CATALOGUE else "in_batch"
     else:
         kind = "catalogue" if num_items <= MAX_CATALOGUE else "popularity"
+    if train.privacy is not None and kind == "popularity":
+        kind = "uniform"  # how popular an item is would be told by what is drawn
     loss = "sampled_softmax" if kind == "popularity" and train.loss == "softmax" else train.loss
     return train.model_copy(update={"negatives": kind, "loss": loss})
 

@@ -90,6 +90,7 @@ def _result(trainer: Trainer, state: Progress) -> dict[str, Any]:
         "ranks": trainer.ranks.world,
         "device": str(trainer.ranks.device),
         **_gpu_memory(trainer.ranks.device),
+        **({} if trainer.private is None else {"privacy": trainer.private.facts(state.step)}),
         **({"loss_weights": trainer.model.task_weights.weights()} if trainer.model.task_weights else {}),
     }
 

@@ -155,6 +155,8 @@ def _write_inputs(config: Config, context: Context, job: TrainJob, text_vectors:
     fitted = _fitted(context).toPandas().set_index("item_idx")["num_events"]
     known = np.isin(item_idx, fitted.index.to_numpy(np.int32))
     num_events = fitted.reindex(item_idx, fill_value=0).to_numpy(np.int64)
+    if config.train.privacy is not None:  # which items were met, and how often, is not told of
+        known, num_events = np.ones(len(items), bool), np.ones(len(items), np.int64)
     id_rows = np.where(known, np.cumsum(known) - 1, -1)
     item_ids = items["item_id"][known].tolist()
     log.info("train: inputs", items=len(items), known_items=len(item_ids))

@@ -49,6 +49,10 @@ class Progress:
         elif max_minutes is not None and seconds * (1 + 1 / self.epochs) > 60 * max_minutes:
             self.stopped = TIME
 
+    def last_epoch(self, epoch: int, recall: float | None) -> None:
+        """Note the validation recall of an epoch (from 0) that is kept whatever it is."""
+        self.epochs, self.best_epoch, self.best_recall, self.epochs_without_better = epoch + 1, epoch, recall, 0
+
     def epoch_done(self, epoch: int, recall: float | None) -> bool:
         """Note the validation recall of an epoch (from 0); whether it is the best so far."""
         self.epochs = epoch + 1

@@ -28,7 +28,10 @@ from recsys_spark.training.feed.batch import Batch, StepOutput
 from recsys_spark.training.feed.batches import Batches, known_pairs, validation_sequences
 from recsys_spark.training.feed.plan import Schedule, derived_seed, schedule
 from recsys_spark.training.job import TrainJob, check_losses, check_negatives, settled
+from recsys_spark.training.metrics import KINDS
 from recsys_spark.training.optim import build_optimiser, build_scheduler
+from recsys_spark.training.private.step import PrivateStep
+from recsys_spark.training.private.users import DrawnUsers
 from recsys_spark.training.state import Progress, planned_steps
 from recsys_spark.training.step.adversarial import moved
 from recsys_spark.training.step.train_step import TrainStep
@@ -59,13 +62,15 @@ class Trainer:
         self.identity = f"{job.fingerprint}/{ranks.world}"  # another number of ranks reads other rows in a step
         check_negatives(job.encoder, job.train, len(self.catalogue))
         check_losses(job.encoder, job.train)
-        self.batches = Batches(job, self.catalogue, ranks.rank, ranks.world)
+        make = Batches if job.train.privacy is None else DrawnUsers
+        self.batches: Batches | DrawnUsers = make(job, self.catalogue, ranks.rank, ranks.world)
         self.validation = validation_sequences(job, self.catalogue, ranks.rank, ranks.world)
         self.schedule: Schedule = schedule(self.batches.steps_per_epoch, job.train.epochs, job.train.max_steps)
         self.text_encoder = self._text_encoder()
         self.encoder = self._encoder()
         how = (self.text_encoder, self._bfloat16(), known_pairs(job, self.catalogue), job.augment)
         self.model = TrainStep(self.encoder, self.catalogue, job.train, ranks, *how)
+        self.private = self._private()
         self.parallel = self._parallel(self.model)
         text_weights = self.text_encoder.parameters() if self.text_encoder else ()
         weights = [*self.encoder.parameters(), *(self.model.task_weights.parameters() if self.model.task_weights else ())]
@@ -93,6 +98,11 @@ class Trainer:
         encoder.with_profile_tower(train.profile_share > 0).with_queries(load_queries(self.job.inputs, self.ranks.device))
         return encoder.to(self.ranks.device)
 
+    def _private(self) -> PrivateStep | None:
+        if not isinstance(self.batches, DrawnUsers):
+            return None
+        return PrivateStep(self.model, self.catalogue, self.job.train, self.batches, self.schedule)
+
     def _bfloat16(self) -> bool:
         wanted = self.job.train.precision
         if wanted == "auto":
@@ -102,7 +112,7 @@ class Trainer:
     def _parallel(self, model: TrainStep) -> nn.Module:
         """The step with its gradients averaged over the ranks; alone it is itself, for they would only be copied."""
         device = self.ranks.device
-        if self.ranks.world == 1:
+        if self.ranks.world == 1 or self.private is not None:  # which sums gradients itself
             return model
         return DistributedDataParallel(
             model,
@@ -158,11 +168,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         shared_seed = derived_seed(self.job.seed, "negatives", self.progress.step)
         batch = replace(batch, shared_seed=shared_seed)
-        out: StepOutput = self.parallel(batch)
-        loss, figures = out.loss, self._figures(out)
-        self._check_finite("loss", figures.loss, rows)
-        torch.autograd.backward(loss)
-        self._adversarial(batch)
+        figures = self._backward(batch, rows) if self.private is None else self._private_backward(self.private, batch, rows)
         self._check_finite("gradient", self._clip(), rows)
         self.optimiser.step()
         self.scheduler.step()
@@ -170,6 +176,19 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.progress.step)
         return figures
+
+    def _backward(self, batch: Batch, rows: Callable[[], str]) -> StepFigures:
+        out: StepOutput = self.parallel(batch)
+        figures = self._figures(out)
+        self._check_finite("loss", figures.loss, rows)
+        torch.autograd.backward(out.loss)
+        self._adversarial(batch)
+        return figures
+
+    def _private_backward(self, private: PrivateStep, batch: Batch, rows: Callable[[], str]) -> StepFigures:
+        loss = private.backward(batch, self.ranks)
+        self._check_finite("loss", loss, rows)
+        return StepFigures(loss, loss, 0.0, 0.0, (0,) * len(KINDS), 0.0, 0.0)
 
     def _figures(self, out: StepOutput) -> StepFigures:
         shares = [out.loss, out.user_item, out.item_item, out.explicit, out.outcome, out.profile]
@@ -226,7 +245,9 @@ class Trainer:
 
     def _end_epoch(self, epoch: int) -> float | None:
         found, state = self.validate(), self.progress
-        if state.epoch_done(epoch, found) and self.ranks.rank == 0:
+        if self.private is not None:  # validation users may be told of, but choose nothing
+            state.last_epoch(epoch, found)
+        elif state.epoch_done(epoch, found) and self.ranks.rank == 0:
             best = {"model": self.model.state_dict(), "epoch": epoch, "recall": found}
             checkpoint.save_best(self.job.checkpoints, self.identity, best)
         train = self.job.train

@@ -1,0 +1,39 @@
+"""How much noise a promise of privacy needs, and how much of it some steps have used up: the one place that knows opacus."""
+
+from __future__ import annotations
+
+import warnings
+
+from opacus.accountants import PRVAccountant
+from opacus.accountants.utils import get_noise_multiplier
+
+from recsys_spark.config.privacy import PrivacySettings
+
+_DELTA_SHARE = 0.1  # of 1 / users: at that delta one could as well publish somebody now and then
+
+
+def delta_of(settings: PrivacySettings, num_users: int) -> float:
+    """The delta that is asked for; where none is, a tenth of 1 / users."""
+    return _DELTA_SHARE / max(num_users, 1) if settings.delta is None else settings.delta
+
+
+def noise_multiplier(epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
+    """Standard deviation of the noise, in lengths of one user's gradient, for ``steps`` steps that draw each user with chance
+    ``sample_rate`` to be (epsilon, delta) private (Gopi et al. 2021; add or remove one user)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of orders and roundings inside
+        found = get_noise_multiplier(
+            target_epsilon=epsilon, target_delta=delta, sample_rate=sample_rate, steps=steps, accountant="prv"
+        )
+    return float(found)
+
+
+def spent(multiplier: float, delta: float, sample_rate: float, steps: int) -> float:
+    """The epsilon that ``steps`` such steps have used up; 0 before the first."""
+    if steps == 0:
+        return 0.0
+    accountant = PRVAccountant()
+    accountant.history = [(multiplier, sample_rate, steps)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(accountant.get_epsilon(delta))
