@@ -14,11 +14,12 @@ def _registry(config: Config) -> Registry:
 
 
 def list_versions(config: Config) -> None:
-    """Print every version with its aliases and what it was trained on."""
-    table = Table("version", "aliases", "trained until", "run", title=config.model_name)
+    """Print every version with its aliases, what it was trained on and, trained with privacy, its epsilon."""
+    table = Table("version", "aliases", "trained until", "run", "epsilon", title=config.model_name)
     for version in _registry(config).versions(config.model_name):
         tags = version.tags
-        table.add_row(str(version.version), ", ".join(version.aliases), tags.get("trained_until", ""), tags.get("run_id", ""))
+        said = [tags.get(name, "") for name in ("trained_until", "run_id", "privacy_epsilon")]
+        table.add_row(str(version.version), ", ".join(version.aliases), *said)
     Console().print(table)
 
 

@@ -139,11 +139,11 @@ def _tags(config: Config, context: Context, identity: str, training: dict[str, A
         "split": config.evaluate.split,
         "trained_until": trained_until(context).isoformat(),
         "last_fit_event": str(last[0]) if last else "",
-        **_privacy(training),
+        **privacy_tags(training),
     }
 
 
-def _privacy(training: dict[str, Any]) -> dict[str, str]:
+def privacy_tags(training: dict[str, Any]) -> dict[str, str]:
     """What the encoder's weights promise users, where they promise anything."""
     found = training.get("privacy") or {}
     return {f"privacy_{name}": f"{found[name]:.6g}" for name in ("epsilon", "delta", "noise_multiplier") if name in found}

@@ -16,6 +16,7 @@ from recsys_spark.encoder.package import FORMAT, model_identity, save_model
 from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.errors import RegistryError
+from recsys_spark.register.stage import privacy_tags
 from recsys_spark.registry import ModelVersion, Registry
 
 SETTINGS = EncoderSettings(text_model="tiny", dtype="float32", dimension=8, max_tokens=16, user_layers=1, max_history=5)
@@ -133,3 +134,9 @@ def test_the_logged_model_names_exact_requirements_and_no_index(registry: Regist
     assert not [line for line in lines if "==" not in line or "://" in line or "+" in line]
     assert not list(root.rglob("*.pkl"))
     assert json.loads((root / "artifacts" / "model-1" / "encoder.json").read_text())["format"] == FORMAT
+
+
+def test_a_version_says_what_its_encoder_promises_users() -> None:
+    assert privacy_tags({}) == {}
+    told = privacy_tags({"privacy": {"epsilon": 7.98765, "delta": 0.0000125, "noise_multiplier": 1.25, "users": 8_000}})
+    assert told == {"privacy_epsilon": "7.98765", "privacy_delta": "1.25e-05", "privacy_noise_multiplier": "1.25"}

@@ -122,6 +122,7 @@ def full_data() -> ReportData:
             "device": "cpu",
             "examples_per_second": 5312.4,
             "seconds": 143.2,
+            "privacy": {"epsilon": 7.9876, "delta": 0.000106, "noise_multiplier": 1.41, "users": 943},
         },
         loss_curve=loss,
         recall_curve=[[float(e), 0.2013 - 0.0012 * (e - 9) ** 2] for e in range(1, 13)],
@@ -222,6 +223,10 @@ def test_figures_are_those_given(page: str) -> None:
     assert "with Return of the Jedi (1983) (46%)" in text
     assert "1 h 2 min" in page
     assert "0f1e2d3c4b5a6978" in page
+
+
+def test_what_the_model_promises_users_is_said(page: str) -> None:
+    assert "epsilon 7.99, delta 1.1e-04" in page
 
 
 def test_probabilities_are_judged_beside_the_base_rate(page: str) -> None:
