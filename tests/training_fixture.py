@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.training.catalogue import save_catalogue
-from recsys_spark.training.distributed import Ranks
+from recsys_spark.training.distributed import Ranks, process_group
 from recsys_spark.training.job import TrainJob
 from recsys_spark.training.trainer import StepFigures, Trainer
 
+ALONE = Ranks(0, 1, torch.device("cpu"), None, None)
 NUM_ITEMS = 30
 LENGTH = 7  # items of a sequence: 6 of history and the target
 TEXT_DIM = 32  # that of the tiny text model
@@ -130,6 +135,24 @@ def run_ranks(job: TrainJob, ranks: int) -> tuple[int, str]:
     with torchrun(job, ranks) as process:
         output, _ = process.communicate(timeout=240)
     return process.returncode, output
+
+
+@contextmanager
+def as_rank(rank: int, port: int) -> Iterator[Ranks]:
+    """This process as one of two ranks."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with process_group(60) as ranks:
+        yield ranks
+
+
+def on_two_ranks(main: Callable[[int, int, str], None], folder: Path) -> list[dict[str, Any]]:
+    """What two processes have left in ``<rank>.pt`` of the folder: each runs ``main(rank, port, folder)``."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(main, args=(port, str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 def steps(trainer: Trainer, number: int) -> list[StepFigures]:

@@ -117,9 +117,8 @@ def settled(encoder: EncoderSettings, train: TrainSettings, num_items: int) -> T
     if encoder.text_training != "frozen":
         kind = "catalogue" if num_items <= MAX_TRAINED_TEXT_CATALOGUE else "in_batch"
     else:
-        kind = "catalogue" if num_items <= MAX_CATALOGUE else "popularity"
-    if train.privacy is not None and kind == "popularity":
-        kind = "uniform"  # how popular an item is would be told by what is drawn
+        drawn = "popularity" if train.privacy is None else "uniform"  # what is drawn would tell how popular it is
+        kind = "catalogue" if num_items <= MAX_CATALOGUE else drawn
     loss = "sampled_softmax" if kind == "popularity" and train.loss == "softmax" else train.loss
     return train.model_copy(update={"negatives": kind, "loss": loss})
 

@@ -112,7 +112,7 @@ class Trainer:
     def _parallel(self, model: TrainStep) -> nn.Module:
         """The step with its gradients averaged over the ranks; alone it is itself, for they would only be copied."""
         device = self.ranks.device
-        if self.ranks.world == 1 or self.private is not None:  # which sums gradients itself
+        if self.ranks.world == 1 or isinstance(self.batches, DrawnUsers):  # whose gradients a private step sums
             return model
         return DistributedDataParallel(
             model,

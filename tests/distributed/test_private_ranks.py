@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from recsys_spark.training.distributed import Ranks, process_group
+from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.job import TrainJob
 from recsys_spark.training.trainer import Trainer
-from tests.training_fixture import steps, write_job
+from tests.training_fixture import ALONE, as_rank, on_two_ranks, steps, write_job
 
 ALL = {"epsilon": 4.0, "users_per_step": 1_000, "clip_norm": 0.3}  # everybody is drawn, so nothing is left to chance
 
@@ -32,11 +30,9 @@ def noiseless(job: TrainJob, ranks: Ranks) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in trainer.encoder.named_parameters() if p.grad is not None}
 
 
-def rank_main(rank: int, world: int, port: int, folder: str) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
+def rank_main(rank: int, port: int, folder: str) -> None:
     job = TrainJob.load(Path(folder) / "job" / "job.json")
-    with process_group(60) as ranks:
+    with as_rank(rank, port) as ranks:
         found: dict[str, Any] = {"gradients": noiseless(job, ranks)}
         trainer = Trainer(job, ranks)
         found["losses"] = [figures.loss for figures in steps(trainer, 3)]
@@ -48,16 +44,12 @@ def rank_main(rank: int, world: int, port: int, folder: str) -> None:
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainJob, list[dict[str, Any]]]:
     folder: Path = tmp_path_factory.mktemp("private")
     job = make_job(folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(rank_main, args=(2, port, str(folder)), nprocs=2)
-    return job, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return job, on_two_ranks(rank_main, folder)
 
 
 def test_two_ranks_have_the_gradient_of_one(two_ranks: tuple[TrainJob, list[dict[str, Any]]]) -> None:
     job, found = two_ranks
-    expected = noiseless(job, Ranks(0, 1, torch.device("cpu"), None, None))
+    expected = noiseless(job, ALONE)
     assert set(found[0]["gradients"]) == set(expected)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[0]["gradients"][name], gradient, rtol=1e-3, atol=1e-6, msg=name)

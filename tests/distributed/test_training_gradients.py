@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +19,12 @@ from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.negatives import KnownPairs
 from recsys_spark.encoder.text_encoder import TextEncoder
 from recsys_spark.training.catalogue import Catalogue
-from recsys_spark.training.distributed import Ranks, process_group
+from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.feed.augment import History, Views, two_views
 from recsys_spark.training.feed.batch import Batch, Outcomes
 from recsys_spark.training.step.adversarial import moved
 from recsys_spark.training.step.train_step import TrainStep
+from tests.training_fixture import ALONE, as_rank, on_two_ranks
 
 NUM_ITEMS, ROWS, PAIRS = 20, 10, 8  # of the global batch
 CASES = {
@@ -143,34 +142,27 @@ def gradients(step: torch.nn.Module, batch: Batch, adversarial: bool = False) ->
     return float(out.loss.detach()), named, out.masked.tolist()
 
 
-def rank_main(rank: int, world: int, port: int, folder: str) -> None:
+def rank_main(rank: int, port: int, folder: str) -> None:
     """One process: gradients of all cases, through DistributedDataParallel, into a file."""
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     found: dict[str, Any] = {}
-    with process_group(60) as ranks:
+    with as_rank(rank, port) as ranks:
         for case in CASES:
             unused = case in ("items only", "trained text")
             group = ranks.gradient_group
             step = DistributedDataParallel(make_step(case, ranks), process_group=group, find_unused_parameters=unused)
-            found[case] = gradients(step, part(global_batch(case), rank, world), case == "adversarial")
+            found[case] = gradients(step, part(global_batch(case), rank, ranks.world), case == "adversarial")
     torch.save(found, f"{folder}/{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder: Path = tmp_path_factory.mktemp("gradients")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(rank_main, args=(2, port, str(folder)), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return on_two_ranks(rank_main, folder)
 
 
 @pytest.mark.parametrize("case", list(CASES))
 def test_two_ranks_have_the_gradients_of_one_with_the_doubled_batch(two_ranks: list[dict[str, Any]], case: str) -> None:
-    alone = Ranks(0, 1, torch.device("cpu"), None, None)
-    loss, expected, masked = gradients(make_step(case, alone), global_batch(case), case == "adversarial")
+    loss, expected, masked = gradients(make_step(case, ALONE), global_batch(case), case == "adversarial")
     shares = [two_ranks[rank][case][0] for rank in range(2)]
     tolerance = 1e-6 if case != "trained text" else 1e-5  # the text model itself computes in float32
     assert sum(shares) / 2 == pytest.approx(loss, abs=tolerance)

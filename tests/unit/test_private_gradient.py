@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from recsys_spark.encoder.user_tower import UserTower
-from recsys_spark.training.private.gradient import Candidates, Clipped, clipped_gradient
+from recsys_spark.training.private.gradient import Clipped, PublicCandidates, clipped_gradient
 
 ITEMS, DIMENSION, TEMPERATURE = 9, 8, 0.3
 ROWS = torch.tensor(
@@ -42,12 +42,12 @@ def _states(tower: UserTower):  # type: ignore[no-untyped-def]
     return states
 
 
-def _fast(tower: UserTower, rows: Tensor, candidates: Candidates, clip_norm: float) -> Clipped:
+def _fast(tower: UserTower, rows: Tensor, candidates: PublicCandidates, clip_norm: float) -> Clipped:
     weights = {name: p.detach() for name, p in tower.named_parameters()}
     return clipped_gradient(_states(tower), weights, _vectors(), (rows, None), candidates, TEMPERATURE, clip_norm)
 
 
-def _slow_loss(tower: UserTower, vectors: Tensor, row: Tensor, candidates: Candidates) -> Tensor:
+def _slow_loss(tower: UserTower, vectors: Tensor, row: Tensor, candidates: PublicCandidates) -> Tensor:
     """By the formula: for each state -log of the target's share of exp(scores), each candidate counted N / C times."""
     history, targets = row[:-1], row[1:]
     states = tower(vectors[history.clamp(min=0)][None], (history != -1)[None])[0]
@@ -66,7 +66,7 @@ def _slow_loss(tower: UserTower, vectors: Tensor, row: Tensor, candidates: Candi
 @pytest.mark.parametrize("positions", [range(ITEMS), (1, 3, 5, 6), (0,)])
 @pytest.mark.parametrize("clip_norm", [1e9, 0.5, 0.01])
 def test_sum_of_shortened_gradients_equals_autograd_user_by_user(positions: range | tuple[int, ...], clip_norm: float) -> None:
-    tower, candidates = _tower(), Candidates(torch.tensor(list(positions)), ITEMS)
+    tower, candidates = _tower(), PublicCandidates(torch.tensor(list(positions)), ITEMS)
     found = _fast(tower, ROWS, candidates, clip_norm)
     names = [name for name, _ in tower.named_parameters()]
     expected = {name: torch.zeros_like(p) for name, p in tower.named_parameters()}
@@ -88,7 +88,7 @@ def test_sum_of_shortened_gradients_equals_autograd_user_by_user(positions: rang
 
 
 def test_no_user_moves_the_sum_by_more_than_the_clip_norm() -> None:
-    tower, candidates, clip_norm = _tower(), Candidates(torch.arange(ITEMS), ITEMS), 0.05
+    tower, candidates, clip_norm = _tower(), PublicCandidates(torch.arange(ITEMS), ITEMS), 0.05
     whole = _fast(tower, ROWS, candidates, clip_norm)
     for user in range(len(ROWS)):
         without = _fast(tower, torch.cat([ROWS[:user], ROWS[user + 1 :]]), candidates, clip_norm)
@@ -98,7 +98,7 @@ def test_no_user_moves_the_sum_by_more_than_the_clip_norm() -> None:
 
 
 def test_dropout_is_the_same_in_the_loss_and_in_its_gradient() -> None:
-    tower, candidates = _tower(dropout=0.5), Candidates(torch.arange(ITEMS), ITEMS)
+    tower, candidates = _tower(dropout=0.5), PublicCandidates(torch.arange(ITEMS), ITEMS)
     tower.train()
     torch.manual_seed(1)
     found = _fast(tower, ROWS[1:2], candidates, 1e9)

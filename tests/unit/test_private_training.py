@@ -15,15 +15,13 @@ from scipy.stats import norm
 from recsys_spark.config import parse_config
 from recsys_spark.errors import ConfigError
 from recsys_spark.training.catalogue import load_catalogue
-from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.loop import train
 from recsys_spark.training.private import accounting
 from recsys_spark.training.private.users import DrawnUsers
 from recsys_spark.training.trainer import Trainer
 from tests.debug_data import debug_config
-from tests.training_fixture import steps, walks, write_job
+from tests.training_fixture import ALONE, steps, walks, write_job
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None, None)
 PRIVACY = {"epsilon": 4.0, "users_per_step": 10, "clip_norm": 0.5}
 
 

@@ -19,7 +19,7 @@ from recsys_spark.encoder.package import read_description
 from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.errors import ConfigError, TrainingError
 from recsys_spark.training.catalogue import PAD, Catalogue
-from recsys_spark.training.distributed import Ranks, process_group
+from recsys_spark.training.distributed import process_group
 from recsys_spark.training.feed.batch import Batch, ProfileRows
 from recsys_spark.training.feed.profiles import Profiles, load_profiles, profile_figures, save_profiles
 from recsys_spark.training.job import TrainJob
@@ -27,10 +27,9 @@ from recsys_spark.training.loop import train
 from recsys_spark.training.metrics import read_metrics
 from recsys_spark.training.step.train_step import TrainStep
 from tests.debug_data import debug_config
-from tests.training_fixture import NUM_ITEMS, TEXT_DIM, write_job
+from tests.training_fixture import ALONE, NUM_ITEMS, TEXT_DIM, write_job
 
 TEMPERATURE = 0.2
-ALONE = Ranks(0, 1, torch.device("cpu"), None, None)
 SETTINGS = EncoderSettings(text_model="tiny", dimension=8, user_layers=1, max_history=4, dropout=0.0, item_id_dropout=0.0)
 
 

@@ -15,12 +15,11 @@ from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.errors import ConfigError, TrainingError
 from recsys_spark.training.catalogue import Catalogue
-from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.feed.batch import Batch
 from recsys_spark.training.job import check_negatives, settled
 from recsys_spark.training.step.train_step import TrainStep
+from tests.training_fixture import ALONE
 
-ALONE = Ranks(0, 1, torch.device("cpu"), None, None)
 TEMPERATURE = 0.3
 SEQUENCES = torch.tensor([[-1, 0, 1, 2], [3, 1, 3, 0], [-1, -1, -1, 5]])
 WEIGHTS = torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.feed.augment import History
 from recsys_spark.training.metrics import MetricLog, StepMetrics, loss_curve, masked_per_epoch, read_metrics, recall_curve
 from recsys_spark.training.validate import hits_at_k, recall
+from tests.training_fixture import ALONE
 
 
 class LastItem:
@@ -46,9 +46,8 @@ def test_hits_leave_out_the_history_and_break_ties_by_position(k: int, expected:
 
 
 def test_recall_is_a_share_and_none_without_data() -> None:
-    alone = Ranks(0, 1, torch.device("cpu"), None, None)
-    assert recall(LastItem(), VECTORS, SEQUENCES, 2, alone) == pytest.approx(0.5)  # type: ignore[arg-type]
-    assert recall(LastItem(), VECTORS, None, 2, alone) is None  # type: ignore[arg-type]
+    assert recall(LastItem(), VECTORS, SEQUENCES, 2, ALONE) == pytest.approx(0.5)  # type: ignore[arg-type]
+    assert recall(LastItem(), VECTORS, None, 2, ALONE) is None  # type: ignore[arg-type]
 
 
 def figures(step: int, recall: float | None = None) -> StepMetrics:

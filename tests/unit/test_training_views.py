@@ -17,7 +17,6 @@ from recsys_spark.config.learning import EncoderSettings, TrainSettings
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.errors import TrainingError
 from recsys_spark.training.catalogue import Catalogue, load_catalogue
-from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.feed.augment import History, Views
 from recsys_spark.training.feed.batch import Batch
 from recsys_spark.training.feed.batches import Batches
@@ -26,9 +25,7 @@ from recsys_spark.training.step.adversarial import moved
 from recsys_spark.training.step.train_step import TrainStep
 from recsys_spark.training.step.views import view_loss
 from recsys_spark.training.trainer import Trainer
-from tests.training_fixture import write_job
-
-ALONE = Ranks(0, 1, torch.device("cpu"), None, None)
+from tests.training_fixture import ALONE, write_job
 
 
 def test_view_loss_equals_plain_loops_and_equal_rows_are_no_negatives() -> None:

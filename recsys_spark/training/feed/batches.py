@@ -49,7 +49,7 @@ class Batches:
             (OUTCOMES, job.outcome_files, job.train.outcome_share, job.train.outcome_batch_size),
         )
         self.feeds = {
-            table: Feed(table, files, _columns(table, job), batch, job.seed, rank, world)
+            table: Feed(table, files, columns_of(table, job), batch, job.seed, rank, world)
             for table, files, share, batch in wanted
             if share > 0 and any(row_groups(files))
         }
@@ -149,7 +149,8 @@ def _neighbours(job: TrainJob, catalogue: Catalogue) -> Tensor:
     return torch.from_numpy(neighbour_table(anchors, items, rows["weight"], len(catalogue), job.augment.neighbours))
 
 
-def _columns(table: str, job: TrainJob) -> tuple[str, ...]:
+def columns_of(table: str, job: TrainJob) -> tuple[str, ...]:
+    """What is read of a table of sequences, pairs, dislikes or outcomes."""
     return _COLUMNS[table] + (("moments",) if table in (SEQUENCES, OUTCOMES) and job.encoder.moments else ())
 
 
@@ -168,7 +169,7 @@ def located_outcomes(columns: Columns, catalogue: Catalogue, table: str) -> Outc
 
 def validation_outcomes(job: TrainJob, catalogue: Catalogue) -> Outcomes | None:
     """All rows of ``validation_outcomes``, or None without any."""
-    rows = read_all(job.validation_outcome_files, _columns(OUTCOMES, job))
+    rows = read_all(job.validation_outcome_files, columns_of(OUTCOMES, job))
     return None if rows is None else located_outcomes(rows, catalogue, VALIDATION_OUTCOMES)
 
 

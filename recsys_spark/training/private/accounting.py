@@ -1,11 +1,11 @@
-"""How much noise a promise of privacy needs, and how much of it some steps have used up: the one place that knows opacus."""
+"""How much noise a promise of privacy needs, and how much of it some steps have used up: the one place that knows opacus.
+
+It is imported where it is asked: every rank of every training loads this module, and opacus takes a second.
+"""
 
 from __future__ import annotations
 
 import warnings
-
-from opacus.accountants import PRVAccountant
-from opacus.accountants.utils import get_noise_multiplier
 
 from recsys_spark.config.privacy import PrivacySettings
 
@@ -20,6 +20,8 @@ def delta_of(settings: PrivacySettings, num_users: int) -> float:
 def noise_multiplier(epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
     """Standard deviation of the noise, in lengths of one user's gradient, for ``steps`` steps that draw each user with chance
     ``sample_rate`` to be (epsilon, delta) private (Gopi et al. 2021; add or remove one user)."""
+    from opacus.accountants.utils import get_noise_multiplier
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of orders and roundings inside
         found = get_noise_multiplier(
@@ -30,6 +32,8 @@ def noise_multiplier(epsilon: float, delta: float, sample_rate: float, steps: in
 
 def spent(multiplier: float, delta: float, sample_rate: float, steps: int) -> float:
     """The epsilon that ``steps`` such steps have used up; 0 before the first."""
+    from opacus.accountants import PRVAccountant
+
     if steps == 0:
         return 0.0
     accountant = PRVAccountant()

@@ -16,8 +16,8 @@ from recsys_spark.training.step.positions import locate
 States = Callable[[dict[str, Tensor], Tensor, Tensor, Tensor | None], Tensor]  # weights, items [L, D], is_item, moments -> [L, D]
 
 
-class Candidates(NamedTuple):
-    """What every state is compared with: ascending positions int64 [C], of N items."""
+class PublicCandidates(NamedTuple):
+    """What every state of every user is compared with, whatever users did: ascending positions int64 [C], of N items."""
 
     positions: Tensor
     num_items: int
@@ -59,7 +59,7 @@ def clipped_gradient(
     weights: dict[str, Tensor],
     vectors_ND: Tensor,
     rows: tuple[Tensor, Tensor | None],
-    candidates: Candidates,
+    candidates: PublicCandidates,
     temperature: float,
     clip_norm: float,
 ) -> Clipped:
@@ -109,7 +109,7 @@ def clipped_gradient(
 
 
 def _loss(
-    states_BLD: Tensor, target_BL: Tensor, counts_BL: Tensor, vectors_ND: Tensor, candidates: Candidates, temperature: float
+    states_BLD: Tensor, target_BL: Tensor, counts_BL: Tensor, vectors_ND: Tensor, candidates: PublicCandidates, temperature: float
 ) -> _Scores:
     """Losses, and their gradients by the scores before these are divided by the temperature."""
     others_BLC = states_BLD @ vectors_ND[candidates.positions].T / temperature + candidates.offset
@@ -139,7 +139,9 @@ def _squared_length(scores: _Scores, positions_BK: Tensor, values_BKD: Tensor, c
     return dense_B + sparse_B + 2 * shared_B
 
 
-def _by_vectors(scores: _Scores, positions_BK: Tensor, values_BKD: Tensor, candidates: Candidates, shares_B: Tensor) -> Tensor:
+def _by_vectors(
+    scores: _Scores, positions_BK: Tensor, values_BKD: Tensor, candidates: PublicCandidates, shares_B: Tensor
+) -> Tensor:
     """Sum [N, D] over users of their shortened gradients by the item vectors."""
     dimension = values_BKD.shape[2]
     weighed_BLD = scores.states_BLD * shares_B[:, None, None]

@@ -17,7 +17,7 @@ from recsys_spark.training.distributed import Ranks
 from recsys_spark.training.feed.batch import Batch
 from recsys_spark.training.feed.plan import Schedule
 from recsys_spark.training.private.accounting import delta_of, noise_multiplier, spent
-from recsys_spark.training.private.gradient import Candidates, Clipped, clipped_gradient
+from recsys_spark.training.private.gradient import Clipped, PublicCandidates, clipped_gradient
 from recsys_spark.training.private.users import DrawnUsers
 from recsys_spark.training.step.lengths import by_length
 from recsys_spark.training.step.train_step import TrainStep
@@ -41,7 +41,7 @@ class PrivateStep:
         self.multiplier = noise_multiplier(self.settings.epsilon, self.delta, users.sample_rate, plan.total_steps)
 
     def backward(self, batch: Batch, ranks: Ranks) -> float:
-        """Set the gradients of the encoder's weights; returns the mean loss of the users drawn (itself no secret kept)."""
+        """Set the gradients of the encoder's weights; returns the mean loss of the users drawn, which no noise hides."""
         encoder, tower = self._model.encoder, self._model.encoder.user_tower
         torch.manual_seed(batch.shared_seed)  # dropout of items, and the candidates: the same on every rank, and no secret
         vectors_ND = self._model.encode(torch.arange(len(self._catalogue), device=self._catalogue.device))
@@ -71,16 +71,16 @@ class PrivateStep:
             "sample_rate": users.sample_rate,
         }
 
-    def _candidates(self) -> Candidates:
+    def _candidates(self) -> PublicCandidates:
         """The whole catalogue, or as many items as are asked for, each with the same chance."""
         size, device = len(self._catalogue), self._catalogue.device
         if self._train.negatives == "catalogue" or self._train.num_negatives >= size:
-            return Candidates(torch.arange(size, device=device), size)
+            return PublicCandidates(torch.arange(size, device=device), size)
         drawn = torch.randperm(size)[: self._train.num_negatives].sort().values
-        return Candidates(drawn.to(device), size)
+        return PublicCandidates(drawn.to(device), size)
 
     def _summed(
-        self, weights: dict[str, Tensor], vectors_ND: Tensor, batch: Batch, candidates: Candidates, temperature: float
+        self, weights: dict[str, Tensor], vectors_ND: Tensor, batch: Batch, candidates: PublicCandidates, temperature: float
     ) -> Clipped:
         """Of this rank's users, some at a time: those of like length together."""
         nobody = torch.zeros(0, device=vectors_ND.device)
