@@ -14,6 +14,7 @@ from recsys_spark.config.base import Settings, nearest, validate
 from recsys_spark.config.ingest import SOURCE_PLACES, IngestSettings, attribute_columns
 from recsys_spark.config.learning import EncoderSettings, RegistrySettings, TrainSettings
 from recsys_spark.config.moments import GAP, HOUR, WEEKDAY
+from recsys_spark.config.privacy import contradiction_of_encoder
 from recsys_spark.config.search import SearchSettings
 from recsys_spark.config.serving import (
     EmbedSettings,
@@ -93,9 +94,8 @@ class Config(Settings):
     def _privacy_holds(self) -> Config:
         if self.train.privacy is None:
             return self
-        for key, allowed in (("text_training", "frozen"), ("item_gate", "sum"), ("query_key", None)):
-            if getattr(self.encoder, key) != allowed:
-                raise ValueError(f"train.privacy needs encoder.{key} = {allowed!r}: else it tells more than gradients")
+        if found := contradiction_of_encoder(self.encoder):
+            raise ValueError(found)
         if self.augment != AugmentSettings():
             raise ValueError("train.privacy goes without [augment]: leave that section out")
         return self

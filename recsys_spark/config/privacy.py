@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field
@@ -27,6 +28,7 @@ ONLY_VALUES: dict[str, tuple[Any, ...]] = {
     "precision": ("auto", "float32"),
     "calibrate": (False,),
 }
+ONLY_VALUES_OF_ENCODER: dict[str, tuple[Any, ...]] = {"text_training": ("frozen",), "item_gate": ("sum",), "query_key": (None,)}
 _DEFAULTS = {"item_item_share": 0.0, "calibrate": False}  # where nothing is said; other defaults are fine as they are
 
 
@@ -49,9 +51,21 @@ def with_privacy(data: Any) -> Any:
 
 def contradiction(train: Any) -> str | None:
     """What of ``[train]`` privacy rules out, and what to write instead; None: nothing."""
-    for name, allowed in ONLY_VALUES.items():
-        value = getattr(train, name)
-        if value not in allowed:
-            instead = " or ".join(repr(v) for v in allowed)
-            return f"{name} = {value!r} is not for privacy: its gradient is not one user's alone; write {instead}"
+    for name, instead, found in _others(train, ONLY_VALUES):
+        return f"{name} = {found!r} is not for privacy: its gradient is not one user's alone; write {instead}"
     return None
+
+
+def contradiction_of_encoder(encoder: Any) -> str | None:
+    """What of ``[encoder]`` privacy rules out, and what to write instead; None: nothing."""
+    for name, instead, _ in _others(encoder, ONLY_VALUES_OF_ENCODER):
+        return f"train.privacy needs encoder.{name} = {instead}: else it tells more than gradients"
+    return None
+
+
+def _others(settings: Any, only: dict[str, tuple[Any, ...]]) -> Iterator[tuple[str, str, Any]]:
+    """Name, what it may be, and what it is, of each that is something else."""
+    for name, allowed in only.items():
+        value = getattr(settings, name)
+        if value not in allowed:
+            yield name, " or ".join(repr(v) for v in allowed), value

@@ -12,8 +12,9 @@ from pyspark.sql import SparkSession
 from recsys_spark.config import parse_config
 from recsys_spark.errors import InputError
 from recsys_spark.order import run_night
+from recsys_spark.registry import Registry
 from tests.debug_data import START_SECONDS, debug_config
-from tests.e2e.conftest import run
+from tests.e2e.conftest import Done, run
 
 ITEMS = ["plain", "quote \"'`", "slash/and\\back", "line\nbreak", "😀 שלום", "%20 space ", "semi;colon"]
 USERS = [f"user/{n} \"'\n\U0001f600" for n in range(14)]
@@ -37,11 +38,12 @@ def settings_for(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(1200)
-def test_no_text_few_items_and_strange_ids(spark: SparkSession, tmp_path: Path) -> None:
+def test_no_text_few_items_strange_ids_and_a_private_encoder(spark: SparkSession, tmp_path: Path) -> None:
     """K is 10 and the catalogue 7: everyone gets all they have not seen, and a reason why it is not ten."""
     write_log(tmp_path / "log.jsonl", USERS, ITEMS, 4)
     settings = settings_for(tmp_path)
     settings["recommend"] |= {"partners": ["encoder", "transitions", "popularity"], "rerank": {"diversity": "auto"}}
+    settings["train"] |= {"privacy": {"epsilon": 3.0, "users_per_step": 7}}
     done = run(spark, settings, tmp_path)
     lists: dict[str, list[str]] = {}
     for row in done.store.read("recommendations", "live").orderBy("user_id", "rank").collect():
@@ -60,6 +62,20 @@ def test_no_text_few_items_and_strange_ids(spark: SparkSession, tmp_path: Path) 
     page = done.report.read_text(encoding="utf-8")
     assert "slash/and" in page
     assert "quote &#34;" in page or "quote &quot;" in page
+    check_privacy(done)
+
+
+def check_privacy(done: Done) -> None:
+    """What the encoder was trained to keep to is what its version says, and no more noise was made than that takes."""
+    (run_of_train,) = done.store.read("runs", done.night.eval_namespace).where("stage = 'train'").collect()
+    kept = json.loads(run_of_train["facts"])["privacy"]
+    assert 2.8 < kept["epsilon"] <= 3.0
+    assert kept["users"] == len(USERS)
+    registered = Registry(done.config.tracking_uri, done.config.registry.experiment).versions(done.config.model_name)
+    promised = [float(version.tags["privacy_epsilon"]) for version in registered]
+    assert promised
+    assert all(2.8 < epsilon <= 3.0 for epsilon in promised)
+    assert "Privacy of users" in done.report.read_text(encoding="utf-8")
 
 
 def test_one_user_and_one_item_end_in_a_line_that_says_why(spark: SparkSession, tmp_path: Path) -> None:
