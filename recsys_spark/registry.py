@@ -71,8 +71,7 @@ class Registry:
             saved = save_pyfunc(model_dir, Path(scratch))
             self._client.log_artifacts(run_id, str(saved), MODEL_ARTIFACT)
         source = f"{self._client.get_run(run_id).info.artifact_uri}/{MODEL_ARTIFACT}"
-        with contextlib.suppress(self._error):  # it is there from the second version on
-            self._client.create_registered_model(model_name)
+        self._make_model(model_name)
         made = self._client.create_model_version(model_name, source, run_id=run_id, tags=_strings(tags))
         return int(made.version)
 
@@ -152,11 +151,17 @@ class Registry:
         return self.resolve(model_name, before)
 
     def versions(self, model_name: str) -> list[ModelVersion]:
-        """All versions, oldest first; none where nothing has been registered under this name."""
+        """All versions, oldest first; none where nothing has been registered under this name.
+
+        Raises:
+            RegistryError: the registry does not answer, which must not pass for a model that is not there.
+        """
         try:
             model = self._client.get_registered_model(model_name)
-        except self._error:
-            return []
+        except self._error as error:
+            if _code(error) == "RESOURCE_DOES_NOT_EXIST":
+                return []
+            raise self._unreadable(model_name, error) from None
         aliases: dict[int, list[str]] = {}
         for alias, number in dict(model.aliases or {}).items():
             aliases.setdefault(int(number), []).append(alias)
@@ -223,6 +228,17 @@ class Registry:
             raise RegistryError(where, "holds no model folder", "artifacts/*/encoder.json", "it was not logged by this project")
         return description.parent
 
+    def _make_model(self, model_name: str) -> None:
+        try:
+            self._client.create_registered_model(model_name)
+        except self._error as error:
+            if _code(error) != "RESOURCE_ALREADY_EXISTS":  # as it does from the second version on
+                raise self._unreadable(model_name, error) from None
+
+    def _unreadable(self, model_name: str, error: Exception) -> RegistryError:
+        found = f"the registry answers {_code(error)}: {' '.join(str(error).split())[:200]}"
+        return RegistryError(f"model '{model_name}'", found, "its versions", "see that the registry can be read, then run again")
+
     def _search(self, model_name: str) -> list[Any]:
         found: list[Any] = []
         token = None
@@ -249,6 +265,11 @@ class Registry:
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
+
+
+def _code(error: Exception) -> str:
+    """MLflow's name of what went wrong."""
+    return str(getattr(error, "error_code", type(error).__name__))
 
 
 def _strings(tags: Mapping[str, Any]) -> dict[str, str]:

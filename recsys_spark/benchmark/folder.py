@@ -75,8 +75,8 @@ def _event_columns(events: Path) -> dict[str, str]:
     names = set(pq.read_schema(events).names)
     if not {"user_id", "item_id"} <= names or not {"ts", "pos"} & names:
         raise InputError(str(events), f"columns {sorted(names)}", "user_id, item_id, and pos or ts")
-    order = {"ts": "ts"} if "ts" in names else {"event_pos": "pos"}
-    return {"user_id": "user_id", "item_id": "item_id"} | order | ({"value": "rating"} if "rating" in names else {})
+    given = {"ts": "ts", "event_pos": "pos", "value": "rating"}  # at equal times places decide
+    return {"user_id": "user_id", "item_id": "item_id"} | {ours: name for ours, name in given.items() if name in names}
 
 
 def _has_times(events: Path) -> bool:

@@ -12,10 +12,13 @@ from pyspark.sql import functions as F
 
 from recsys_spark.benchmark.folder import laid_over, settings_for
 from recsys_spark.benchmark.night import STAGES, BenchmarkNight
+from recsys_spark.benchmark.tidy import tidied
 from recsys_spark.evaluate.split import leave_one_out
+from recsys_spark.log import get_logger
 from recsys_spark.night import closing_night
 from recsys_spark.tables.store import Store
 
+log = get_logger(__name__)
 K = 10
 SEGMENTS = ("all", "item_head", "item_torso", "item_tail", "item_cold")
 _HIDDEN_OF = 1_000_000
@@ -39,6 +42,7 @@ class Protocol:
 def cold_holdout(events: DataFrame, share: float, seed: int) -> DataFrame:
     """``(event_id, role)``: each user's last event is test; items drawn by seeded hash are hidden everywhere else.
 
+    Who has no other event that is shown is not asked for: nothing is known of them.
     The newest of what is left of a history is validation, where at least one event before it can be fitted on. The
     targets among the drawn items are the segment ``cold``; all targets together tell what finding them costs.
     """
@@ -47,7 +51,8 @@ def cold_holdout(events: DataFrame, share: float, seed: int) -> DataFrame:
     newest = by_user.orderBy(F.desc("ts"), F.desc("event_pos"))
     marked = events.select("event_id", "user_idx", "ts", "event_pos", drawn.alias("cold"))
     ranked = marked.withColumn("place", F.row_number().over(newest))
-    test = ranked.where("place = 1").select("event_id", F.lit("test").alias("role"))
+    ranked = ranked.withColumn("num_shown", F.sum(F.when((F.col("place") > 1) & ~F.col("cold"), 1).otherwise(0)).over(by_user))
+    test = ranked.where("place = 1 and num_shown >= 1").select("event_id", F.lit("test").alias("role"))
     hidden = ranked.where("place > 1 and cold").select("event_id", F.lit("hidden").alias("role"))
     left = ranked.where("place > 1 and not cold")
     left = left.withColumn("left_place", F.row_number().over(newest)).withColumn("num_left", F.count(F.lit(1)).over(by_user))
@@ -59,22 +64,24 @@ def run_leave_one_out(protocol: Protocol, spark: SparkSession, warehouse: Path, 
     """Run the protocol; returns the row of figures: per system and segment HR@10 and NDCG@10 with intervals.
 
     Raises:
-        InputError: see ``settings_for``.
+        InputError: see ``tidied``.
     """
     cold = protocol.cold_share > 0
     holdout = partial(cold_holdout, share=protocol.cold_share, seed=protocol.seed) if cold else leave_one_out
-    config = settings_for(protocol.data, warehouse, protocol.seed, laid_over(_DRAWN if cold else {}, overrides))
+    data = tidied(protocol.data, warehouse)
+    config = settings_for(data, warehouse / data.name, protocol.seed, laid_over(_DRAWN if cold else {}, overrides))
     night = BenchmarkNight(config, spark, protocol.namespace, holdout, places=cold)
     with closing_night(night):
         night.ingest()
         for stage in STAGES:
             getattr(night, stage)("eval")
-        training, registered = night.facts("train"), night.facts("register")
+        training, registered, events = night.facts("train"), night.facts("register"), _events_told(night)
     return {
         "row": "leave-one-out",
         "data": protocol.data.name,
         "cold_share": protocol.cold_share,
         "seed": protocol.seed,
+        "events": events,
         "systems": figures(night.store, protocol.namespace),
         "fusion": registered["fusion"],
         "validation_ndcg": next((ndcg for weights, ndcg in registered["tried"] if weights == registered["weights"]), None),
@@ -83,6 +90,22 @@ def run_leave_one_out(protocol: Protocol, spark: SparkSession, warehouse: Path, 
         "training_seconds": round(float(training["seconds"]), 1),
         "best_epoch": training.get("best_epoch"),
     }
+
+
+def _events_told(night: BenchmarkNight) -> dict[str, Any]:
+    """What became of the rows of the log, and how many targets their users had met before: these are in no list."""
+    taken = night.facts("ingest", "live")
+    told = {**taken["tables"]["events"], "reasons": taken["reasons"].get("events", {})}
+    if told["quarantined"]:
+        log.warning("rows of events.parquet were left out", rows=told["quarantined"], reasons=told["reasons"])
+    holdout, log_rows = night.store.read("holdout", night.eval_namespace), night.store.read("events", "live")
+    held = log_rows.select("event_id", "user_idx", "item_idx").join(holdout, "event_id", "left")
+    asked = held.where("role = 'test'").select("user_idx", "item_idx")
+    shown = held.where("role is null or role = 'validation'").select("user_idx", "item_idx").distinct()
+    told["targets"], told["targets_met_before"] = asked.count(), asked.join(shown, ["user_idx", "item_idx"], "left_semi").count()
+    if told["targets_met_before"]:
+        log.warning("targets that their users had met before are in nobody's list", users=told["targets_met_before"])
+    return told
 
 
 def figures(store: Store, namespace: str, names: tuple[str, ...] = ("hit_rate", "ndcg")) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def benchmark_sar(data: Annotated[Path | None, typer.Option("--data", help="fold
 @benchmark.command("ml100k")
 def benchmark_ml100k(
     data: Annotated[Path | None, typer.Option("--data", help="folder with ml-100k.inter and ml-100k.item")] = None,
-    seeds: Annotated[int, typer.Option(help="how many seeds")] = 1,
+    seeds: Annotated[int, typer.Option(help="how many seeds", min=1)] = 1,
     config: Annotated[Path | None, typer.Option("--config", help="TOML with sections that replace the defaults")] = None,
     work: Annotated[Path, typer.Option(help="where the tables go")] = Path("work/benchmark-ml100k"),
     results: Annotated[Path, typer.Option(help="where finished rows are kept")] = Path("benchmarks/results/quality"),
@@ -41,8 +41,8 @@ def benchmark_ml100k(
 @benchmark.command("leave-one-out")
 def benchmark_leave_one_out(
     data: Annotated[Path, typer.Option("--data", help="folder with events.parquet and perhaps items.parquet")],
-    cold_items: Annotated[float, typer.Option(help="share of items hidden from everything but the test")] = 0.0,
-    seeds: Annotated[int, typer.Option(help="how many seeds (draws)")] = 1,
+    cold_items: Annotated[float, typer.Option(help="share of items hidden from everything but the test", min=0, max=0.9)] = 0.0,
+    seeds: Annotated[int, typer.Option(help="how many seeds (draws)", min=1)] = 1,
     config: Annotated[Path | None, typer.Option("--config", help="TOML with sections that replace the defaults")] = None,
     warehouse: Annotated[Path, typer.Option(help="where the tables go")] = Path("work/benchmark"),
     results: Annotated[Path, typer.Option(help="where finished rows are kept")] = Path("benchmarks/results/quality"),

@@ -20,7 +20,7 @@ from recsys_spark.publish.prune import Leftovers
 from recsys_spark.publish.stage import LIVE, current
 from recsys_spark.tables.store import Store
 
-console = Console()
+console = Console(markup=False)  # titles are no markup
 SHOWN = (("ndcg", 10), ("recall", 10), ("hit_rate", 10), ("mrr", 10))
 
 

@@ -102,15 +102,19 @@ def return_to(config: Config, store: Store) -> dict[str, Any]:
     """Point readers and the champion alias at the night of ``config.as_of``; a night without a model leaves no champion.
 
     Raises:
-        MissingTableError: no such night was published.
+        MissingTableError: no such night was published, or it was pruned.
+        RegistryError: its model version is gone; readers stay where they are.
     """
     with namespace_lock(store, "live"):
-        night = publish.rollback(store, config.as_of)
-        registry = Registry(config.tracking_uri, config.registry.experiment)
-        if night["model_version"] is None:
+        night = publish.published_night(store, config.as_of)
+        registry, version = Registry(config.tracking_uri, config.registry.experiment), night["model_version"]
+        if version is not None:
+            registry.resolve(config.model_name, str(version))
+        publish.rollback(store, night)
+        if version is None:
             registry.clear_alias(config.model_name, CHAMPION)
         else:
-            registry.set_alias(config.model_name, CHAMPION, night["model_version"])
+            registry.set_alias(config.model_name, CHAMPION, version)
     return night
 
 
@@ -141,15 +145,18 @@ def benchmark_leave_one_out(
     from recsys_spark.benchmark import published
     from recsys_spark.benchmark.folder import sizes
     from recsys_spark.benchmark.leave_one_out import Protocol, run_leave_one_out
+    from recsys_spark.benchmark.tidy import EVENTS, tidied
+
+    tidy = tidied(data, warehouse)
 
     def plan(seed: int) -> SeedPlan:
         protocol = Protocol(data, cold_items, seed)
         name = f"{data.name}-{protocol.namespace.split('/')[-1]}"
-        key = {"data": data.name, "cold_share": cold_items, "seed": seed}
+        key = {"data": tidy.name, "cold_share": cold_items, "seed": seed}
         return name, key, lambda spark, sections: run_leave_one_out(protocol, spark, warehouse, sections)
 
-    events = data / "events.parquet"
-    _benchmark(plan, events, results, seeds, overrides, published.LEAVE_ONE_OUT.get(sizes(data)) if not cold_items else None)
+    known = None if cold_items else published.LEAVE_ONE_OUT.get(sizes(tidy))
+    _benchmark(plan, tidy / EVENTS, results, seeds, overrides, known)
 
 
 def benchmark_ml100k(data: Path | None, seeds: int, overrides: Path | None, work: Path, results: Path) -> None:

@@ -18,6 +18,7 @@ class Source(Settings):
     format: Format = "csv"
     header: bool = True
     delimiter: str | None = None  # default: "," for csv, tab for tsv
+    quote: str = Field('"', max_length=1)  # around a CSV or TSV value that holds the delimiter or a line break; "": none is
     columns: dict[str, str]
     missing: dict[str, str] = {}  # our column -> "reject" or the default value to put in
 

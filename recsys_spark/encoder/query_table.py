@@ -32,7 +32,7 @@ class QueryTable(nn.Module):
         places = torch.searchsorted(self.hashes, asked).clamp(max=len(self.hashes) - 1)
         known = self.hashes[places] == asked
         found = torch.zeros(*asked.shape, self.project.out_features, dtype=self.project.weight.dtype, device=asked.device)
-        made: Tensor = self.project(self.vectors[places[known]].to(found))
+        made: Tensor = self.project(self.vectors[places[known]].to(found)).to(found)  # autocast makes bfloat16 of it
         return found.masked_scatter(known[..., None], made)
 
 

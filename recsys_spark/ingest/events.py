@@ -9,8 +9,9 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.ingest import EventSource
 from recsys_spark.histories import DISLIKE, LIKE, NEUTRAL
-from recsys_spark.ingest.fields import Fields, quoted
+from recsys_spark.ingest.fields import Fields
 from recsys_spark.ingest.forgotten import judged_unless_forgotten
+from recsys_spark.ingest.names import quoted
 from recsys_spark.ingest.pseudonyms import pseudonym, with_key
 from recsys_spark.ingest.quality import Rule
 from recsys_spark.ingest.rownumbers import FILE_NO, ROW_NUMBER

@@ -6,21 +6,28 @@ from collections.abc import Collection
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, BinaryType, BooleanType, DataType, MapType, StringType, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    BooleanType,
+    DataType,
+    DoubleType,
+    FloatType,
+    MapType,
+    StringType,
+    StructType,
+)
 
 from recsys_spark.config.base import nearest
 from recsys_spark.config.ingest import Source
 from recsys_spark.errors import ConfigError, InputError
+from recsys_spark.ingest.names import literal_pattern, quoted
 from recsys_spark.ingest.read import source_columns
 
 REJECT = "reject"
 _NUMBERS = ("double", "bigint", "int", "smallint", "tinyint")  # a float's or a decimal's double is that of its text
+_WHOLE_BELOW = float(1 << 53)  # a double holds every whole number up to here
 _BETWEEN_LISTED = ", "  # where a list of texts is read as one
-
-
-def quoted(column: str) -> str:
-    """A column name that may hold dots, colons or backticks, for ``F.col``."""
-    return "`" + column.replace("`", "``") + "`"
 
 
 class Fields:
@@ -108,13 +115,18 @@ class Fields:
             parts = value
         else:
             text = value.cast("string")
-            parts = F.array(text) if separator is None else F.split(text, _literal(separator))
+            parts = F.array(text) if separator is None else F.split(text, literal_pattern(separator))
         return F.filter(F.transform(parts, lambda part: F.trim(part)), lambda part: F.length(part) > 0)
 
     def _as_text(self, column: str) -> Column:
         if _is_list_of_texts(self._types[column]):
             return F.array_join(self.values(column), _BETWEEN_LISTED)
-        return F.col(quoted(column)).cast("string")
+        value = F.col(quoted(column))
+        text = value.cast("string")
+        if isinstance(self._types[column], FloatType | DoubleType):  # as pandas leaves ids where one is missing: 7, not 7.0
+            whole = (value == F.floor(value)) & (F.abs(value) < _WHOLE_BELOW)
+            return F.when(whole, value.cast("bigint").cast("string")).otherwise(text)
+        return text
 
     def rejected(self, name: str) -> Column:
         """True where a value is missing and the rule says to reject the row."""
@@ -149,11 +161,6 @@ class Fields:
 
 def _is_list_of_texts(kind: DataType) -> bool:
     return isinstance(kind, ArrayType) and isinstance(kind.elementType, StringType)
-
-
-def _literal(separator: str) -> str:
-    """A regular expression that matches just this text."""
-    return "".join(f"\\x{{{ord(character):x}}}" for character in separator)
 
 
 def filled(text: Column) -> Column:

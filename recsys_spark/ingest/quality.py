@@ -9,10 +9,12 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.ingest.fields import quoted
-from recsys_spark.ingest.read import MALFORMED, source_columns
+from recsys_spark.ingest.names import MALFORMED, quoted
+from recsys_spark.ingest.read import source_columns
 from recsys_spark.ingest.rownumbers import FILE_NO, ROW_NUMBER, SOURCE_HASH
 
+UNPARSED, MALFORMED_RECORD = "malformed row", "malformed_record"
+OPEN_QUOTE = "goes over several lines: is a quote not closed? With quote = '' it is a character like others"
 REASONS, ROW, FATE = "__reasons", "__row", "__fate"
 PLACE = (SOURCE_HASH, FILE_NO, ROW_NUMBER)
 KEPT, MERGED, KNOWN, QUARANTINED = "kept", "merged", "known", "quarantined"
@@ -41,7 +43,7 @@ def judged(raw: DataFrame, columns: dict[str, Column], rules: list[Rule], privat
         rules: condition over ``raw`` -> reason.
         private: with an id key, the JSON holds the length of each field, never its value.
     """
-    rules = [(F.col(MALFORMED).isNotNull(), "malformed row"), *rules]
+    rules = [(F.col(MALFORMED).isNotNull(), UNPARSED), (F.col(MALFORMED).contains("\n"), OPEN_QUOTE), *rules]
     flagged = raw.withColumn(REASONS, reasons(rules))
     row = F.when(F.size(REASONS) > 0, _as_json(raw, private))
     return flagged.select(*PLACE, *[value.alias(name) for name, value in columns.items()], REASONS, row.alias(ROW))
@@ -52,7 +54,7 @@ def _as_json(raw: DataFrame, private: bool) -> Column:
     if private:
         lengths = [F.coalesce(F.length(F.col(quoted(name)).cast("string")), F.lit(0)).alias(name) for name in names]
         return F.to_json(F.struct(*lengths))
-    record = F.col(MALFORMED).alias("malformed_record")
+    record = F.col(MALFORMED).alias(MALFORMED_RECORD)
     return F.to_json(F.struct(*[F.col(quoted(name)).cast("string").alias(name) for name in names], record))
 
 

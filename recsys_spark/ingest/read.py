@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import reduce
 
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
@@ -9,12 +10,14 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from recsys_spark.config.ingest import Source
+from recsys_spark.errors import InputError
 from recsys_spark.ingest.files import SourceFile, first_line, is_compressed
+from recsys_spark.ingest.names import MALFORMED
+from recsys_spark.ingest.open_quotes import with_swallowed_rows
 from recsys_spark.ingest.pseudonyms import KEY_COLUMNS
 from recsys_spark.ingest.rownumbers import FILE_NO, ROW_NUMBER, SOURCE_HASH, number_rows
 from recsys_spark.tables.local import local_frame
 
-MALFORMED = "__malformed"  # the raw record where a line does not parse, else null
 FORGOTTEN_COLUMNS = ("__forgotten_at", "__user_sha")  # see forgotten.py
 OUR_COLUMNS = (MALFORMED, SOURCE_HASH, FILE_NO, ROW_NUMBER)
 WHOLE_FILE_BYTES = 32 << 20  # a CSV file up to this size is read in one task, so quoted line breaks need no search
@@ -37,7 +40,7 @@ def read_source(spark: SparkSession, source: Source, files: list[SourceFile], ne
     elif source.format == "delta":
         frames = [_number(_read_delta(spark, file), [(position, file)]) for position, file in numbered]
     else:
-        frames = [_number(_based(spark, group).parquet(*_paths(group)), group) for group in _by_base(numbered)]
+        frames = [_read_parquet(spark, group) for group in _by_base(numbered)]
     frames = [frame for frame in frames if len(frame.columns) > len(OUR_COLUMNS)]
     if not frames:
         return None
@@ -68,7 +71,24 @@ def _by_base(numbered: list[Numbered]) -> list[list[Numbered]]:
 
 def _based(spark: SparkSession, group: list[Numbered]) -> DataFrameReader:
     base = group[0][1].base
-    return spark.read if base is None else spark.read.option("basePath", base)
+    return _literally(spark) if base is None else _literally(spark).option("basePath", base)
+
+
+def _literally(spark: SparkSession) -> DataFrameReader:
+    """Reads files of just these names: ``log[1].csv`` is no pattern."""
+    return spark.read.option("__globPaths__", "false")
+
+
+def _read_parquet(spark: SparkSession, group: list[Numbered]) -> DataFrame:
+    """Files of later days may have columns more, or other ones; one column has one type."""
+    try:
+        return _number(_based(spark, group).option("mergeSchema", len(group) > 1).parquet(*_paths(group)), group)
+    except Exception as error:  # what comes out of the tasks that read schemas is py4j's
+        reason = re.search(r"Failed to merge incompatible data types .*", str(error))
+        if reason is None:
+            raise
+        where, do = f"{len(group)} Parquet files, the first {group[0][1].path}", "write the column with one type in all of them"
+        raise InputError(where, reason[0].strip(), "one type for each column", do) from None
 
 
 def _read_delta(spark: SparkSession, file: SourceFile) -> DataFrame:
@@ -82,16 +102,18 @@ def _csv_groups(spark: SparkSession, source: Source, numbered: list[Numbered]) -
         if file.size == 0:
             continue
         header = first_line(spark, file.path) if source.header else ""
-        groups.setdefault((file.base, header, _read_whole(spark, file)), []).append((position, file))
+        groups.setdefault((file.base, header, _read_whole(spark, source, file)), []).append((position, file))
     return [(group, whole) for (_, _, whole), group in groups.items()]
 
 
-def _read_whole(spark: SparkSession, file: SourceFile) -> bool:
+def _read_whole(spark: SparkSession, source: Source, file: SourceFile) -> bool:
     """Whether a CSV file must be read in one task: small, compressed, or with a line that holds half a quoted field."""
+    if not source.quote:
+        return False
     if file.size <= WHOLE_FILE_BYTES or is_compressed(spark, file.path):
         return True
-    quotes = F.length("value") - F.length(F.replace(F.col("value"), F.lit('"'), F.lit("")))
-    return not spark.read.text(file.path).where(quotes % 2 == 1).isEmpty()
+    quotes = F.length("value") - F.length(F.replace(F.col("value"), F.lit(source.quote), F.lit("")))
+    return not _literally(spark).text(file.path).where(quotes % 2 == 1).isEmpty()
 
 
 def _read_csv(spark: SparkSession, source: Source, group_and_whole: tuple[list[Numbered], bool]) -> DataFrame:
@@ -100,28 +122,28 @@ def _read_csv(spark: SparkSession, source: Source, group_and_whole: tuple[list[N
     options: dict[str, str | bool] = {
         "header": source.header,
         "sep": separator,
-        "quote": '"',
-        "escape": '"',  # RFC 4180: a quote inside quotes is doubled
+        "quote": source.quote,
+        "escape": source.quote,  # RFC 4180: a quote inside quotes is doubled
         "multiLine": whole,
         "columnPruning": False,  # else a malformed row is only seen when all its columns are used
         "columnNameOfCorruptRecord": MALFORMED,
     }
-    names = spark.read.options(**options).csv(group[0][1].path).columns
+    names = _literally(spark).options(**options).csv(group[0][1].path).columns
     if not names:
         return local_frame(spark, [], StructType([StructField(c, StringType()) for c in OUR_COLUMNS]))
     schema = StructType([StructField(name, StringType()) for name in (*names, MALFORMED)])
     scan = _based(spark, group).options(**options).schema(schema).csv(_paths(group))
-    return _number(scan, group)
+    return _number(with_swallowed_rows(scan, names, separator) if whole else scan, group)
 
 
 def _read_json(spark: SparkSession, files: list[SourceFile], group: list[Numbered], needed: set[str]) -> DataFrame:
     """All keys of the first lines and those needed, as text; a key that no line has stays away, so it is reported."""
-    lines = spark.read.text(_paths(group))
+    lines = _literally(spark).text(_paths(group))
     keys = _json_keys(lines.limit(_KEY_SAMPLE_LINES))
     if not needed <= keys:
         keys |= needed & _json_keys(lines)
     schema = StructType([StructField(name, StringType()) for name in (*sorted(keys), MALFORMED)])
-    scan = spark.read.schema(schema).option("columnNameOfCorruptRecord", MALFORMED).json(_paths(group))
+    scan = _literally(spark).schema(schema).option("columnNameOfCorruptRecord", MALFORMED).json(_paths(group))
     return _number(scan, group)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config
 from recsys_spark.config.ingest import SOURCE_PLACES
 from recsys_spark.context import Context
+from recsys_spark.errors import ConfigError
 from recsys_spark.ingest import items, users
 from recsys_spark.ingest.gather import Job, files_of, gather_events, gather_graph, gather_items, gather_users, sources_of
 from recsys_spark.ingest.identify import deal
@@ -23,10 +25,11 @@ from recsys_spark.ingest.times import check_time_settings
 from recsys_spark.parallel import side_by_side
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.local import local_frame
-from recsys_spark.tables.runs import StagePlan, StageReport
+from recsys_spark.tables.runs import StagePlan, StageReport, find_run
 from recsys_spark.tables.store import MANY_ROWS, Commit, Written
 
 _WAS = "_session_before"
+_KEY_CHECK = "id_key_check"
 OUTPUTS = ("events", "items", "users", "quarantine", "ledger")
 
 
@@ -43,8 +46,21 @@ def run(config: Config, context: Context) -> StageReport:
     sources = sources_of(config)
     some = context.store.rows("forgotten", context.namespace) > 0  # else nobody has to be looked for
     forgotten = context.store.read("forgotten", context.namespace) if some else None
+    _check_key(context, key)
     job = Job(context.spark, config, sources, files_of(context.spark, sources), key, datetime.now(UTC), forgotten)
     return context.run_stage(_plan(job, context), lambda commit: _Ingest(job, context, commit).run())
+
+
+def _check_key(context: Context, key: bytes | None) -> None:
+    """Users of one warehouse have names of one key: others would stand beside their old names, and those who were forgotten,
+    of whom only a hash of the name is kept, would come back."""
+    earlier = find_run(context.store, context.namespace, "ingest")
+    before = None if earlier is None else json.loads(earlier["facts"]).get(_KEY_CHECK)
+    if before is None or before == key_check(key):
+        return
+    found = "no key" if key is None else "another key" if before else "a key"
+    do = "go back to it, or set another warehouse, where 'recsys-spark forget' comes before the first night for who was forgotten"
+    raise ConfigError("[ingest] id_key_env", found, "what this warehouse was made with", do)
 
 
 def _plan(job: Job, context: Context) -> StagePlan:
@@ -184,6 +200,7 @@ class _Ingest:
             "first_event": times[0],
             "last_event": times[1],
             "num_users": rows["users"],
+            _KEY_CHECK: key_check(self.job.key),
             "num_items": rows["items"],
             "num_items_with_text": self._present("items").where("has_text").count(),
         }

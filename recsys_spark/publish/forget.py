@@ -19,7 +19,9 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config
 from recsys_spark.config.ingest import Source
 from recsys_spark.ingest.forgotten import user_sha
+from recsys_spark.ingest.names import literal_pattern
 from recsys_spark.ingest.pseudonyms import id_key, pseudonym_of
+from recsys_spark.ingest.quality import MALFORMED_RECORD
 from recsys_spark.log import get_logger
 from recsys_spark.publish.prune import FIGURES
 from recsys_spark.publish.stage import LIVE, current, point
@@ -147,7 +149,7 @@ class _Forgetting:
                 yield idx if column == "user_idx" else self.ids.withColumnRenamed("user_id", column)
 
     def _quarantined(self) -> Iterator[DataFrame]:
-        """Bad rows that name one of them; with an id key they hold no id."""
+        """Bad rows that name one of them, also those that did not parse; with an id key they hold no id."""
         sources: dict[str, Source | None] = {"events": self.config.ingest.events, "users": self.config.ingest.users}
         rows = self.store.read("quarantine", LIVE)
         for table, source in sources.items():
@@ -155,6 +157,9 @@ class _Forgetting:
                 named = F.from_json("row", "map<string,string>")[source.columns["user_id"]].alias("user_id")
                 found = rows.where(F.col("table") == table).select("source_hash", "row_number", "table", named)
                 yield found.join(F.broadcast(self.ids), "user_id", "left_semi").drop("user_id")
+        record, word = F.get_json_object("row", f"$.{MALFORMED_RECORD}"), "[A-Za-z0-9_-]"
+        names = "|".join(literal_pattern(name) for name in self.names)
+        yield rows.where(record.rlike(f"(?<!{word})(?:{names})(?!{word})")).select("source_hash", "row_number", "table")
 
     def _remove(self, table: str, keys: DataFrame) -> int:
         if not self.dry_run:

@@ -41,22 +41,36 @@ def run(config: Config, context: Context, model_version: int | None, reason: str
     return point(store, context.as_of, context.run_id, model_version, versions, "publish", reason)
 
 
-def rollback(store: Store, to: datetime) -> dict[str, Any]:
-    """Point readers at the newest night published with ``as_of = to``; nothing is recomputed. Returns its row.
+def published_night(store: Store, as_of: datetime) -> dict[str, Any]:
+    """The row of the newest night published with this ``as_of`` whose lists are still there.
 
     Raises:
-        MissingTableError: no such night was published; names those that were.
+        MissingTableError: no such night was published, or its lists were pruned; names those that can be returned to.
     """
-    nights = store.read("published", LIVE).where("action = 'publish'").orderBy(F.desc("sequence")).collect()
-    chosen = next((n for n in nights if n["as_of"].replace(tzinfo=UTC) == to), None)
+    rows = store.read("published", LIVE).where("action = 'publish'").orderBy(F.desc("sequence")).collect()
+    there = {night for table in TABLES for night in slices(store, table)}
+    nights = [row for row in rows if (row["as_of"], row["run_id"]) in there]
+    chosen = next((n for n in nights if n["as_of"].replace(tzinfo=UTC) == as_of), None)
     if chosen is None:
+        pruned = any(row["as_of"].replace(tzinfo=UTC) == as_of for row in rows)
+        why = "the lists of that night were pruned" if pruned else "no such night was published"
         known = ", ".join(sorted({n["as_of"].isoformat() + "Z" for n in nights}))
-        raise MissingTableError(f"rollback to {to.isoformat()}", "no such night was published", f"one of: {known}")
-    reason = f"rolled back to the night of {to.isoformat()}"
-    versions = dict(chosen["versions"])
-    point(store, to, chosen["run_id"], chosen["model_version"], versions, "rollback", reason)
+        raise MissingTableError(f"rollback to {as_of.isoformat()}", why, f"one of: {known}")
     found: dict[str, Any] = chosen.asDict()
     return found
+
+
+def rollback(store: Store, night: dict[str, Any]) -> None:
+    """Point readers at a night (``published_night``); nothing is recomputed."""
+    as_of = night["as_of"].replace(tzinfo=UTC)
+    reason = f"rolled back to the night of {as_of.isoformat()}"
+    point(store, as_of, night["run_id"], night["model_version"], dict(night["versions"]), "rollback", reason)
+
+
+def slices(store: Store, table: str) -> list[tuple[datetime, str]]:
+    """``(as_of, run_id)`` of every night that a live table holds lists of; ``as_of`` in UTC without a zone, as Spark gives it."""
+    rows = store.read_or_empty(table, LIVE).select("as_of", "run_id").distinct().collect()
+    return sorted((row["as_of"], row["run_id"]) for row in rows)
 
 
 def point(

@@ -61,7 +61,7 @@ def collect(live: Context, eval_namespace: str, gate: GateDecision | None = None
         counts={k: v for k, v in _facts(store, LIVE, "ingest").items() if not isinstance(v, dict | list)},
         fates=fates,
         quarantine=quarantined,
-        training={k: v for k, v in training.items() if not isinstance(v, dict | list)},
+        training={k: v for k, v in training.items() if k == "privacy" or not isinstance(v, dict | list)},
         **curves,
         probabilities=_probabilities(training),
         profile=training.get("profile") or {},

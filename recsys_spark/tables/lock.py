@@ -1,9 +1,10 @@
-"""One writer per namespace: a lock file that expires, or falls when its holder on this host is dead."""
+"""One writer per namespace: a lock file that falls when its holder on this host is dead, and in a day where that is another."""
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -14,14 +15,13 @@ from typing import Any
 from recsys_spark.errors import LockError
 from recsys_spark.tables.store import Store
 
-LIFETIME_SECONDS = 6 * 3600.0
+LIFETIME_SECONDS = 24 * 3600.0  # of one whose holder is on another host: longer than any night
 
 
 def _stale(held: dict[str, Any]) -> bool:
-    if held.get("expires_at", 0.0) < time.time():
-        return True
+    """Whether nobody holds it any more: on this host the process is asked for, on others time must pass."""
     if held.get("host") != socket.gethostname():
-        return False
+        return bool(held.get("expires_at", 0.0) < time.time())
     try:
         os.kill(int(held["pid"]), 0)
     except ProcessLookupError:
@@ -44,7 +44,7 @@ def namespace_lock(store: Store, namespace: str, lifetime_seconds: float = LIFET
     """Hold the namespace while the block runs. Works on any Hadoop file system whose create is atomic.
 
     Raises:
-        LockError: another live writer holds it.
+        LockError: another live writer holds it; names the file.
     """
     jvm: Any = store.spark._jvm
     path = jvm.org.apache.hadoop.fs.Path(f"{store.root}/_locks/{namespace.replace('/', '__')}.json")
@@ -55,12 +55,14 @@ def namespace_lock(store: Store, namespace: str, lifetime_seconds: float = LIFET
         "host": socket.gethostname(),
         "started": _started(os.getpid()),
         "expires_at": time.time() + lifetime_seconds,
+        "token": secrets.token_hex(8),
     }
     _take(jvm, files, path, mine, namespace)
     try:
         yield
     finally:
-        files.delete(path, False)
+        if (_read(jvm, files, path) or {}).get("token") == mine["token"]:  # else it has lapsed, and is somebody else's now
+            files.delete(path, False)
 
 
 def _take(jvm: Any, files: Any, path: Any, mine: dict[str, Any], namespace: str) -> None:
@@ -71,7 +73,8 @@ def _take(jvm: Any, files: Any, path: Any, mine: dict[str, Any], namespace: str)
             held = _read(jvm, files, path)
             if held is not None and not _stale(held):
                 who = f"held by process {held.get('pid')} on {held.get('host')}"
-                raise LockError(f"namespace '{namespace}'", who, "one writer", "wait for it, or stop it") from error
+                do = f"wait for it, or stop it; if its host is gone, delete {path}"
+                raise LockError(f"namespace '{namespace}'", who, "one writer", do) from error
             files.delete(path, False)
             continue
         stream.write(bytearray(json.dumps(mine).encode()))

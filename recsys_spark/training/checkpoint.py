@@ -18,10 +18,14 @@ _BEST = "best.pt"
 
 
 def save(folder: Path, fingerprint: str, step: int, state: dict[str, Any]) -> Path:
-    """Write the checkpoint after ``step`` steps; older ones beyond the newest two are removed."""
+    """Write the checkpoint after ``step`` steps; of all in the folder the ``KEPT`` that were written last stay.
+
+    By time, not by step: a job with another fingerprint, which begins at 0, must not lose its own to those of the one before.
+    """
     path = folder / f"step-{step:09d}.pt"
     _write(path, {"fingerprint": fingerprint, "step": step, **state})
-    for old in sorted(folder.glob(_PATTERN))[:-KEPT]:
+    others = sorted((old for old in folder.glob(_PATTERN) if old != path), key=lambda old: (old.stat().st_mtime_ns, old.name))
+    for old in others[: 1 - KEPT]:
         old.unlink(missing_ok=True)
     return path
 

@@ -100,7 +100,7 @@ def test_later_events_change_nothing_and_the_next_night_meets_a_champion(spark: 
     assert holder is not None
     assert holder.version == back["model_version"]
 
-    publish.rollback(store, config.as_of)
+    publish.rollback(store, publish.published_night(store, config.as_of))
     found = keep_newest(config, spark, 1, dry_run=False, free_files=False)
     assert (found.kept[0][1], found.namespaces, found.models) == (night.run_id, (done.night.eval_namespace,), ())
     assert {r["run_id"] for r in store.read("recommendations", "live").select("run_id").distinct().collect()} == {night.run_id}

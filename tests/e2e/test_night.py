@@ -94,7 +94,7 @@ def test_publishing_points_and_rollback_points_back(spark: SparkSession, done: D
     seen = spark.table("recommendations_current").count()
     assert seen == store.read("recommendations", "live").where(F.col("run_id") == done.night.run_id).count()
     with pytest.raises(MissingTableError, match="no such night"):
-        publish.rollback(store, datetime(2020, 1, 1, tzinfo=UTC))
+        publish.published_night(store, datetime(2020, 1, 1, tzinfo=UTC))
 
 
 def test_every_step_left_its_run(done: Done) -> None:

@@ -110,16 +110,16 @@ def test_the_newest_nights_stay_and_the_older_go_with_all_they_left(warehouse: W
         assert store.exists("pairs", f"eval/{name}/systems/popularity")
         assert (warehouse.config.work_dir / "eval" / name).exists()
     assert old.leftovers(warehouse.config, store, registry, 2).nothing  # type: ignore[arg-type]
-    assert publish.rollback(store, DAYS[1])["run_id"] == run_id(DAYS[1])
+    assert publish.published_night(store, DAYS[1])["run_id"] == run_id(DAYS[1])
     with pytest.raises(MissingTableError):
-        publish.rollback(store, DAYS[4])
+        publish.published_night(store, DAYS[4])
 
 
 def test_who_is_read_now_stays_and_its_rerun_finds_it_done(warehouse: Warehouse) -> None:
     store, registry = warehouse.store, Versions()
     for day in DAYS[:4]:
         warehouse.night(day)
-    publish.rollback(store, DAYS[1])
+    publish.rollback(store, publish.published_night(store, DAYS[1]))
     found = old.leftovers(warehouse.config, store, registry, 1)  # type: ignore[arg-type]
     assert [name for _, name in found.kept] == [run_id(DAYS[1]), run_id(DAYS[3])]
     old.prune(warehouse.config, store, registry, found, free_files=False)  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ class Row:
         excluded = set() if c.mask is None else set(c.mask[b].nonzero().flatten().tolist())
         drawn = set(range(len(self.s))) if c.draws is None else set((c.draws > 0).nonzero().flatten().tolist())
         self.negatives = sorted(drawn - excluded - set(self.positives))
-        self.unmasked = sorted((set(range(len(self.s))) - excluded) | {self.t})
+        self.drawn = sorted((drawn - excluded) | {self.t})
 
     def mean(self, terms: list[Tensor]) -> Tensor:
         if not terms:
@@ -84,7 +84,7 @@ class Row:
 
 
 def plain_softmax(r: Row) -> Tensor:
-    return -r.l[r.t] + torch.log(sum(torch.exp(r.l[c]) for c in r.unmasked))
+    return -r.l[r.t] + torch.log(sum(torch.exp(r.l[c]) for c in r.drawn))
 
 
 def plain_sampled(r: Row) -> Tensor:

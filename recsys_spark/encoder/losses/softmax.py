@@ -14,18 +14,26 @@ from recsys_spark.encoder.losses.mean import in_chunks, weighted_mean
 
 
 def softmax(comparison: Comparison) -> Tensor:
-    """The chance that the target is picked by its score among all candidates that are not excluded, as a loss [B].
+    """The chance that the target is picked by its score among all drawn candidates that are not excluded, as a loss [B].
 
     ``loss_b = -log( exp(s_bt / tau) / sum_c exp(s_bc / tau) )``, t the target. 0 means the target has all the mass, log C means
     chance. With the batch's positives as candidates this is InfoNCE, with the catalogue the full softmax; when candidates
     were drawn by chance, ``sampled_softmax`` estimates the latter.
     """
     logits_BC = comparison.logits()
-    if comparison.mask is not None:
-        excluded_BC = comparison.mask.scatter(1, comparison.target_idx[:, None], False)
-        logits_BC = logits_BC.masked_fill(excluded_BC, float("-inf"))
+    excluded_BC = _excluded(comparison)
+    if excluded_BC is not None:
+        logits_BC = logits_BC.masked_fill(excluded_BC.scatter(1, comparison.target_idx[:, None], False), float("-inf"))
     losses_B: Tensor = _LogLoss.apply(logits_BC, comparison.target_idx)  # type: ignore[no-untyped-call]
     return losses_B
+
+
+def _excluded(comparison: Comparison) -> Tensor | None:
+    """Bool [B, C]: masked, or there only because it is another anchor's target."""
+    if comparison.draws is None:
+        return comparison.mask
+    undrawn_BC = (comparison.draws == 0).expand(len(comparison.target_idx), -1)
+    return undrawn_BC if comparison.mask is None else undrawn_BC | comparison.mask
 
 
 class _LogLoss(torch.autograd.Function):

@@ -45,8 +45,9 @@ class CandidateSource:
             seed: the same on every rank, another one in every step.
         """
         if self._kind == "in_batch":
-            log_expected = log_in_batch(self._catalogue.num_events, batch_items, places) if self._corrected else None
-            return Candidates(batch_items, log_expected=log_expected)
+            if self._corrected:  # how often other items of a batch come is not known: by histories' and pairs' own rules
+                return Candidates(targets, log_expected=log_in_batch(self._catalogue.num_events, targets, places))
+            return Candidates(batch_items)
         if self._sampler is None:
             return Candidates(self._catalogue.known)
         drawn = self._sampler.draw(self._number, seed)
