@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MALFORMED = "__malformed"  # our column beside the source's: the raw record where a line does not parse, else null
 
 
@@ -13,3 +15,8 @@ def quoted(column: str) -> str:
 def literal_pattern(text: str) -> str:
     """A regular expression that matches just this text."""
     return "".join(f"\\x{{{ord(character):x}}}" for character in text)
+
+
+def literal_path(path: str) -> str:
+    """A path that Hadoop does not take for a pattern: ``log[1].csv`` is one file."""
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)

@@ -12,7 +12,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 from recsys_spark.config.ingest import Source
 from recsys_spark.errors import InputError
 from recsys_spark.ingest.files import SourceFile, first_line, is_compressed
-from recsys_spark.ingest.names import MALFORMED
+from recsys_spark.ingest.names import MALFORMED, literal_path
 from recsys_spark.ingest.open_quotes import with_swallowed_rows
 from recsys_spark.ingest.pseudonyms import KEY_COLUMNS
 from recsys_spark.ingest.rownumbers import FILE_NO, ROW_NUMBER, SOURCE_HASH, number_rows
@@ -58,7 +58,7 @@ def _number(scan: DataFrame, group: list[Numbered]) -> DataFrame:
 
 
 def _paths(group: list[Numbered]) -> list[str]:
-    return [file.path for _, file in group]
+    return [literal_path(file.path) for _, file in group]
 
 
 def _by_base(numbered: list[Numbered]) -> list[list[Numbered]]:
@@ -71,12 +71,7 @@ def _by_base(numbered: list[Numbered]) -> list[list[Numbered]]:
 
 def _based(spark: SparkSession, group: list[Numbered]) -> DataFrameReader:
     base = group[0][1].base
-    return _literally(spark) if base is None else _literally(spark).option("basePath", base)
-
-
-def _literally(spark: SparkSession) -> DataFrameReader:
-    """Reads files of just these names: ``log[1].csv`` is no pattern."""
-    return spark.read.option("__globPaths__", "false")
+    return spark.read if base is None else spark.read.option("basePath", base)
 
 
 def _read_parquet(spark: SparkSession, group: list[Numbered]) -> DataFrame:
@@ -113,7 +108,7 @@ def _read_whole(spark: SparkSession, source: Source, file: SourceFile) -> bool:
     if file.size <= WHOLE_FILE_BYTES or is_compressed(spark, file.path):
         return True
     quotes = F.length("value") - F.length(F.replace(F.col("value"), F.lit(source.quote), F.lit("")))
-    return not _literally(spark).text(file.path).where(quotes % 2 == 1).isEmpty()
+    return not spark.read.text(literal_path(file.path)).where(quotes % 2 == 1).isEmpty()
 
 
 def _read_csv(spark: SparkSession, source: Source, group_and_whole: tuple[list[Numbered], bool]) -> DataFrame:
@@ -128,7 +123,7 @@ def _read_csv(spark: SparkSession, source: Source, group_and_whole: tuple[list[N
         "columnPruning": False,  # else a malformed row is only seen when all its columns are used
         "columnNameOfCorruptRecord": MALFORMED,
     }
-    names = _literally(spark).options(**options).csv(group[0][1].path).columns
+    names = spark.read.options(**options).csv(literal_path(group[0][1].path)).columns
     if not names:
         return local_frame(spark, [], StructType([StructField(c, StringType()) for c in OUR_COLUMNS]))
     schema = StructType([StructField(name, StringType()) for name in (*names, MALFORMED)])
@@ -138,12 +133,12 @@ def _read_csv(spark: SparkSession, source: Source, group_and_whole: tuple[list[N
 
 def _read_json(spark: SparkSession, files: list[SourceFile], group: list[Numbered], needed: set[str]) -> DataFrame:
     """All keys of the first lines and those needed, as text; a key that no line has stays away, so it is reported."""
-    lines = _literally(spark).text(_paths(group))
+    lines = spark.read.text(_paths(group))
     keys = _json_keys(lines.limit(_KEY_SAMPLE_LINES))
     if not needed <= keys:
         keys |= needed & _json_keys(lines)
     schema = StructType([StructField(name, StringType()) for name in (*sorted(keys), MALFORMED)])
-    scan = _literally(spark).schema(schema).option("columnNameOfCorruptRecord", MALFORMED).json(_paths(group))
+    scan = spark.read.schema(schema).option("columnNameOfCorruptRecord", MALFORMED).json(_paths(group))
     return _number(scan, group)
 
 

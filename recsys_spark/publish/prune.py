@@ -18,7 +18,7 @@ from recsys_spark.config import Config
 from recsys_spark.errors import MissingTableError
 from recsys_spark.log import get_logger
 from recsys_spark.night_names import as_of_in
-from recsys_spark.publish.stage import LIVE, TABLES, WHERE_ASKED_FOR, current, point, slices
+from recsys_spark.publish.stage import LIVE, TABLES, WHERE_ASKED_FOR, current, nights_in, point
 from recsys_spark.registry import CHAMPION, REPLACED, ModelVersion, Registry
 from recsys_spark.tables.lock import namespace_lock
 from recsys_spark.tables.namespaces import below, remove, vacuum
@@ -88,7 +88,7 @@ def leftovers(config: Config, store: Store, registry: Registry, keep_nights: int
     def gone(as_of: datetime, run_id: str) -> bool:
         return run_id not in kept and (run_id in published or as_of < oldest)
 
-    slices = {table: [night for night in slices(store, table) if gone(*night)] for table in LISTS}
+    slices = {table: [night for night in nights_in(store, table) if gone(*night)] for table in LISTS}
     old = [name for name in below(store, _EVAL) if (as_of := as_of_in(name)) is not None and gone(as_of, name)]
     left = [name for name in old if not set(below(store, f"{_EVAL}/{name}")) <= set(FIGURES)]
     used = {now["model_version"], *(row["model_version"] for row in staying)}

@@ -48,7 +48,7 @@ def published_night(store: Store, as_of: datetime) -> dict[str, Any]:
         MissingTableError: no such night was published, or its lists were pruned; names those that can be returned to.
     """
     rows = store.read("published", LIVE).where("action = 'publish'").orderBy(F.desc("sequence")).collect()
-    there = {night for table in TABLES for night in slices(store, table)}
+    there = {night for table in TABLES for night in nights_in(store, table)}
     nights = [row for row in rows if (row["as_of"], row["run_id"]) in there]
     chosen = next((n for n in nights if n["as_of"].replace(tzinfo=UTC) == as_of), None)
     if chosen is None:
@@ -67,7 +67,7 @@ def rollback(store: Store, night: dict[str, Any]) -> None:
     point(store, as_of, night["run_id"], night["model_version"], dict(night["versions"]), "rollback", reason)
 
 
-def slices(store: Store, table: str) -> list[tuple[datetime, str]]:
+def nights_in(store: Store, table: str) -> list[tuple[datetime, str]]:
     """``(as_of, run_id)`` of every night that a live table holds lists of; ``as_of`` in UTC without a zone, as Spark gives it."""
     rows = store.read_or_empty(table, LIVE).select("as_of", "run_id").distinct().collect()
     return sorted((row["as_of"], row["run_id"]) for row in rows)

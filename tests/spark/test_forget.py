@@ -11,7 +11,7 @@ from pyspark.sql import Row, SparkSession
 
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
-from recsys_spark.errors import InputError
+from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.ingest.pseudonyms import pseudonym_of
 from recsys_spark.ingest.stage import run
 from recsys_spark.publish.forget import forget, welcome
@@ -145,3 +145,30 @@ def test_users_are_named_by_arguments_or_by_a_file(tmp_path: Path) -> None:
         named_users([], None)
     with pytest.raises(InputError, match="no such file"):
         named_users(["u0"], tmp_path / "none.txt")
+
+
+def test_rows_that_do_not_parse_keep_no_id_either(spark: SparkSession, tmp_path: Path) -> None:
+    config = _config(tmp_path, keyed=False)
+    rows = [(ANN, "i1", DAY), (BEE, "i1", DAY), (BEE, "i2", DAY, "too", "many"), (BEE + "x", "i2", DAY, "too", "many")]
+    _write(tmp_path / "log-1.tsv", "user\titem\ttime", rows)
+    store = _ingest(spark, config, "n1")
+    assert store.rows("quarantine", "live") == 2
+    assert forget(config, spark, [BEE]).rows["quarantine"] == 1
+    (left,) = _rows(store, "quarantine")
+    assert BEE + "x" in left["row"]
+    _write(tmp_path / "log-2.tsv", "user\titem\ttime", [(CID, "i1", DAY), (BEE, "i7", "never"), (BEE, "i8", DAY, "too", "many")])
+    store = _ingest(spark, config, "n2")
+    assert [row["row"] for row in _rows(store, "quarantine") if row["run_id"] == "n2"] == ["{}", "{}", "{}"]  # with the profile
+    assert BEE not in {row["user_id"] for row in _rows(store, "users")}
+
+
+def test_a_warehouse_has_one_key(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path / "log-1.tsv", "user\titem\ttime", LOG)
+    store = _ingest(spark, _config(tmp_path, keyed=True), "n1")
+    before = store.content("users", "live")
+    monkeypatch.setenv(KEY_VARIABLE, "another")
+    with pytest.raises(ConfigError, match="id_key_env: another key; expected what this warehouse was made with"):
+        _ingest(spark, _config(tmp_path, keyed=True), "n2")
+    with pytest.raises(ConfigError, match="id_key_env: no key; expected"):
+        _ingest(spark, _config(tmp_path, keyed=False), "n2")
+    assert store.content("users", "live") == before

@@ -20,7 +20,7 @@ from recsys_spark.ingest.events import needed_columns, typed_events
 from recsys_spark.ingest.files import list_files
 from recsys_spark.ingest.items import typed_items
 from recsys_spark.ingest.pseudonyms import id_key, pseudonym, with_key
-from recsys_spark.ingest.quality import REASONS, ROW
+from recsys_spark.ingest.quality import OPEN_QUOTE, REASONS, ROW
 from recsys_spark.ingest.read import read_source
 from recsys_spark.ingest.rownumbers import ROW_NUMBER, SOURCE_HASH
 from recsys_spark.ingest.times import check_time_settings
@@ -247,3 +247,58 @@ def test_words_and_attributes_may_be_lists_and_ids_may_not(spark: SparkSession, 
     raw = read(spark, numbers, set())
     with pytest.raises(InputError, match=r"column 'words' is array<int>; expected text, a list of texts, a number or a time"):
         typed_items(raw, numbers, "items", private=False)
+
+
+def test_whole_floats_are_the_ids_that_they_were(spark: SparkSession, tmp_path: Path) -> None:
+    """As pandas writes a column of whole numbers of which one is missing."""
+    made = spark.sql("SELECT * FROM VALUES (12345678D, 7F), (null, 8F), (4711.5D, 20000000F) AS t(u, i)")
+    made.write.parquet(str(tmp_path / "log"))
+    source = events(tmp_path / "log", format="parquet", columns={"user_id": "u", "item_id": "i", "event_pos": "i"})
+    rows = judge(spark, source).collect()
+    found = {(r["user_id"], r["item_id"]) for r in rows}
+    assert found == {("12345678", "7"), (None, "8"), ("4711.5", "20000000")}
+
+
+def test_a_quote_that_is_not_closed_is_told_of(spark: SparkSession, tmp_path: Path) -> None:
+    """The rows behind it are one value; a text of several lines that was meant is none."""
+    path = tmp_path / "log.tsv"
+    path.write_text('u\ti\tt\nu1\t"The Best of\t1\nu2\tb\t2\nu3\tc\t3\nu4\td" and\t4\nu5\te\t5\n')
+    columns, how = {"user_id": "u", "item_id": "i", "ts": "t"}, {"format": "tsv", "time_format": "epoch_seconds"}
+    rows = judge(spark, events(path, columns=columns, **how)).collect()
+    (bad,) = [row for row in rows if row[REASONS]]
+    assert bad[REASONS][:2] == ["malformed row", OPEN_QUOTE]
+    assert "u3\\tc\\t3" in bad[ROW]
+    plain = judge(spark, events(path, columns=columns, quote="", **how)).orderBy(ROW_NUMBER).collect()
+    assert [row["item_id"] for row in plain] == ['"The Best of', "b", "c", 'd" and', "e"]
+    assert not any(row[REASONS] for row in plain)
+    wide = tmp_path / "log.csv"
+    wide.write_text('u,i,t\nu1,"two lines,\nof a text, and\na third",1\nu2,"x\nu3,c,3\nu4,""d"",4\n')
+    rows = judge(spark, events(wide, columns=columns, time_format="epoch_seconds")).orderBy(ROW_NUMBER).collect()
+    assert rows[0]["item_id"] == "two lines,\nof a text, and\na third"
+    assert not rows[0][REASONS]
+    assert OPEN_QUOTE in rows[1][REASONS]
+
+
+def test_a_file_is_read_by_its_name_and_not_as_a_pattern(spark: SparkSession, tmp_path: Path) -> None:
+    for number, name in enumerate(("log1.csv", "log[1].csv", "log{a,b}.csv")):
+        log(tmp_path / name, [(f"u{number}", "i", "2024-01-01", 1, "x")])
+    rows = judge(spark, events(tmp_path)).collect()
+    assert sorted(row["user_id"] for row in rows) == ["u0", "u1", "u2"]
+    (tmp_path / "log1.csv").unlink()
+    lines = tmp_path / "lines"
+    lines.mkdir()
+    (lines / "log[1].jsonl").write_text('{"u": "u9", "i": "i", "t": "2024-01-01"}\n')
+    source = events(lines, format="jsonl", columns={"user_id": "u", "item_id": "i", "ts": "t"})
+    assert [row["user_id"] for row in judge(spark, source).collect()] == ["u9"]
+
+
+def test_parquet_files_of_later_days_may_have_columns_more_but_no_other_types(spark: SparkSession, tmp_path: Path) -> None:
+    place = tmp_path / "log"
+    spark.sql("SELECT 'u1' AS u, 'i' AS i, 1L AS t").write.parquet(str(place / "a"))
+    spark.sql("SELECT 'u2' AS u, 'i' AS i, 2L AS t, 'phone' AS k").write.parquet(str(place / "b"))
+    columns = {"user_id": "u", "item_id": "i", "event_pos": "t", "event_type": "k"}
+    rows = judge(spark, events(place, format="parquet", columns=columns)).collect()
+    assert {row["user_id"]: row["event_type"] for row in rows} == {"u1": "view", "u2": "phone"}
+    spark.sql("SELECT 'u3' AS u, 'i' AS i, 'x' AS t").write.parquet(str(place / "c"))
+    with pytest.raises(InputError, match=r"merge incompatible data types .*; expected one type for each column"):
+        judge(spark, events(place, format="parquet", columns=columns)).collect()

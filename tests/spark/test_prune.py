@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from recsys_spark.cli.work import return_to
 from recsys_spark.config import Config, parse_config
 from recsys_spark.errors import MissingTableError, RegistryError
 from recsys_spark.publish import prune as old
@@ -111,8 +112,10 @@ def test_the_newest_nights_stay_and_the_older_go_with_all_they_left(warehouse: W
         assert (warehouse.config.work_dir / "eval" / name).exists()
     assert old.leftovers(warehouse.config, store, registry, 2).nothing  # type: ignore[arg-type]
     assert publish.published_night(store, DAYS[1])["run_id"] == run_id(DAYS[1])
-    with pytest.raises(MissingTableError):
+    with pytest.raises(MissingTableError, match="no such night was published"):
         publish.published_night(store, DAYS[4])
+    with pytest.raises(MissingTableError, match="lists of that night were pruned; expected one of: 2024-03-02T00:00:00Z"):
+        publish.published_night(store, DAYS[0])
 
 
 def test_who_is_read_now_stays_and_its_rerun_finds_it_done(warehouse: Warehouse) -> None:
@@ -174,3 +177,13 @@ def test_a_version_is_deleted_with_its_artifacts_but_not_while_an_alias_points_a
     assert [v.version for v in registry.versions("debug")] == [2]
     with pytest.raises(RegistryError, match="is the champion"):
         registry.delete(second)
+
+
+def test_a_return_whose_model_is_gone_moves_nobody(warehouse: Warehouse) -> None:
+    for day, model in zip(DAYS[:2], (1, None), strict=True):
+        warehouse.night(day, model=model)
+    before = publish.current(warehouse.store)
+    config = parse_config(warehouse.config.model_dump(mode="json") | {"as_of": DAYS[0].isoformat()})
+    with pytest.raises(RegistryError):
+        return_to(config, warehouse.store)
+    assert publish.current(warehouse.store) == before

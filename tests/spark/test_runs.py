@@ -122,3 +122,18 @@ def test_a_live_holder_elsewhere_blocks(store: Store) -> None:
     _lock_file(store).write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": "1", "expires_at": 9e12}))
     with pytest.raises(LockError, match="on elsewhere"), namespace_lock(store, "live"):
         pass
+
+
+def test_a_holder_that_lives_here_keeps_it_for_as_long_as_it_takes(store: Store) -> None:
+    with (
+        namespace_lock(store, "live", lifetime_seconds=-1.0),
+        pytest.raises(LockError, match=r"if its host is gone, delete .*live\.json"),
+        namespace_lock(store, "live"),
+    ):
+        pass
+
+
+def test_who_ends_leaves_the_lock_of_another_alone(store: Store) -> None:
+    with namespace_lock(store, "live"):
+        _lock_file(store).write_text(json.dumps({"pid": 1, "host": "elsewhere", "expires_at": 9e12, "token": "theirs"}))
+    assert json.loads(_lock_file(store).read_text())["token"] == "theirs"

@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from recsys_spark.cli import app
+from recsys_spark.cli import app, screen
 from recsys_spark.cli import doctor as doctor_module
 from recsys_spark.errors import MachineError
 
@@ -72,3 +72,9 @@ def test_make_without_java_says_so_before_doing_anything(tmp_path: Path) -> None
     )
     assert done.returncode != 0
     assert "needs Java 17; found: 11. Install it:" in done.stderr
+
+
+def test_titles_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with screen.recorded() as shown:
+        screen.console.print("Heat [dvd], a [b]c and [/i]")
+    assert shown.text.strip() == capsys.readouterr().out.strip() == "Heat [dvd], a [b]c and [/i]"

@@ -200,6 +200,11 @@ def test_outcomes_of_types_that_never_come_are_refused() -> None:
         ({"encoder": {"use_item_id": False}, "augment": {"adversarial_epsilon": 0.1}}, "needs encoder.use_item_id = true"),
         ({"train": {"queue_size": 8, "negatives": "in_batch"}, "augment": {"adversarial_epsilon": 0.1}}, "leave one out"),
         ({"augment": {"view_share": 0.1, "view_operations": []}}, "needs at least one of view_operations"),
+        ({"train": {"loss_weights": "learned", "pair_loss": "direct_au"}}, "needs losses above 0"),
+        ({"train": {"clip_norm": 0}}, "greater than 0"),
+        ({"train": {"max_steps": 0}}, "greater than or equal to 1"),
+        ({"train": {"temperature": 0.001}}, "greater than or equal to 0.01"),
+        ({"encoder": {"trained_layers": 0}}, "greater than or equal to 1"),
     ],
 )
 def test_towers_and_augmentation_that_do_not_go_with_the_rest_are_refused(changes: dict[str, Any], said: str) -> None:

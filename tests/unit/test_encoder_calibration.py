@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -77,3 +79,13 @@ def test_learned_weights_start_at_1_and_go_to_1_over_twice_the_loss() -> None:
     assert tasks.weights() == pytest.approx({"a": 0.25, "b": 1.0, "c": 1.0}, abs=1e-3)
     s = tasks.log_variances.detach()
     assert tasks(losses).item() == pytest.approx((2 * (-s[0]).exp() + s[0] / 2 + 0.5 * (-s[2]).exp() + s[2] / 2).item())
+
+
+def test_a_loss_that_comes_to_0_does_not_raise_its_weight_without_end() -> None:
+    tasks = TaskWeights(["met", "open"])
+    optimiser = torch.optim.SGD(tasks.parameters(), lr=1.0)
+    for _ in range(50):
+        optimiser.zero_grad()
+        tasks({"met": torch.tensor(0.0), "open": torch.tensor(0.5)}).backward()
+        optimiser.step()
+    assert tasks.weights() == {"met": pytest.approx(math.exp(5.0)), "open": pytest.approx(1.0, abs=0.01)}

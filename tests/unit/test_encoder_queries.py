@@ -87,3 +87,10 @@ def test_who_is_told_the_query_knows_the_next_item(tmp_path: Path) -> None:
     with process_group(60) as ranks:
         train(job, ranks)
     assert max(recall for _, recall in recall_curve(read_metrics(job.metrics))) > 0.8
+
+
+def test_queries_are_learned_from_in_bfloat16() -> None:
+    made = table()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = made(torch.tensor(ASKED))
+    torch.testing.assert_close(found, made(torch.tensor(ASKED)), atol=0.05, rtol=0.05)

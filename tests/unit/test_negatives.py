@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from recsys_spark.config.losses import LossName, LossSettings
 from recsys_spark.encoder.negatives import KnownPairs, Queue, Sampler, log_in_batch
+from recsys_spark.training.step.candidates import CandidateSource
 from recsys_spark.training.step.positions import among
 from recsys_spark.training.step.relations import Between, Guide, OwnItems
 
@@ -149,3 +152,15 @@ def test_a_masked_cell_counts_for_the_first_reason_and_a_positive_for_none() -> 
     assert several.masked is not None
     assert several.mask.int().tolist() == [[1, 0, 0, 0], [0, 1, 1, 0]]
     assert several.masked.tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize(("loss", "expected"), [("sampled_softmax", [1, 4]), ("nce", [1, 4]), ("softmax", [0, 1, 2, 4])])
+def test_who_is_reckoned_with_by_chance_is_a_target(loss: LossName, expected: list[int]) -> None:
+    """How often a history's or a pair's item comes is not what ``log_in_batch`` says: it is no negative of such a loss."""
+    settings = LossSettings(loss=loss, negatives="in_batch")
+    items = SimpleNamespace(num_events=torch.tensor([5.0, 1.0, 1.0, 1.0, 3.0]))
+    source = CandidateSource(settings, items)  # type: ignore[arg-type]
+    found = source.of(torch.tensor([0, 1, 2, 4]), torch.tensor([1, 4]), 3, 0)
+    assert found.positions.tolist() == expected
+    if found.log_expected is not None:
+        torch.testing.assert_close(found.log_expected, log_in_batch(items.num_events, found.positions, 3))

@@ -9,6 +9,8 @@ from urllib.parse import unquote
 
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.model import Encoder
@@ -140,3 +142,23 @@ def test_a_version_says_what_its_encoder_promises_users() -> None:
     assert privacy_tags({}) == {}
     told = privacy_tags({"privacy": {"epsilon": 7.98765, "delta": 0.0000125, "noise_multiplier": 1.25, "users": 8_000}})
     assert told == {"privacy_epsilon": "7.98765", "privacy_delta": "1.25e-05", "privacy_noise_multiplier": "1.25"}
+
+
+def test_a_registry_that_does_not_answer_is_no_empty_one(
+    registry: Registry, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert registry.versions("nobody's") == []
+    registry.log_version("held", model_dir, {"fingerprint": "h"}, {}, {})
+
+    def fails(*_: object) -> None:
+        raise MlflowException("no rights", error_code=PERMISSION_DENIED)
+
+    monkeypatch.setattr(registry._client, "get_registered_model", fails)
+    with pytest.raises(RegistryError, match="registry answers PERMISSION_DENIED: no rights"):
+        registry.holder("held", "champion")
+    with pytest.raises(RegistryError, match="PERMISSION_DENIED"):
+        registry.log_version("held", model_dir, {"fingerprint": "h"}, {}, {})
+    monkeypatch.undo()
+    monkeypatch.setattr(registry._client, "create_registered_model", fails)
+    with pytest.raises(RegistryError, match="PERMISSION_DENIED"):
+        registry.log_version("other", model_dir, {"fingerprint": "o"}, {}, {})

@@ -11,6 +11,7 @@ import pytest
 
 from recsys_spark.config.losses import LossName
 from recsys_spark.errors import TrainingError
+from recsys_spark.training import checkpoint
 from recsys_spark.training.distributed import process_group
 from recsys_spark.training.job import TrainJob
 from recsys_spark.training.trainer import Trainer
@@ -73,3 +74,13 @@ def test_every_loss_is_learned_by_both_tasks(tmp_path: Path, name: LossName) -> 
     assert before is not None
     assert after is not None
     assert after > before
+
+
+def test_a_job_that_begins_anew_keeps_its_own_checkpoints(tmp_path: Path) -> None:
+    """With another number of ranks, say: those of before have higher steps, and were written earlier."""
+    for step, job_of in ((100, "a/2"), (200, "a/2"), (5, "a/1"), (10, "a/1"), (15, "a/1")):
+        checkpoint.save(tmp_path, job_of, step, {})
+        newest = checkpoint.load_newest(tmp_path, job_of)
+        assert newest is not None
+        assert newest["step"] == step
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["step-000000010.pt", "step-000000015.pt"]
