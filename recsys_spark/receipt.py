@@ -18,6 +18,7 @@ from recsys_spark.night_names import stamp
 
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _SQLITE = "sqlite:///"
+_NOT_OURS = ("{", "[^", "\\")  # Hadoop's patterns that Python's glob reads otherwise: what they match is not seen from here
 Stamp = list[Any]  # [path, bytes, modified, changed]
 
 
@@ -67,7 +68,7 @@ def _path(config: Config) -> Path:
 
 def _inputs(config: Config) -> str | None:
     paths = list(_source_paths(config))
-    if any(_REMOTE.match(path) for path in paths):
+    if any(_REMOTE.match(path) or any(mark in path for mark in _NOT_OURS) for path in paths):
         return None
     stamps = [[stamp for found in _matches(path) for stamp in _stamps(found)] for path in paths]
     document = json.dumps([config.model_dump(mode="json"), code_version(), stamps], sort_keys=True)

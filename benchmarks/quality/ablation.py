@@ -32,7 +32,7 @@ _SEGMENTS = ("all", "item_head", "item_torso", "item_tail", "item_cold")
 def run_case(protocol: Protocol, name: str, sections: dict[str, Any], spark: SparkSession, work: Path) -> dict[str, Any]:
     """The row of one case; the ranks of its targets are kept beside the tables, for the comparison."""
     row = run_leave_one_out(protocol, spark, work / "warehouse", sections)
-    ranks = Store(spark, str(work / "warehouse")).read("target_ranks", protocol.namespace)
+    ranks = Store(spark, str(protocol.tables(work / "warehouse"))).read("target_ranks", protocol.namespace)
     ranks = ranks.select("user_id", "item_id", F.col("rank").cast("int"))
     ranks.toPandas().to_parquet(_ranks_file(work, name, protocol.seed), index=False)
     return {**row, "case": name}

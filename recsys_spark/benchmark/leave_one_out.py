@@ -38,6 +38,10 @@ class Protocol:
         cold = f"cold{round(self.cold_share * 100)}-" if self.cold_share else ""
         return f"benchmark/leave-one-out-{cold}seed{self.seed}"
 
+    def tables(self, warehouse: Path) -> Path:
+        """Where the tables of this data lie: those of another would be one log with them."""
+        return warehouse / tidied(self.data, warehouse).name / "tables"
+
 
 def cold_holdout(events: DataFrame, share: float, seed: int) -> DataFrame:
     """``(event_id, role)``: each user's last event is test; items drawn by seeded hash are hidden everywhere else.
@@ -68,8 +72,8 @@ def run_leave_one_out(protocol: Protocol, spark: SparkSession, warehouse: Path, 
     """
     cold = protocol.cold_share > 0
     holdout = partial(cold_holdout, share=protocol.cold_share, seed=protocol.seed) if cold else leave_one_out
-    data = tidied(protocol.data, warehouse)
-    config = settings_for(data, warehouse / data.name, protocol.seed, laid_over(_DRAWN if cold else {}, overrides))
+    data, tables = tidied(protocol.data, warehouse), protocol.tables(warehouse)
+    config = settings_for(data, tables, protocol.seed, laid_over(_DRAWN if cold else {}, overrides))
     night = BenchmarkNight(config, spark, protocol.namespace, holdout, places=cold)
     with closing_night(night):
         night.ingest()
