@@ -75,12 +75,12 @@ def numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return _finite(column.cast(pa.float64()))
 
 
-def words(kind: pa.DataType) -> pa.DataType | None:
+def text_type(kind: pa.DataType) -> pa.DataType | None:
     """What a column of texts, or of lists of them, is read as; None for any other."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return pa.list_(pa.string()) if _is_text(kind.value_type) else None
     if pa.types.is_dictionary(kind):
-        return words(kind.value_type)
+        return text_type(kind.value_type)
     return pa.string() if _is_text(kind) else None
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from recsys_spark.benchmark.columns import text_type
 from recsys_spark.config import Config, parse_config
 from recsys_spark.errors import InputError
 
@@ -102,7 +103,7 @@ def _text_columns(items: Path) -> list[str]:
     """Columns of text or lists of texts in the file's order, without those of links; one that only joins the others (called
     text) stands for all."""
     schema = pq.read_schema(items)
-    names = [f.name for f in schema if _has_words(f.type) and f.name not in _NO_TEXT]
+    names = [f.name for f in schema if text_type(f.type) is not None and f.name not in _NO_TEXT]
     if "text" in names:
         return ["text"]
     rows = _sampled(items, names)
@@ -112,11 +113,6 @@ def _text_columns(items: Path) -> list[str]:
 def _is_text(kind: pa.DataType) -> bool:
     found: bool = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     return found or (pa.types.is_dictionary(kind) and _is_text(kind.value_type))
-
-
-def _has_words(kind: pa.DataType) -> bool:
-    listed: bool = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return _is_text(kind.value_type) if listed else _is_text(kind)
 
 
 def _sampled(items: Path, names: list[str]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from recsys_spark.benchmark.columns import ids, numbers, positions, times, words
+from recsys_spark.benchmark.columns import ids, numbers, positions, text_type, times
 from recsys_spark.errors import InputError
 from recsys_spark.log import get_logger
 
@@ -81,13 +81,13 @@ def _events(place: Path) -> pa.Table:
 
 def _items(place: Path) -> pa.Table | None:
     """``item_id`` and the columns with words, under names that a template can hold; None without a row."""
-    table = _read(place, lambda field: field.name == "item_id" or words(field.type) is not None)
+    table = _read(place, lambda field: field.name == "item_id" or text_type(field.type) is not None)
     if "item_id" not in table.column_names:
         raise InputError(str(place), f"columns {sorted(table.column_names)}", "item_id, and any columns of text")
     made = {"item_id": ids(table.column("item_id"))}
     for number, name in enumerate(table.column_names):
         if name != "item_id":
-            made[_plain(name, set(made))] = table.column(number).cast(words(table.schema.field(number).type))
+            made[_plain(name, set(made))] = table.column(number).cast(text_type(table.schema.field(number).type))
     return pa.table(made) if len(table) else None
 
 

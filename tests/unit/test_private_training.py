@@ -43,6 +43,8 @@ def test_noise_keeps_the_promise_and_no_more() -> None:
     assert 2.9 < accounting.spent(multiplier, 1e-4, 0.05, 200) <= 3.0
     assert accounting.spent(multiplier, 1e-4, 0.05, 100) < 2.5
     assert accounting.spent(multiplier, 1e-4, 0.05, 0) == 0.0
+    with pytest.raises(ConfigError, match=r"\[train.privacy\]: epsilon 0.001 .*; raise epsilon"):
+        accounting.noise_multiplier(1e-3, 1e-9, 1.0, 100)
 
 
 def test_each_user_is_drawn_by_chance_and_with_one_row(tmp_path: Path) -> None:

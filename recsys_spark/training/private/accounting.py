@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 
 from recsys_spark.config.privacy import PrivacySettings
+from recsys_spark.errors import ConfigError
 
 _DELTA_SHARE = 0.1  # of 1 / users: at that delta one could as well publish somebody now and then
 
@@ -19,15 +20,22 @@ def delta_of(settings: PrivacySettings, num_users: int) -> float:
 
 def noise_multiplier(epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
     """Standard deviation of the noise, in lengths of one user's gradient, for ``steps`` steps that draw each user with chance
-    ``sample_rate`` to be (epsilon, delta) private (Gopi et al. 2021; add or remove one user)."""
+    ``sample_rate`` to be (epsilon, delta) private (Gopi et al. 2021; add or remove one user).
+
+    Raises:
+        ConfigError: no noise is enough.
+    """
     from opacus.accountants.utils import get_noise_multiplier
 
+    asked = {"target_epsilon": epsilon, "target_delta": delta, "sample_rate": sample_rate, "steps": steps}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of orders and roundings inside
-        found = get_noise_multiplier(
-            target_epsilon=epsilon, target_delta=delta, sample_rate=sample_rate, steps=steps, accountant="prv"
-        )
-    return float(found)
+        try:
+            return float(get_noise_multiplier(**asked, accountant="prv"))
+        except ValueError as error:
+            drawn = f"{steps} steps that draw a user with chance {sample_rate:.3g}"
+            found = f"epsilon {epsilon:g} with delta {delta:g} in {drawn}: {error}"
+            raise ConfigError("[train.privacy]", found, do="raise epsilon, or lower users_per_step or epochs") from None
 
 
 def spent(multiplier: float, delta: float, sample_rate: float, steps: int) -> float:
