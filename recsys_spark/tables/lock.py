@@ -1,4 +1,4 @@
-"""One writer per namespace: a lock file that falls when its holder on this host is dead, and in a day where that is another."""
+"""One writer per namespace: a lock file that its holder renews, and that falls with a dead holder on this host."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import json
 import os
 import secrets
 import socket
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from recsys_spark.errors import LockError
 from recsys_spark.tables.store import Store
 
-LIFETIME_SECONDS = 24 * 3600.0  # of one whose holder is on another host: longer than any night
+LIFETIME_SECONDS = 900.0  # without being renewed; a holder that was killed on another host blocks no longer
+RENEWED_EVERY_SECONDS = 60.0
+_HALF_WRITTEN_SECONDS = 60.0  # a file that cannot be read may be about to be written
 
 
 def _stale(held: dict[str, Any]) -> bool:
@@ -40,8 +43,13 @@ def _started(pid: int) -> str:
 
 
 @contextmanager
-def namespace_lock(store: Store, namespace: str, lifetime_seconds: float = LIFETIME_SECONDS) -> Iterator[None]:
-    """Hold the namespace while the block runs. Works on any Hadoop file system whose create is atomic.
+def namespace_lock(
+    store: Store,
+    namespace: str,
+    lifetime_seconds: float = LIFETIME_SECONDS,
+    renewed_every_seconds: float = RENEWED_EVERY_SECONDS,
+) -> Iterator[None]:
+    """Hold the namespace while the block runs, for as long as it takes. Works on any Hadoop file system whose create is atomic.
 
     Raises:
         LockError: another live writer holds it; names the file.
@@ -50,37 +58,62 @@ def namespace_lock(store: Store, namespace: str, lifetime_seconds: float = LIFET
     path = jvm.org.apache.hadoop.fs.Path(f"{store.root}/_locks/{namespace.replace('/', '__')}.json")
     files = path.getFileSystem(store.spark._jsc.hadoopConfiguration())
     files.mkdirs(path.getParent())
-    mine = {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "started": _started(os.getpid()),
-        "expires_at": time.time() + lifetime_seconds,
-        "token": secrets.token_hex(8),
-    }
-    _take(jvm, files, path, mine, namespace)
+    mine = {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid()), "token": secrets.token_hex(8)}
+
+    def written() -> bytearray:
+        return bytearray(json.dumps({**mine, "expires_at": time.time() + lifetime_seconds}).encode())
+
+    def is_mine() -> bool:
+        return (_read(jvm, files, path) or {}).get("token") == mine["token"]  # else it has lapsed, and is somebody else's now
+
+    def renew() -> None:
+        while not ended.wait(renewed_every_seconds):
+            with suppress(Exception):  # of a file system that fails for a while: there is another try
+                if is_mine():
+                    _write(files.create(path, True), written())
+
+    _take(jvm, files, path, written, namespace)
+    ended = threading.Event()
+    renewing = threading.Thread(target=renew, name=f"lock of {namespace}", daemon=True)
+    renewing.start()
     try:
         yield
     finally:
-        if (_read(jvm, files, path) or {}).get("token") == mine["token"]:  # else it has lapsed, and is somebody else's now
+        ended.set()
+        renewing.join()
+        if is_mine():
             files.delete(path, False)
 
 
-def _take(jvm: Any, files: Any, path: Any, mine: dict[str, Any], namespace: str) -> None:
+def _take(jvm: Any, files: Any, path: Any, written: Callable[[], bytearray], namespace: str) -> None:
     for _ in range(2):
         try:
             stream = files.create(path, False)
         except Exception as error:  # py4j wraps FileAlreadyExistsException
             held = _read(jvm, files, path)
-            if held is not None and not _stale(held):
-                who = f"held by process {held.get('pid')} on {held.get('host')}"
+            if not _stale(held) if held is not None else _young(files, path):
+                who = "just taken" if held is None else f"held by process {held.get('pid')} on {held.get('host')}"
                 do = f"wait for it, or stop it; if its host is gone, delete {path}"
                 raise LockError(f"namespace '{namespace}'", who, "one writer", do) from error
             files.delete(path, False)
             continue
-        stream.write(bytearray(json.dumps(mine).encode()))
-        stream.close()
+        _write(stream, written())
         return
     raise LockError(f"namespace '{namespace}'", "taken by another writer just now", "one writer", "wait for it")
+
+
+def _write(stream: Any, content: bytearray) -> None:
+    stream.write(content)
+    stream.close()
+
+
+def _young(files: Any, path: Any) -> bool:
+    """Whether a file was written just now; False when it is gone."""
+    try:
+        written_s = files.getFileStatus(path).getModificationTime() / 1000
+    except Exception:  # py4j wraps FileNotFoundException
+        return False
+    return bool(time.time() - written_s < _HALF_WRITTEN_SECONDS)
 
 
 def _read(jvm: Any, files: Any, path: Any) -> dict[str, Any] | None:

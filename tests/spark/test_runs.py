@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,7 @@ def test_a_dead_or_expired_holder_does_not_block(store: Store) -> None:
     for content in holders:
         _lock_file(store).parent.mkdir(parents=True, exist_ok=True)
         _lock_file(store).write_text(content)
+        os.utime(_lock_file(store), (1.0, 1.0))
         with namespace_lock(store, "live"):
             assert json.loads(_lock_file(store).read_text())["pid"] == os.getpid()
 
@@ -137,3 +140,17 @@ def test_who_ends_leaves_the_lock_of_another_alone(store: Store) -> None:
     with namespace_lock(store, "live"):
         _lock_file(store).write_text(json.dumps({"pid": 1, "host": "elsewhere", "expires_at": 9e12, "token": "theirs"}))
     assert json.loads(_lock_file(store).read_text())["token"] == "theirs"
+
+
+def test_a_lock_is_renewed_and_one_that_is_about_to_be_written_blocks(store: Store) -> None:
+    with namespace_lock(store, "live", lifetime_seconds=100.0, renewed_every_seconds=0.01):
+        first, found = json.loads(_lock_file(store).read_text())["expires_at"], 0.0
+        deadline = time.monotonic() + 60
+        while found <= first and time.monotonic() < deadline:
+            with contextlib.suppress(ValueError):  # read while it is written
+                found = json.loads(_lock_file(store).read_text())["expires_at"]
+        assert found > first
+    assert not _lock_file(store).exists()
+    _lock_file(store).write_text("")
+    with pytest.raises(LockError, match="just taken"), namespace_lock(store, "live"):
+        pass
