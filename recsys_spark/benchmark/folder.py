@@ -91,7 +91,7 @@ def _time_format(events: Path) -> str:
         return "epoch_seconds"
     schema = pq.read_schema(events)
     kind = schema.field("ts").type
-    if _is_text(kind):
+    if text_type(kind) == pa.string():
         return "iso"
     if not pa.types.is_integer(kind) and not pa.types.is_floating(kind):
         return "epoch_seconds"  # a timestamp or a date, which says itself what it is
@@ -108,11 +108,6 @@ def _text_columns(items: Path) -> list[str]:
         return ["text"]
     rows = _sampled(items, names)
     return [name for name in names if not _are_links([_words(row[name]) for row in rows])]
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    found: bool = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return found or (pa.types.is_dictionary(kind) and _is_text(kind.value_type))
 
 
 def _sampled(items: Path, names: list[str]) -> list[dict[str, Any]]:

@@ -40,7 +40,11 @@ class Protocol:
 
     def tables(self, warehouse: Path) -> Path:
         """Where the tables of this data lie: those of another would be one log with them."""
-        return warehouse / tidied(self.data, warehouse).name / "tables"
+        return _tables(tidied(self.data, warehouse), warehouse)
+
+
+def _tables(tidy: Path, warehouse: Path) -> Path:
+    return warehouse / tidy.name / "tables"
 
 
 def cold_holdout(events: DataFrame, share: float, seed: int) -> DataFrame:
@@ -72,8 +76,8 @@ def run_leave_one_out(protocol: Protocol, spark: SparkSession, warehouse: Path, 
     """
     cold = protocol.cold_share > 0
     holdout = partial(cold_holdout, share=protocol.cold_share, seed=protocol.seed) if cold else leave_one_out
-    data, tables = tidied(protocol.data, warehouse), protocol.tables(warehouse)
-    config = settings_for(data, tables, protocol.seed, laid_over(_DRAWN if cold else {}, overrides))
+    data = tidied(protocol.data, warehouse)
+    config = settings_for(data, _tables(data, warehouse), protocol.seed, laid_over(_DRAWN if cold else {}, overrides))
     night = BenchmarkNight(config, spark, protocol.namespace, holdout, places=cold)
     with closing_night(night):
         night.ingest()

@@ -146,4 +146,4 @@ def _json_keys(lines: DataFrame) -> set[str]:
     return {row[0] for row in lines.select(F.explode(F.json_object_keys("value"))).distinct().collect()}
 
 
-__all__ = ["FORGOTTEN_COLUMNS", "MALFORMED", "OUR_COLUMNS", "read_source", "source_columns"]
+__all__ = ["FORGOTTEN_COLUMNS", "OUR_COLUMNS", "read_source", "source_columns"]
