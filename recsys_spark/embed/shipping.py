@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
+import shutil
 import tarfile
 import tempfile
 from pathlib import Path
@@ -46,6 +48,7 @@ def ship(spark: SparkSession, folder: str | Path) -> Place:
 def _shipped(application_id: str, root: Path, identity: str) -> Place:
     name = f"{root.name}-{identity}"
     scratch = Path(tempfile.mkdtemp(prefix="recsys-spark-"))  # the driver serves the archive as long as it lives
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     archive = scratch / f"{name}.tar"
     with tarfile.open(archive, "w") as tar:
         for child in sorted(root.iterdir()):  # one by one: Spark refuses an archive with an entry "./"

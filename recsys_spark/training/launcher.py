@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,15 +70,16 @@ def _environment(settings: TrainSettings) -> Iterator[None]:
     local = settings.ranks if settings.local_ranks else 1
     wanted = {"PYTHONWARNINGS": "ignore::FutureWarning", "OMP_NUM_THREADS": str(threads(local)), WAIT_POLICY: "PASSIVE"}
     wanted |= KEEP_FREED
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+    before = {name: os.environ.get(name) for name in (*wanted, "TMPDIR")}
+    with tempfile.TemporaryDirectory(prefix="recsys-spark-", ignore_cleanup_errors=True) as scratch:
+        os.environ.update(wanted | {"TMPDIR": scratch})  # torchrun makes folders for logs and leaves them
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def _forget(folder: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +63,21 @@ def test_a_rank_lost_too_often_shows_its_trace(tmp_path: Path) -> None:
     assert list(collect_errors(Path(job.folder))) == ["rank-0"]
 
 
-def test_a_rank_lost_after_another_has_finished_is_noticed(spark: SparkSession, tmp_path: Path) -> None:
-    """Rank 1 leaves when the steps are done; rank 0 can't put the model where something else lies."""
+def test_a_rank_lost_after_another_has_finished_is_noticed(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 1 leaves when the steps are done; rank 0 can't put the model where something else lies. No scratch folder stays."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # asked for anew
     job = write_job(tmp_path, ranks=2, epochs=1, max_restarts=1)
     Path(job.model_dir).write_text("in the way")
     with pytest.raises(TrainingError, match=r"(?s)ranks failed 2 times.*rank-0: .*model-abc"):
         launch(job.path, job.train, spark)
     assert not job.result.exists()
+    assert not list(scratch.iterdir())
+    assert os.environ["TMPDIR"] == str(scratch)
 
 
 def test_a_rank_that_is_done_ends_before_python_does(tmp_path: Path) -> None:

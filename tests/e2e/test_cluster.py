@@ -47,8 +47,12 @@ def _submit(master: str, job: str, config: Path, *arguments: str) -> str:
         *[part for name, value in QUICK.items() for part in ("--conf", f"{name}={value}")],
         *(str(ROOT / "jobs" / f"{job}.py"), "--config", str(config), *arguments),
     ]
-    done = subprocess.run(command, env=ENV, cwd=config.parent, capture_output=True, text=True, timeout=600, check=False)
+    scratch = config.parent / "scratch"
+    scratch.mkdir(exist_ok=True)
+    environment = ENV | {"TMPDIR": str(scratch)}
+    done = subprocess.run(command, env=environment, cwd=config.parent, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, f"{job}:\n{done.stderr[-4000:]}"
+    assert not list(scratch.iterdir())  # models that were shipped to executors are no longer here
     return done.stdout + done.stderr
 
 
