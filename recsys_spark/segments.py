@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 ITEM_SEGMENTS = ("head", "torso", "tail", "cold")
 HISTORY_SEGMENTS = ("new", "light", "heavy")
-_NEW_UP_TO, _LIGHT_UP_TO = 5, 20  # items of a history
+_NEW_UP_TO, _LIGHT_UP_TO = 5, 19  # items of a history, of which scoring reads 20 unless told otherwise
 
 
 def popularity_bounds(counts: NDArray[np.int64], items: NDArray[np.int64], head: float, tail: float) -> tuple[int, int]:
@@ -47,5 +47,5 @@ def item_codes(num_events_N: NDArray[Any], head: float, tail: float) -> NDArray[
 
 
 def history_codes(lengths_U: NDArray[Any]) -> NDArray[np.int8]:
-    """The place in ``HISTORY_SEGMENTS`` of each user ``[U]``: new up to 5 items, light up to 20, heavy beyond."""
+    """The place in ``HISTORY_SEGMENTS`` of each user ``[U]``: new up to 5 items, light up to 19, heavy beyond."""
     return np.searchsorted([_NEW_UP_TO, _LIGHT_UP_TO], np.asarray(lengths_U), side="left").astype(np.int8)

@@ -58,9 +58,9 @@ def paired(config: Config, context: Context) -> StageReport:
 
 
 def may_be_compared(champion: ModelVersion, evaluation: Context) -> bool:
-    """Whether a model has seen nothing beyond this evaluation's cutoff, and was judged by the same kind of split."""
+    """Whether a model has seen nothing beyond this evaluation's cutoff, and was judged by the same split."""
     seen_until = datetime.fromisoformat(champion.tags["trained_until"])
-    same_split = champion.tags.get("split") == evaluation.config.evaluate.split
+    same_split = champion.tags.get("split") == register.split_of(evaluation)
     return same_split and seen_until <= register.trained_until(evaluation)
 
 

@@ -58,6 +58,16 @@ class Config(Settings):
     def _utc(cls, value: datetime) -> datetime:
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _gate_of_short_lists(cls, data: Any) -> Any:
+        """Who asks for shorter lists alone has the gate look at the whole of them."""
+        asked, gate = (data.get(name, {}) if isinstance(data, dict) else None for name in ("recommend", "gate"))
+        if not isinstance(asked, dict) or not isinstance(gate, dict) or "k" in gate:
+            return data
+        k, usual = asked.get("k"), GateSettings().k
+        return data | {"gate": gate | {"k": k}} if isinstance(k, int) and 0 < k < usual else data
+
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         if self.encoder.max_history < self.pairs.max_history:
@@ -110,6 +120,23 @@ class Config(Settings):
             if name not in known:
                 hint = nearest(name, known) if known else "ingest.items reads none: name them in attributes, or map category"
                 raise ValueError(f"recommend.rerank.max_per_ten names '{name}', which no item has; {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _segments_and_contexts_are_read(self) -> Config:
+        users = self.ingest.users
+        known = [*self.ingest.events.context, *([] if users is None else attribute_columns(users.columns, users.attributes))]
+        for name in ("segment_key", "context_key"):
+            key = getattr(self.recommend, name)
+            if key is not None and key not in known:
+                hint = nearest(key, known) if known else "ingest reads none: name it in ingest.events.context or users.attributes"
+                raise ValueError(f"recommend.{name} names '{key}', which neither events nor users have; {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _the_gate_looks_within_lists(self) -> Config:
+        if self.gate.k > self.recommend.k:
+            raise ValueError(f"gate.k = {self.gate.k} is beyond the lists, recommend.k = {self.recommend.k}: set gate.k too")
         return self
 
     @model_validator(mode="after")

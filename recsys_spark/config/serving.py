@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from recsys_spark.config.base import Settings
+from recsys_spark.config.base import Settings, nearest
 from recsys_spark.config.rerank import RerankSettings
 
 Partner = Literal["encoder", "cooccurrence", "transitions", "ease", "als", "text", "popularity"]
+PROFILE_PARTNERS = ["text", "encoder", "popularity"]  # that know something of a user without events
+GateMetric = Literal["recall", "precision", "f1", "hit_rate", "ndcg", "map", "mrr"]  # evaluate.metrics.RANKING
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 USUAL_DECAY = 0.7
 
 
@@ -26,13 +29,13 @@ class RecommendSettings(Settings):
 
     k: int = Field(20, ge=1)
     partners: list[Partner] = ["encoder", "cooccurrence", "transitions", "ease", "als", "text", "popularity"]
-    weights: dict[str, float] = {}  # fixed fusion weights; empty: those of the model version
-    profile_weights: dict[str, float] = {}  # of text, encoder and popularity for users without events; empty: as on validation
+    weights: dict[str, Weight] = {}  # fixed fusion weights; empty: those of the model version
+    profile_weights: dict[str, Weight] = {}  # of text, encoder and popularity for users without events; empty: as on validation
     history_items: int = Field(20, ge=1)  # last items of a user that score candidates
     history_decay: float | None = Field(None, gt=0, le=1)  # weight of the n-th last item is decay^n; None: chosen per partner
     popularity_half_life_days: float | None = Field(None, ge=0)  # an event so old counts half in what is popular; 0: as any
     # other; None: chosen on validation
-    active_days: int | None = None  # only users with an event in the last days; None: all
+    active_days: int | None = Field(None, ge=1)  # only users with an event in the last days; None: all
     filter_seen: bool = True
     block_items: list[str] = []  # ids that no list may hold
     allow_items: list[str] = []  # where given, ids that lists may hold; others never
@@ -49,6 +52,15 @@ class RecommendSettings(Settings):
     context_key: str | None = None  # key of the event context that fallback lists are made per
     user_block: int = Field(512, ge=1)
     item_tile: int = Field(4_096, ge=1)
+
+    @field_validator("weights", "profile_weights")
+    @classmethod
+    def _partners_exist(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        known = PROFILE_PARTNERS if info.field_name == "profile_weights" else list(get_args(Partner))
+        for name in value:
+            if name not in known:
+                raise ValueError(f"recommend.{info.field_name}: no partner is called '{name}'; {nearest(name, known)}")
+        return value
 
     @model_validator(mode="after")
     def _diversity_can_be_chosen(self) -> RecommendSettings:
@@ -71,20 +83,20 @@ class EvaluateSettings(Settings):
     holdout_days: float = Field(7.0, gt=0)  # time split: the last days are the test
     validation_days: float = Field(7.0, gt=0)  # the days before them are the validation
     holdout_table: str | None = None  # split = "table": path of a Delta table (event_id, role)
-    ks: list[int] = [5, 10, 20]
+    ks: list[Annotated[int, Field(ge=1)]] = Field([5, 10, 20], min_length=1)
     bootstrap_samples: int = Field(1_000, ge=10)
     confidence: float = Field(0.95, gt=0, lt=1)
     max_users: int = Field(100_000, ge=1)  # test users that are measured; of more, so many are drawn
     max_fusion_users: int = Field(20_000, ge=1)  # validation users that weights are chosen on
-    head_share: float = 0.2  # of events, held by the most popular items
-    tail_share: float = 0.2  # of events, held by the least popular items
+    head_share: float = Field(0.2, ge=0, le=1)  # of events, held by the most popular items
+    tail_share: float = Field(0.2, ge=0, le=1)  # of events, held by the least popular items
 
 
 class GateSettings(Settings):
     """The metric that decides on promotion, and how much worse may pass."""
 
-    metric: str = "ndcg"
-    k: int = 10
+    metric: GateMetric = "ndcg"
+    k: int = Field(10, ge=1)  # at most recommend.k; that where it is less and this is left out
     margin: float = Field(0.0, ge=0)
 
 

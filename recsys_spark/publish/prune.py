@@ -69,9 +69,9 @@ def keep_newest(config: Config, spark: SparkSession, keep_nights: int, dry_run: 
 def leftovers(config: Config, store: Store, registry: Registry, keep_nights: int) -> Leftovers:
     """What the newest ``keep_nights`` published nights, and the one that readers see, have no need of.
 
-    Of an as_of that was published twice the newer night counts. Nights that were never published go once they are older
-    than the oldest that stays: a younger one may be running again. A model version stays while it has an alias, belongs to
-    a night that stays, or is what the champion replaced.
+    Of an as_of that was published twice the newer night counts, of those that have lists. Nights that were never published go
+    once they are older than the oldest that stays: a younger one may be running again. A model version stays while it has an
+    alias, belongs to a night that stays, or is what the champion replaced.
 
     Raises:
         MissingTableError: nothing has been published.
@@ -80,7 +80,9 @@ def leftovers(config: Config, store: Store, registry: Registry, keep_nights: int
     if now is None:
         raise MissingTableError("prune", "no night has been published", do="run a night first")
     rows = store.read("published", LIVE).where("action = 'publish'").orderBy("sequence").collect()
-    newest = {row["as_of"]: row for row in rows}
+    nights = {table: nights_in(store, table) for table in LISTS}
+    listed = {night for table in TABLES for night in nights[table]}
+    newest = {row["as_of"]: row for row in rows if (row["as_of"], row["run_id"]) in listed}
     staying = [newest[as_of] for as_of in sorted(newest)[-keep_nights:]]
     kept = {row["run_id"]: row["as_of"] for row in staying} | {now["run_id"]: now["as_of"]}
     oldest, published = min(kept.values()), {row["run_id"] for row in rows}
@@ -88,7 +90,7 @@ def leftovers(config: Config, store: Store, registry: Registry, keep_nights: int
     def gone(as_of: datetime, run_id: str) -> bool:
         return run_id not in kept and (run_id in published or as_of < oldest)
 
-    slices = {table: [night for night in nights_in(store, table) if gone(*night)] for table in LISTS}
+    slices = {table: [night for night in nights[table] if gone(*night)] for table in LISTS}
     old = [name for name in below(store, _EVAL) if (as_of := as_of_in(name)) is not None and gone(as_of, name)]
     left = [name for name in old if not set(below(store, f"{_EVAL}/{name}")) <= set(FIGURES)]
     used = {now["model_version"], *(row["model_version"] for row in staying)}

@@ -13,11 +13,12 @@ from recsys_spark.errors import MissingTableError
 from recsys_spark.log import get_logger
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.local import local_frame
-from recsys_spark.tables.store import Commit, Store
+from recsys_spark.tables.store import Commit, Store, slice_of
 
 log = get_logger(__name__)
 LIVE = "live"
-TABLES = ("recommendations", "fallback_recommendations", "shortfalls", "item_neighbours")
+LISTS, FALLBACK = "recommendations", "fallback_recommendations"
+TABLES = (LISTS, FALLBACK, "shortfalls", "item_neighbours")
 WHERE_ASKED_FOR = ("user_neighbours",)
 
 
@@ -30,8 +31,17 @@ def current(store: Store) -> dict[str, Any] | None:
 
 
 def run(config: Config, context: Context, model_version: int | None, reason: str) -> int | None:
-    """Make this run's lists the ones readers see, in one commit (its version is returned); None when they already are."""
+    """Make this run's lists the ones readers see, in one commit (its version is returned); None when they already are.
+
+    Raises:
+        MissingTableError: this run has made no lists.
+    """
     store = context.store
+    if not _has_lists(store, context):
+        found = f"no lists of run {context.run_id}, as these settings and this data make it"
+        raise MissingTableError(
+            "publish", found, "lists in recommendations", "run 'recsys-spark recommend --namespace live' first"
+        )
     present = (*TABLES, *(table for table in WHERE_ASKED_FOR if store.exists(table, LIVE)))
     versions = {table: store.version(table, LIVE) for table in present}
     now = current(store)
@@ -39,6 +49,11 @@ def run(config: Config, context: Context, model_version: int | None, reason: str
         log.info("publish: nothing to do", run_id=context.run_id)
         return None
     return point(store, context.as_of, context.run_id, model_version, versions, "publish", reason)
+
+
+def _has_lists(store: Store, context: Context) -> bool:
+    where = slice_of(as_of=context.as_of.isoformat(), run_id=context.run_id)
+    return any(not store.read_or_empty(table, LIVE).where(where).isEmpty() for table in (FALLBACK, LISTS))
 
 
 def published_night(store: Store, as_of: datetime) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recsys_spark.config.serving import RecommendSettings
@@ -26,6 +26,8 @@ class Arrangement:
     def from_document(cls, document: Mapping[str, Any], settings: RecommendSettings) -> Arrangement:
         """What a model version says (``fusion.json``), where the present config leaves it to validation."""
         new_items = NewItems.from_document(document.get("new_items"), settings.new_items_per_ten)
+        if new_items is not None and settings.new_item_demand is not None:
+            new_items = replace(new_items, demand=settings.new_item_demand)
         return cls(new_items, Rerank.of(settings.rerank, document.get("rerank")))
 
     @classmethod

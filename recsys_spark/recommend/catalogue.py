@@ -37,7 +37,8 @@ class Item:
 class Catalogue:
     """N items in tie order: a seeded hash of item_id. ``lookup[item_idx]`` is a position, or -1 where not visible.
 
-    ``attributes`` is a binary CSR ``[N, V]`` over the values named in ``attribute_names`` (V strings ``"name: value"``).
+    ``attributes`` is a binary CSR ``[N, V]`` over the values named in ``attribute_names`` (V strings ``"name: value"``);
+    ``common`` and ``common_names`` likewise the values on so many items that they explain nothing; limits know them all the same.
     """
 
     item_idx: npt.NDArray[np.int32]
@@ -47,6 +48,8 @@ class Catalogue:
     lookup: npt.NDArray[np.int32]
     attributes: Any
     attribute_names: npt.NDArray[Any]
+    common: Any
+    common_names: npt.NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.item_idx)
@@ -60,11 +63,6 @@ class Catalogue:
     def title_strings(self) -> Any:
         """``titles`` as Arrow strings."""
         return pa.array(self.titles, pa.string())
-
-    @cached_property
-    def attribute_keys(self) -> npt.NDArray[Any]:
-        """The attribute that each of ``attribute_names`` is a value of."""
-        return _strings([str(name).split(": ", 1)[0] for name in self.attribute_names])
 
     def positions(self, item_idx: Ints) -> Ints:
         """Position of each item, -1 for one that is not in the catalogue."""
@@ -90,15 +88,17 @@ def build_catalogue(ordered: list[Item], rule: Rule, separator: str | None = Non
     item_idx = np.array([item.item_idx for item in ordered], np.int32)
     lookup = np.full(int(item_idx.max(initial=-1)) + 1, -1, np.int32)
     lookup[item_idx] = np.arange(len(ordered), dtype=np.int32)
-    attributes, names = _attribute_matrix(ordered, separator)
+    attributes, names, is_common = _attribute_matrix(ordered, separator)
     return Catalogue(
         item_idx,
         _strings([item.item_id for item in ordered]),
         _strings([item.title or item.item_id for item in ordered]),
         np.array([item.available and rule.permits(item.item_id) for item in ordered], np.bool_),
         lookup,
-        attributes,
-        names,
+        as_rows(attributes[:, ~is_common]),
+        names[~is_common],
+        as_rows(attributes[:, is_common]),
+        names[is_common],
     )
 
 
@@ -118,8 +118,8 @@ def _values(item: Item, separator: str | None) -> set[str]:
     return found
 
 
-def _attribute_matrix(ordered: list[Item], separator: str | None) -> tuple[Any, npt.NDArray[Any]]:
-    """Values held by at least two items and not by nearly all."""
+def _attribute_matrix(ordered: list[Item], separator: str | None) -> tuple[Any, npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Values held by at least two items, what they are called, and which of them nearly all items hold."""
     columns: dict[str, int] = {}
     cells = [
         (row, columns.setdefault(v, len(columns))) for row, item in enumerate(ordered) for v in sorted(_values(item, separator))
@@ -127,5 +127,6 @@ def _attribute_matrix(ordered: list[Item], separator: str | None) -> tuple[Any, 
     rows, cols = np.array(cells, np.int64).reshape(-1, 2).T
     matrix = sparse.csr_matrix((np.ones(len(rows)), (rows, cols)), shape=(len(ordered), len(columns)))
     held = np.bincount(cols, minlength=len(columns))
-    telling = np.flatnonzero((held >= 2) & (held <= max(2.0, MAX_ATTRIBUTE_SHARE * len(ordered))))
-    return as_rows(matrix[:, telling]), _strings(list(columns))[telling]
+    shared = np.flatnonzero(held >= 2)
+    is_common = held[shared] > max(2.0, MAX_ATTRIBUTE_SHARE * len(ordered))
+    return as_rows(matrix[:, shared]), _strings(list(columns))[shared], is_common

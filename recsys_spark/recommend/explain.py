@@ -118,7 +118,7 @@ class Explainer:
         """Every string is taken out of one table by its number: contexts or event counts, shared values, items."""
         which, place = np.nonzero(kept)
         slot, length = pick[which, place], told.anchors.shape[1]
-        counts, count_of = self.partners.popularity.event_texts
+        counts, count_of = self.partners.popularity.event_texts_in(told.context)
         num_shared = len(told.shared.refs)
         kind, ref, text = np.full(len(slot), _POPULAR), np.zeros(len(slot), np.int64), count_of[best.cols[which]]
         by = np.flatnonzero(slot == length)

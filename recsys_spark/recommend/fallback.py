@@ -51,7 +51,7 @@ def groups(
     known = signals(block, partners)
     used = {name: known[name] & (weights.get(name, 0.0) != 0.0) for name in PERSONAL}
     described = _described(block, partners)
-    by_profile = known["encoder"] & described & (np.diff(block.history.indptr) == 0)  # a vector, too (``embed.profile_users``)
+    by_profile = known["encoder"] & (_met(block) == 0)  # they have a vector by their profile (``embed.profile_users``)
     used["encoder"] = used["encoder"] & ~by_profile
     by_behaviour = np.logical_or.reduce([used[name] for name in BEHAVIOURAL])
     personal = by_behaviour | used["text"]
@@ -62,20 +62,27 @@ def groups(
         yield Group(np.arange(block.num_users), {"popularity": 1.0}, ["popular"] * block.num_users)
         return
     left = ~personal
-    for some, own in _profile_weights(by_profile, profile):
-        users = np.flatnonzero(left & described & some)
+    for some, own in _profile_weights(by_profile, described & ~by_profile, profile):
+        users = np.flatnonzero(left & some)
         if len(users):
             yield Group(users, own, ["profile"] * len(users), profile=True)
             left[users] = False
     yield from _impersonal(partners, left, contexts)
 
 
-def _profile_weights(with_vector: npt.NDArray[np.bool_], profile: dict[str, float]) -> Iterator[tuple[Any, dict[str, float]]]:
+def _profile_weights(
+    with_vector: npt.NDArray[np.bool_], with_words: npt.NDArray[np.bool_], profile: dict[str, float]
+) -> Iterator[tuple[Any, dict[str, float]]]:
     """The weights of those with a vector and of the others, where they are more than what is popular."""
     words = {name: weight for name, weight in profile.items() if name != "encoder"}
-    for some, weights in ((with_vector, profile), (~with_vector, words)):
+    for some, weights in ((with_vector, profile), (with_words, words)):
         if any(weight for name, weight in weights.items() if name != "popularity"):
             yield some, weights
+
+
+def _met(block: Block) -> Ints:
+    """How many items each user has met, those that left the catalogue too ``[B]``."""
+    return np.diff(block.history.indptr) if block.past is None else block.past.lengths
 
 
 def _described(block: Block, partners: Partners) -> npt.NDArray[np.bool_]:

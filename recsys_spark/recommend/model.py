@@ -78,7 +78,8 @@ def usable(settings: RecommendSettings, given: Fusion | None, has_model: bool) -
         return Fusion(weights, profile=profile, half_life_days=half_life)
     segments = {name: {p: w for p, w in own.items() if p in weights} for name, own in given.segments.items()}
     kept = {name: own for name, own in segments.items() if own}
-    return Fusion(weights, kept, given.items, given.decays, profile, half_life)
+    decays = given.decays if settings.history_decay is None else {}
+    return Fusion(weights, kept, given.items, decays, profile, half_life)
 
 
 def half_life_days(settings: RecommendSettings, given: Fusion | None) -> float | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import numpy.typing as npt
 
 from recsys_spark.config.serving import RecommendSettings
 from recsys_spark.errors import ConfigError, InputError
+from recsys_spark.log import get_logger
 from recsys_spark.recommend.scoring.scores import Ints
 
+log = get_logger(__name__)
 BLOCK, ALLOW = "block", "allow"
+_COLUMNS = ("item_id", "segment", "rule")
 Bools = npt.NDArray[np.bool_]
 
 
@@ -41,6 +45,13 @@ class Rules:
 
     everybody: Rule = Rule()
     segments: Mapping[str, Rule] = field(default_factory=dict)
+
+    def tell_unknown(self, item_ids: Iterable[str]) -> None:
+        """Log how many ids with a rule no item has: one that is misspelt bars nothing."""
+        every = (self.everybody, *self.segments.values())
+        unknown = sorted(frozenset().union(*(rule.blocked | rule.allowed for rule in every)) - set(item_ids))
+        if unknown:
+            log.warning("recommend: rules for ids that no item has", ids=len(unknown), first=unknown[0])
 
     def document(self) -> dict[str, Any]:
         """For fingerprints."""
@@ -71,7 +82,8 @@ def read_rules(settings: RecommendSettings) -> Rules:
     """The rules of the config and of its file of lists.
 
     Raises:
-        InputError: the file is missing, lacks the column item_id or has a rule that is neither block nor allow.
+        InputError: the file is missing or not UTF-8, lacks the column item_id or has one like segment or rule that is neither,
+            has a row without an item, or a rule that is neither block nor allow.
         ConfigError: the file names a segment, and no key tells which segment a user is in.
     """
     rows = [("", BLOCK, item) for item in settings.block_items] + [("", ALLOW, item) for item in settings.allow_items]
@@ -95,15 +107,37 @@ def _read_lists(path: Path) -> list[tuple[str, str, str]]:
     where = f"lists {path}"
     if not path.is_file():
         raise InputError(where, "no such file", "a CSV file with a column item_id", "check recommend.lists_path")
-    with path.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        if "item_id" not in (reader.fieldnames or ()):
-            raise InputError(where, f"columns {', '.join(reader.fieldnames or ()) or '(none)'}", "a column item_id")
-        rows = [(row.get("segment") or "", (row.get("rule") or BLOCK).strip(), row["item_id"]) for row in reader]
-    for number, (_, rule, _) in enumerate(rows, start=2):
-        if rule not in (BLOCK, ALLOW):
-            raise InputError(f"{where}, line {number}", f"rule {rule!r}", f"{BLOCK} or {ALLOW}", "correct the file")
-    return [row for row in rows if row[2]]
+    rows: list[tuple[int, list[str]]] = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            first = csv.reader(lines)
+            reader = csv.DictReader(lines, fieldnames=_header(where, next(first, [])))
+            for row in reader:
+                rows.append((first.line_num + reader.line_num, [row.get(name) or "" for name in _COLUMNS]))
+    except UnicodeDecodeError as error:
+        raise InputError(where, f"bytes that are not UTF-8 ({error.reason})", "a CSV file in UTF-8", "save it as UTF-8") from None
+    return [_row(f"{where}, line {line}", *cells) for line, cells in rows]
+
+
+def _row(where: str, item_id: str, segment: str, rule: str) -> tuple[str, str, str]:
+    told = rule.strip() or BLOCK
+    if not item_id.strip():
+        raise InputError(where, "no item_id", "an item's id in every row", "correct the file")
+    if told not in (BLOCK, ALLOW):
+        raise InputError(where, f"rule {rule!r}", f"{BLOCK} or {ALLOW}", "correct the file")
+    return segment.strip(), told, item_id
+
+
+def _header(where: str, names: list[str]) -> list[str]:
+    """The file's columns; one that is all but called segment or rule would pass for a note, and turn its rules around."""
+    found = [name.strip() for name in names]
+    if _COLUMNS[0] not in found:
+        raise InputError(where, f"columns {', '.join(found) or '(none)'}", "a column item_id", "name it in the first line")
+    for name in found:
+        close = difflib.get_close_matches(name.lower(), _COLUMNS, n=1, cutoff=0.75)
+        if close and name not in _COLUMNS:
+            raise InputError(where, f"column '{name}'", f"column '{close[0]}', or a name unlike it", "correct the first line")
+    return found
 
 
 NO_SEGMENTS = SegmentLists((), np.zeros((0, 0), np.bool_))

@@ -11,6 +11,7 @@ VIEWS = {
     "recommendations_current": "recommendations",
     "item_neighbours_current": "item_neighbours",
     "fallback_recommendations_current": "fallback_recommendations",
+    "shortfalls_current": "shortfalls",
 }
 VIEWS_WHERE_ASKED_FOR = {"user_neighbours_current": "user_neighbours"}  # of tables that a warehouse need not have
 
@@ -32,7 +33,8 @@ def current_sql(root: str, table: str) -> str:
 
 
 def lists_for_everyone_sql(users: str = "visitors") -> str:
-    """The join readers use: a user's own list, else that of their context, else the one for all.
+    """The join readers use: a user's own list, else that of their context, else the one for all; nothing for a user whom rules,
+    or what they have seen, leave no item.
 
     ``users`` is a table ``(user_id, context)`` of whom lists are wanted for.
     """
@@ -42,6 +44,7 @@ def lists_for_everyone_sql(users: str = "visitors") -> str:
         "UNION ALL\n"
         "SELECT v.user_id, f.rank, f.item_id, f.score\n"
         f"FROM {users} v LEFT ANTI JOIN recommendations_current r ON r.user_id = v.user_id\n"
+        "LEFT ANTI JOIN shortfalls_current s ON s.user_id = v.user_id AND s.num_items = 0\n"
         "JOIN fallback_recommendations_current f\n"
         "ON f.context = CASE WHEN v.context IN (SELECT context FROM fallback_recommendations_current)"
         " THEN v.context ELSE '' END"

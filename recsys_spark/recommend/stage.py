@@ -135,6 +135,7 @@ def _plan(work: _Run, rules: Rules) -> StagePlan:
         "as_of": context.as_of.isoformat(),
         "cutoff": context.cutoff.describe(),
         "neighbours": work.neighbours,
+        "run_id": context.run_id if work.targets is None else "",  # readers find lists by it; measured ones by their namespace
         **work.arrangement.document(),
     }
     return StagePlan("recommend", settings, inputs, _outputs(work))
@@ -150,6 +151,7 @@ def _outputs(work: _Run) -> tuple[str, ...]:
 
 def _write(work: _Run, rules: Rules, commit: Commit) -> tuple[list[Written], dict[str, Any]]:
     side = _item_side(work, rules)
+    rules.tell_unknown(side.catalogue.item_ids)
     broadcast = work.context.spark.sparkContext.broadcast(side)
     parts: list[Callable[[], Part]] = [lambda: _write_lists(work, broadcast, commit)]
     if work.neighbours and work.targets is None:

@@ -151,12 +151,14 @@ def _group_lists(
     cells: tuple[Ints, Ints] | None,
     target_ids: Any,
 ) -> Iterator[Any]:
-    fused = fuse(block, side.partners, group.weights, group.context, group.profile)
+    # factors by item segment belong to the weights of users with a history; others' were chosen without
+    partners = side.partners if group.personal else replace(side.partners, weight_factors={})
+    fused = fuse(block, partners, group.weights, group.context, group.profile)
     targets = None if cells is None else Targets.of(fused, allowed, *cells)
     new_items = side.new_items_of(task) if group.personal else None
     wide = best(fused, allowed, task.width(new_items), task.item_tile, targets)
     chosen, is_new = arranged(block, fused, wide, allowed, side, task, new_items)
-    explainer = Explainer(side.catalogue, side.partners, task.max_reasons)
+    explainer = Explainer(side.catalogue, partners, task.max_reasons)
     yield output_batch(
         LISTS,
         len(chosen.rows),

@@ -64,8 +64,8 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
     First each partner alone chooses how it weighs the past; then weights are fitted (``fusion_likelihood``), and segments
     searched where they prove themselves, on short lists (``fusion_examples``). Scored are at most
     ``evaluate.max_fusion_users`` users, drawn by seeded hash. Users without a history get popular lists and have a say in the
-    half-life of these alone. Weights set in the config, or a cutoff without validation rows, are taken as they are (or the
-    prior), with an empty table.
+    half-life of these alone. Weights set in the config are taken as they are, and so is the prior without validation rows, with
+    an empty table; the places of new items are chosen beside given weights too.
 
     Args:
         item_vectors: ``(item_idx, vector)`` of a model not fitted on validation; None: no encoder takes part.
@@ -73,10 +73,10 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
     """
     settings = config.recommend
     prior = Fusion(fusion_weights(settings, None, item_vectors is not None), half_life_days=half_life_days(settings, None))
-    fallback = FusionFit(prior, [])
-    if settings.weights:
+    fallback, given = FusionFit(prior, []), bool(settings.weights)
+    if given and not settings.new_items_per_ten:
         return fallback
-    open_to_choice = settings.popularity_half_life_days is None
+    open_to_choice = settings.popularity_half_life_days is None and not given
     recency = Recency(HALF_LIVES_DAYS, by_context=False) if open_to_choice else Recency.at(prior.half_life_days, by_context=False)
     side = item_side(config, context, item_vectors, context.namespace, recency=recency)
     names: list[str] = [name for name in KNOWN if name in side.partners.present() and name in config.recommend.partners]
@@ -86,15 +86,15 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
         met_something = F.size("items") > 0
         known = rows.where(met_something)
         num_rows, num_users = rows.select(F.count(F.lit(1)), F.count(F.when(met_something, 1))).collect()[0]
-        past = _past_of_each(rows, num_rows, held[0], config, list(dict.fromkeys([*names, POPULARITY])))
-        if num_users == 0:
-            log.warning("no validation targets of users with a history: weights are the prior", **fallback.fusion.weights)
-            return replace(fallback, fusion=replace(prior, half_life_days=past[POPULARITY]))
-        features: list[Feature] = [(name, past[name]) for name in names]
-        examples = _examples(known, num_users, held[0], config, features)
-        decays = {name: decay for name, decay in features if decay is not None and name != POPULARITY}
-        fusion = replace(search(examples, names, decays), half_life_days=past[POPULARITY])
-        tried = mean_ndcg(known, held[0], config, features, [*({name: 1.0} for name in names), fusion.weights])[0]
+        tried: list[tuple[Weights, float]] = []
+        if given:
+            fusion = prior
+        else:
+            past = _past_of_each(rows, num_rows, held[0], config, list(dict.fromkeys([*names, POPULARITY])))
+            if num_users == 0:
+                log.warning("no validation targets of users with a history: weights are the prior", **fallback.fusion.weights)
+                return replace(fallback, fusion=replace(prior, half_life_days=past[POPULARITY]))
+            fusion, tried = _chosen(known, num_users, held[0], config, [(name, past[name]) for name in names], past[POPULARITY])
         held.append(context.spark.sparkContext.broadcast(side.fused_by(fusion, config.evaluate)))
         places = fit_places(config, known, held[-1], fusion.weights)
         rerank = fit_rerank(config, known, held[-1], fusion.weights, places.new_items)
@@ -103,6 +103,17 @@ def fit_fusion(config: Config, context: Context, item_vectors: DataFrame | None,
         for shared in held:
             shared.unpersist()
     return FusionFit(fusion, sorted(tried, key=lambda row: -row[1]), num_users, places, rerank)
+
+
+def _chosen(
+    known: DataFrame, num_users: int, broadcast: Any, config: Config, features: list[Feature], half_life: float | None
+) -> tuple[Fusion, list[tuple[Weights, float]]]:
+    """The fusion that is found, and what it and each partner alone reach."""
+    names = [name for name, _ in features]
+    examples = _examples(known, num_users, broadcast, config, features)
+    decays = {name: decay for name, decay in features if decay is not None and name != POPULARITY}
+    fusion = replace(search(examples, names, decays), half_life_days=half_life)
+    return fusion, mean_ndcg(known, broadcast, config, features, [*({name: 1.0} for name in names), fusion.weights])[0]
 
 
 def fusion_users(config: Config, context: Context) -> DataFrame:

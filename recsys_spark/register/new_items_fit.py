@@ -36,6 +36,7 @@ from recsys_spark.threads import one_thread
 
 LEAST_DEMAND, LEAST_CHANCE = 0.5, 0.03  # the smaller one is granted to items that nobody has been shown yet
 FOUND_AS_WELL = 0.6  # how well new items are found in their places, of how well the others are (docs/decisions/007)
+LEAST_HITS = 20  # of validation users, in lists without new items: fewer do not tell what a place costs
 EAGERNESS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0)  # what is tried
 _FLAT = 1e-9  # a spread of scores below it tells nothing
 _ARRAYS, _COUNTS = ("known", "known_hit", "new", "new_hit"), ("targets", "new_targets")
@@ -149,19 +150,22 @@ def fit_known(lists: Lists) -> tuple[float, float]:
     return float(steep / spread), float(level - steep * mean / spread)
 
 
-def choose(lists: Lists, places: NewItems, share: float, bearable: float) -> PlacesFit:
-    """``places`` with the largest of ``EAGERNESS`` that costs at most ``bearable`` of the NDCG@10 of lists without new items.
+def choose(lists: Lists, places: NewItems, share: float, bearable: float, least_hits: int = LEAST_HITS) -> PlacesFit:
+    """``places`` with the largest of ``EAGERNESS`` that costs at most ``bearable`` of the NDCG@10 of lists without new items;
+    where under ``least_hits`` users find anything in these, chances alone decide.
 
     Args:
         share: of the catalogue that is new.
     """
     known, width = places.known_chances(lists.known), lists.known.shape[1]
-    before = lists.ndcg(np.broadcast_to(np.arange(width), lists.known.shape)).sum()
-    found = PlacesFit(places)
+    gains = lists.ndcg(np.broadcast_to(np.arange(width), lists.known.shape))
+    if np.count_nonzero(gains) < least_hits:
+        return PlacesFit(replace(places, eagerness=1.0))
+    before, found = gains.sum(), PlacesFit(places)
     for eagerness in EAGERNESS:
         tried = replace(places, eagerness=eagerness)
         order = tried.order(known, lists.new, share)
-        loss = 1.0 - float(lists.ndcg(order).sum() / before) if before else 0.0
+        loss = 1.0 - float(lists.ndcg(order).sum() / before)
         if loss <= bearable + 1e-12:
             found = PlacesFit(tried, loss, float((order < 0).any(1).mean()))
     return found

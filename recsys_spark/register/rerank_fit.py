@@ -19,11 +19,11 @@ from recsys_spark.recommend.rerank.lists import Alike, Rerank
 from recsys_spark.recommend.scoring.blocks import fuse, users_per_block
 from recsys_spark.recommend.topk.best import Best, best
 from recsys_spark.recommend.worker import Side, Task, arranged, block_of
-from recsys_spark.register.new_items_fit import GAINS, ideal_gains
+from recsys_spark.register.new_items_fit import GAINS, LEAST_HITS, ideal_gains
 from recsys_spark.threads import one_thread
 
 DIVERSITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # what is tried
-_COLUMNS = "diversity double, ndcg double, unlike double, users long"
+_COLUMNS = "diversity double, ndcg double, unlike double, users long, hits long"
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,12 @@ def fit_rerank(
     table = rows.mapInArrow(functools.partial(_tried_batches, broadcast=broadcast, task=task), _COLUMNS).toArrow()
     if table.num_rows == 0:
         return RerankFit(0.0)
-    sums = table.group_by("diversity").aggregate([(name, "sum") for name in ("ndcg", "unlike", "users")]).to_pylist()
+    sums = table.group_by("diversity").aggregate([(name, "sum") for name in ("ndcg", "unlike", "users", "hits")]).to_pylist()
     means = [Tried(s["diversity"], *(s[f"{name}_sum"] / s["users_sum"] for name in ("ndcg", "unlike"))) for s in sums]
-    return choose(sorted(means, key=lambda row: row.diversity), settings.rerank.max_diversity_loss)
+    means.sort(key=lambda row: row.diversity)
+    if next(s["hits_sum"] for s in sums if s["diversity"] == 0.0) < LEAST_HITS:
+        return RerankFit(0.0, tuple(means))  # too few to tell what it costs
+    return choose(means, settings.rerank.max_diversity_loss)
 
 
 def choose(tried: list[Tried], bearable: float) -> RerankFit:
@@ -90,12 +93,12 @@ def _tried_batches(batches: Iterator[Any], broadcast: Any, task: Task) -> Iterat
         for start in range(0, batch.num_rows, size):
             found = list(_block_sums(batch.slice(start, size), side, task))
             columns = zip(*found, strict=True)
-            kinds = (pa.float64(), pa.float64(), pa.float64(), pa.int64())
+            kinds = (pa.float64(), pa.float64(), pa.float64(), pa.int64(), pa.int64())
             arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-            yield pa.RecordBatch.from_arrays(arrays, names=["diversity", "ndcg", "unlike", "users"])
+            yield pa.RecordBatch.from_arrays(arrays, names=["diversity", "ndcg", "unlike", "users", "hits"])
 
 
-def _block_sums(batch: Any, side: Side, task: Task) -> Iterator[tuple[float, float, float, int]]:
+def _block_sums(batch: Any, side: Side, task: Task) -> Iterator[tuple[float, float, float, int, int]]:
     block = block_of(batch, side, task.decay)
     allowed = Filter(side.catalogue.allowed, block.seen)
     fused = fuse(block, side.partners, task.weights)
@@ -111,7 +114,8 @@ def _block_sums(batch: Any, side: Side, task: Task) -> Iterator[tuple[float, flo
         lists, _ = arranged(block, fused, wide, allowed, side, tried, new_items)
         hit = np.isin(lists.rows * len(side.catalogue) + lists.cols, wanted)
         ndcg = np.bincount(lists.rows, hit * GAINS[lists.ranks - 1], minlength=block.num_users) / ideal_gains(lengths)
-        yield diversity, float(ndcg.sum()), _unlike(lists, side, task.rerank, block.num_users), block.num_users
+        unlike = _unlike(lists, side, task.rerank, block.num_users)
+        yield diversity, float(ndcg.sum()), unlike, block.num_users, int(np.count_nonzero(ndcg))
 
 
 def _unlike(lists: Best, side: Side, rerank: Rerank, num_users: int) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.code_version import code_version
 from recsys_spark.collaborative.stage import FACTORS, TRANSITIONS, WEIGHTS
 from recsys_spark.config import Config
 from recsys_spark.context import Context
@@ -24,12 +25,14 @@ from recsys_spark.register.profile_fit import ProfileFit, fit_profiles
 from recsys_spark.registry import ModelVersion, Registry
 from recsys_spark.tables.runs import StagePlan, StageReport, fingerprint
 from recsys_spark.tables.store import Commit, Written
-from recsys_spark.tables.visible import InstantCutoff
+from recsys_spark.tables.visible import HoldoutCutoff, InstantCutoff
 
 log = get_logger(__name__)
 CHALLENGER = "challenger"
 _FUSED_BY = {
     "partners",
+    "weights",
+    "filter_seen",
     "history_items",
     "history_decay",
     "popularity_half_life_days",
@@ -51,6 +54,8 @@ def run(config: Config, context: Context, registry: Registry, model_dir: Path, t
         "recommend": config.recommend.model_dump(mode="json", include=_FUSED_BY),
         "registry": config.registry.model_dump(mode="json"),
         "max_fusion_users": config.evaluate.max_fusion_users,
+        "shares": [config.evaluate.head_share, config.evaluate.tail_share],
+        "code": code_version(),
         "model_name": config.model_name,
         "seed": config.seed,
     }
@@ -130,13 +135,19 @@ def trained_until(context: Context) -> datetime:
     return context.cutoff.fit_until if isinstance(context.cutoff, InstantCutoff) else context.cutoff.end
 
 
+def split_of(context: Context) -> str:
+    """The kind of split, and of one by a given table which: what another one holds out, a model may have been trained on."""
+    split, cutoff = context.config.evaluate.split, context.cutoff
+    return cutoff.name if split == "table" and isinstance(cutoff, HoldoutCutoff) else split
+
+
 def _tags(config: Config, context: Context, identity: str, training: dict[str, Any]) -> dict[str, str]:
     last = context.events("fit").agg(F.max("ts")).first()
     return {
         "fingerprint": identity,
         "run_id": context.run_id,
         "namespace": context.namespace,
-        "split": config.evaluate.split,
+        "split": split_of(context),
         "trained_until": trained_until(context).isoformat(),
         "last_fit_event": str(last[0]) if last else "",
         **privacy_tags(training),

@@ -176,6 +176,44 @@ def test_what_no_two_items_share_limits_nothing() -> None:
     assert found.cols.tolist() == [0, 1]
 
 
+def test_a_value_of_nearly_all_items_is_limited_too() -> None:
+    rows = [Item(n, f"i{n}", None, "", "own" if n < 19 else "other", None, True) for n in range(20)]
+    catalogue = build_catalogue(rows, Rule())
+    assert catalogue.attribute_names.tolist() == []  # it explains nothing
+    pool = _best([[(n, 20.0 - n) for n in range(20)]])
+    own = np.array([catalogue.item_ids[n] != "i19" for n in range(20)])
+    places = Partners(PopularityItems(np.ones(20)))
+    found, _ = reranked(pool, pool, np.zeros(20, bool), 5, Rerank(0.0, {"category": 4}), (catalogue, places))
+    assert int(own[found.cols].sum()) == 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=_seeds, values=st.integers(1, 6), diversity=st.sampled_from([0.5, 1.0]))
+def test_lists_stay_whole_where_nothing_new_is_left_to_add(seed: int, values: int, diversity: float) -> None:
+    """More places than values: what is left repeats what the list has."""
+    rng = np.random.default_rng(seed)
+    rows = [Item(n, f"i{n}", None, "", None, {"genre": "|".join(_some_of(rng, values))}, True) for n in range(120)]
+    catalogue = build_catalogue(rows, Rule())
+    pool = _best([[(n, 120.0 - n) for n in rng.permutation(120)] for _ in range(3)])
+    places = Partners(PopularityItems(np.ones(120)))
+    rerank = Rerank(diversity, {}, "attributes", 5)
+    found, _ = reranked(pool, pool, np.zeros(360, bool), 60, rerank, (catalogue, places))
+    for user in range(3):
+        assert len(set(found.cols[found.rows == user].tolist())) == 60
+
+
+def _some_of(rng: np.random.Generator, values: int) -> list[str]:
+    return [f"g{n}" for n in rng.choice(values, rng.integers(1, min(3, values) + 1), replace=False)]
+
+
+def test_items_that_nothing_compares_stay_in_the_order_of_their_scores() -> None:
+    """No encoder, no texts, no value that two items share."""
+    catalogue = build_catalogue([Item(n, f"i{n}", None, "", None, None, True) for n in range(8)], Rule())
+    pool = _best([[(n, 8.0 - n) for n in range(8)]])
+    found, _ = reranked(pool, pool, np.zeros(8, bool), 5, Rerank(0.3), (catalogue, Partners(PopularityItems(np.ones(8)))))
+    assert found.cols.tolist() == [0, 1, 2, 3, 4]
+
+
 def test_an_item_counts_for_each_of_its_values() -> None:
     rows = [Item(n, f"i{n}", None, "", "", {"tags": tags}, True) for n, tags in enumerate(("a|b", "b|c", "c|d", "d | a", "b"))]
     catalogue = build_catalogue(rows, Rule())

@@ -134,8 +134,9 @@ def test_the_text_short_list_holds_the_most_alike_allowed_items() -> None:
 @given(st.integers(0, 10_000))
 def test_lists_long_enough_give_the_exact_neighbours_and_ties(seed: int) -> None:
     found, exact = both(side(seed), N)
-    for name in ("rows", "cols", "ranks", "scores"):
+    for name in ("rows", "cols", "ranks"):
         np.testing.assert_array_equal(getattr(found, name), getattr(exact, name), err_msg=name)
+    np.testing.assert_allclose(found.scores, exact.scores, rtol=0, atol=1.1e-9)  # rounded to 9 decimals, either way
     assert list(found.shares) == list(exact.shares)
     for name, share in exact.shares.items():
         np.testing.assert_allclose(found.shares[name], share, atol=1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from recsys_spark.cli import screen
 from recsys_spark.cli.work import reader_sql
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
+from recsys_spark.errors import MissingTableError
 from recsys_spark.publish import stage as publish
 from recsys_spark.recommend.arrangement import Arrangement
 from recsys_spark.recommend.fusion import Fusion
@@ -79,7 +81,7 @@ def _config(store: Store, **recommend: Any) -> Config:
         "as_of": AS_OF,
         "warehouse": store.root,
         "ingest": {
-            "events": {"path": "x.csv", "columns": {"user_id": "u", "item_id": "i", "ts": "t"}},
+            "events": {"path": "x.csv", "columns": {"user_id": "u", "item_id": "i", "ts": "t"}, "context": ["country"]},
             "items": {"path": "y.csv", "columns": {"item_id": "i", "category": "c"}, "template": ""},
         },
         "recommend": {"k": 4, "neighbours_k": 3} | recommend,
@@ -237,6 +239,35 @@ def test_views_follow_what_is_published(spark: SparkSession, filled: Store, comm
     later = spark.createDataFrame([(2, AS_OF, "other", None, {}, "publish", "test", AS_OF)], contract("published").schema)
     filled.append("published", "live", later, commit)
     assert spark.table("recommendations_current").count() == 0
+
+
+def test_whom_rules_leave_nothing_is_not_given_what_all_get(spark: SparkSession, filled: Store, tmp_path: Path) -> None:
+    lists = tmp_path / "lists.csv"
+    lists.write_text("item_id,segment,rule\nno such item,fr,allow\n")
+    config = _config(filled, lists_path=str(lists), segment_key="country")
+    context = replace(_context(spark, filled, config), run_id="rules")
+    run(config, context, None, Fusion({"popularity": 1.0}))
+    publish.run(config, context, None, "test")
+    register_views(spark, filled.root)
+    asked = [("u0", None), ("u1", None), ("nobody", None)]  # u0 is in fr
+    spark.createDataFrame(asked, "user_id string, context string").createOrReplaceTempView("visitors")
+    assert {r["user_id"] for r in spark.sql(lists_for_everyone_sql()).collect()} == {"u1", "nobody"}
+
+
+def test_each_run_has_lists_of_its_own(spark: SparkSession, filled: Store) -> None:
+    """Settings that change nothing here give a night another id, by which readers find its lists."""
+    config = _config(filled, k=3)
+    first, second, third = (replace(_context(spark, filled, config), run_id=f"own{n}") for n in range(3))
+    for context in (first, second):
+        assert run(config, context, None, Fusion({"popularity": 1.0})).status == "done"
+    assert run(config, first, None, Fusion({"popularity": 1.0})).status == "skipped"
+    rows = filled.read("recommendations", "live").where("run_id IN ('own0', 'own1')").groupBy("run_id").count().collect()
+    assert len({row["count"] for row in rows}) == 1 < len(rows)
+    with pytest.raises(MissingTableError, match="no lists of run own2, as these settings and this data make it"):
+        publish.run(config, third, None, "test")
+    publish.run(config, second, None, "test")
+    register_views(spark, filled.root)
+    assert spark.table("recommendations_current").select("run_id").distinct().collect()[0][0] == "own1"
 
 
 def test_user_neighbours_are_written_and_seen_where_asked_for(spark: SparkSession, filled: Store, commit: Commit) -> None:

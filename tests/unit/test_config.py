@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from recsys_spark.config import load_config, parse_config
+from recsys_spark.config.serving import GateMetric
 from recsys_spark.errors import ConfigError
+from recsys_spark.evaluate.metrics import RANKING
 from tests.debug_data import debug_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +80,15 @@ def test_unknown_key_names_the_nearest(key: str, value: object, expected: str) -
         ("train.epochs", "many", "expected a valid integer"),
         ("search", {"recall_target": 0.9}, "config [search]: recall_floor must be at most recall_target"),
         ("ingest.events.columns", {"item_id": "i", "ts": "t"}, "config [ingest.events]: columns must map 'user_id'"),
+        ("recommend.weights", {"encodr": 1.0}, "recommend.weights: no partner is called 'encodr'; did you mean 'encoder'?"),
+        ("recommend.profile_weights", {"cooccurrence": 1.0}, "recommend.profile_weights: no partner is called 'cooccurrence'"),
+        ("recommend.weights", {"text": -1.0}, "greater than or equal to 0"),
+        ("recommend.active_days", 0, "greater than or equal to 1"),
+        ("recommend.segment_key", "contry", "recommend.segment_key names 'contry', which neither events nor users have"),
+        ("recommend.context_key", "contry", "ingest reads none"),
+        ("gate", {"metric": "nDCG"}, "'metric' is 'nDCG'; expected 'recall', 'precision'"),
+        ("gate", {"k": 50}, "gate.k = 50 is beyond the lists, recommend.k = 10: set gate.k too"),
+        ("evaluate.ks", [5, 0], "greater than or equal to 1"),
         ("pairs.max_history", 500, "config: encoder.max_history must be at least pairs.max_history"),
     ],
 )
@@ -125,6 +136,15 @@ def test_limits_are_of_attributes_that_items_have() -> None:
     del config["ingest"]["items"]
     with pytest.raises(ConfigError, match=r"ingest\.items reads none"):
         parse_config(config)
+
+
+def test_the_gate_looks_at_the_whole_of_shorter_lists() -> None:
+    assert [parse_config(_with("recommend.k", k)).gate.k for k in (3, 10, 40)] == [3, 10, 10]
+    assert parse_config(_with("recommend.k", 5) | {"gate": {"k": 2}}).gate.k == 2
+
+
+def test_a_gate_goes_by_what_is_measured() -> None:
+    assert set(get_args(GateMetric)) == set(RANKING)
 
 
 def test_lists_need_vectors_that_are_long_enough() -> None:

@@ -100,3 +100,15 @@ def test_an_attribute_of_nearly_all_items_explains_nothing() -> None:
     assert catalogue.attributes.sum(axis=0).tolist() == [[2.0, 2.0, 18.0]]
     assert not catalogue.allowed[3]
     assert catalogue.positions(np.array([-1, 4, 20])).tolist() == [-1, 4, -1]
+
+
+def test_what_is_popular_in_a_context_is_told_by_its_own_events() -> None:
+    own = history_matrix(np.array([3]), np.array([1, 1, 2]), 1.0, 5)
+    partners = Partners(PopularityItems(np.array([5.0, 3, 2, 1, 0]), ("de",), own))
+    matrix = history_matrix(np.array([0]), np.array([], np.int64), 0.5, 5)
+    block = Block(matrix, matrix, np.zeros((1, 0), np.float32))
+    catalogue = _catalogue()
+    for context, expected in (("de", ["2 events", "1 events", "0 events"]), (None, ["5 events", "3 events", "2 events"])):
+        chosen = best(fuse(block, partners, {"popularity": 1.0}, context), Filter(catalogue.allowed, block.seen), 3, 16)
+        found = Explainer(catalogue, partners, 1).reasons(block, chosen, context)
+        assert found.texts.to_pylist() == expected

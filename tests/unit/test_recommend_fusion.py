@@ -204,5 +204,5 @@ def test_a_partner_that_ranks_better_alone_stands_alone(monkeypatch: pytest.Monk
 
 
 def test_codes_of_segments() -> None:
-    assert [HISTORY_SEGMENTS[code] for code in history_codes([0, 5, 6, 20, 21])] == ["new", "new", "light", "light", "heavy"]
+    assert [HISTORY_SEGMENTS[code] for code in history_codes([0, 5, 6, 19, 20])] == ["new", "new", "light", "light", "heavy"]
     assert item_codes(np.array([50, 20, 20, 1, 0]), 0.2, 0.2).tolist() == [0, 1, 1, 2, 3]

@@ -16,12 +16,13 @@ from recsys_spark.recommend.filters import shortfall_reason
 from recsys_spark.recommend.model import PRIOR, PROFILE, fusion_weights, profile_weights
 from recsys_spark.recommend.neighbours.whole_catalogue import neighbour_weights
 from recsys_spark.recommend.rules import Rule
-from recsys_spark.recommend.scoring.blocks import Block, history_matrix, seen_matrix, users_per_block
+from recsys_spark.recommend.scoring.blocks import Block, Past, history_matrix, seen_matrix, users_per_block
 from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, RelatedItems, TextItems
 from recsys_spark.recommend.scoring.scores import FullScores, SharedScores
 from recsys_spark.recommend.scoring.vector_items import EncoderItems
 from recsys_spark.recommend.sql import current_sql
 from recsys_spark.register.fusion_ndcg import user_ndcg
+from recsys_spark.words import words_of
 
 
 def test_history_weights_fall_with_age_and_add_up() -> None:
@@ -75,6 +76,36 @@ def test_text_takes_any_script() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Red-hot T-shirt, 2 x 40W_max", ["red", "hot", "shirt", "40w_max"]),
+        ("红色运动鞋 Nike 鞋", ["红色", "色运", "运动", "动鞋", "nike", "鞋"]),
+        ("スニーカー", ["スニ", "ニー", "ーカ", "カー"]),
+        ("नीला जूता", ["नीला", "जूता"]),
+        ("Café ÉTÉ", ["café", "été"]),
+        ("กีฬา", ["กี", "ีฬ", "ฬา"]),
+        ("abc漢字def", ["abc", "漢字", "def"]),
+        ("!? 1", []),
+    ],
+)
+def test_words_of_any_script(text: str, words: list[str]) -> None:
+    assert words_of(text) == words
+
+
+def test_texts_without_spaces_find_each_other() -> None:
+    found = TextItems.of(["红色运动鞋", "蓝色运动鞋男", "木制书桌"])
+    assert found is not None
+    scores = found.scores(found.queries(["运动鞋"])).by_item[:, 0]
+    assert min(scores[0], scores[1]) > 0 == scores[2]
+
+
+def test_two_items_may_share_a_word() -> None:
+    found = TextItems.of(["red rake", "red spade"])
+    assert found is not None
+    assert found.scores(found.queries(["red"])).by_item.min() > 0
+
+
+@pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         ((0, 0, 5), "no item is available and allowed"),
@@ -113,14 +144,14 @@ def test_users_are_dealt_to_the_first_that_knows_them() -> None:
 def test_a_vector_by_a_profile_scores_beside_its_words_and_a_history_goes_first() -> None:
     partners = replace(_partners(), encoder=EncoderItems.of(np.eye(4, dtype=np.float32)))
     assert partners.text is not None
-    lengths, items = np.array([0, 0, 1, 0]), np.array([0])
-    queries = partners.text.queries(["blue", "", "blue", "blue"])
-    vectors = np.zeros((4, 4), np.float32)
-    vectors[:3, 1] = 1.0  # a profile's; a history's whose items are gone; a history's; none
-    block = Block(history_matrix(lengths, items, 0.7, 4), seen_matrix(np.zeros(4, int), np.empty(0, int), 4), vectors, queries)
+    past = Past(np.array([0, 1, 1, 0, 0]), np.array([-1, 0]), 4)
+    queries = partners.text.queries(["blue", "", "blue", "blue", "bleu"])
+    vectors = np.zeros((5, 4), np.float32)
+    vectors[[0, 1, 2, 4], 1] = 1.0  # a profile's; a history's whose items are gone; a history's; none; of words no item has
+    block = Block(past.weighted(0.7), seen_matrix(np.zeros(5, int), np.empty(0, int), 4), vectors, queries, past)
     found = {
         user: (source, group.weights.get("encoder"), group.profile)
-        for group in groups(block, partners, {"encoder": 2.0, "cooccurrence": 1.0, "text": 1.0}, [None] * 4)
+        for group in groups(block, partners, {"encoder": 2.0, "cooccurrence": 1.0, "text": 1.0}, [None] * 5)
         for user, source in zip(group.users.tolist(), group.sources, strict=True)
     }
     assert found == {
@@ -128,14 +159,15 @@ def test_a_vector_by_a_profile_scores_beside_its_words_and_a_history_goes_first(
         1: ("personal", 2.0, False),
         2: ("personal", 2.0, False),
         3: ("profile", None, True),
+        4: ("profile", 1.0, True),
     }
     without_vectors = {"text": 1.0, "popularity": 0.5}
     weights = {"encoder": 2.0, "cooccurrence": 1.0}
-    own = list(groups(block, partners, weights, [None] * 4, profile=without_vectors))
-    assert {u: g.weights for g in own if g.profile for u in g.users.tolist()} == {0: without_vectors, 3: without_vectors}
-    popular = list(groups(block, partners, weights, ["fr", None, None, None], profile={"text": 0.0, "popularity": 1.0}))
+    own = list(groups(block, partners, weights, [None] * 5, profile=without_vectors))
+    assert {u: g.weights for g in own if g.profile for u in g.users.tolist()} == dict.fromkeys((0, 3, 4), without_vectors)
+    popular = list(groups(block, partners, weights, ["fr", None, None, None, None], profile={"text": 0.0, "popularity": 1.0}))
     assert {u: s for g in popular for u, s in zip(g.users.tolist(), g.sources, strict=True)} == {
-        0: "context", 1: "personal", 2: "personal", 3: "popular",
+        0: "context", 1: "personal", 2: "personal", 3: "popular", 4: "popular",
     }  # fmt: skip
 
 
@@ -163,7 +195,7 @@ def test_weights_of_a_run() -> None:
     assert profile_weights(settings, {"text": 0.0, "popularity": 1.0}) == {"popularity": 1.0}
     assert profile_weights(RecommendSettings(profile_weights={"text": 1.0}), {"popularity": 1.0}) == {"text": 1.0}
     with pytest.raises(ConfigError, match="unknown partner 'ease'"):
-        profile_weights(RecommendSettings(profile_weights={"ease": 1.0}), None)
+        profile_weights(settings, {"ease": 1.0})
 
 
 def test_neighbours_use_the_partners_that_relate_items() -> None:

@@ -55,6 +55,10 @@ def test_rules_of_segments_over_a_catalogue() -> None:
     [
         ("item\na\n", "columns item; expected a column item_id"),
         ("item_id,rule\na,block\nb,deny\n", "line 3: rule 'deny'; expected block or allow"),
+        ("item_id,Segment\na,kids\n", "column 'Segment'; expected column 'segment', or a name unlike it"),
+        ("item_id,rules\na,allow\n", "column 'rules'; expected column 'rule'"),
+        ("rule,item_id\nblock\n", "line 2: no item_id; expected an item's id in every row"),
+        ("", r"columns \(none\); expected a column item_id"),
     ],
 )
 def test_a_file_that_says_something_else_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -62,6 +66,16 @@ def test_a_file_that_says_something_else_is_refused(tmp_path: Path, text: str, m
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         read_rules(RecommendSettings(lists_path=str(path)))
+
+
+def test_a_file_as_a_spreadsheet_saves_it(tmp_path: Path) -> None:
+    path = tmp_path / "lists.csv"
+    path.write_text("segment, item_id ,rule\n kids ,a,allow\n\n,b, block \n", encoding="utf-8-sig")
+    settings = RecommendSettings(lists_path=str(path), segment_key="age")
+    assert read_rules(settings) == Rules(Rule(frozenset({"b"})), {"kids": Rule(allowed=frozenset({"a"}))})
+    path.write_bytes("item_id\ncaf\xe9\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"bytes that are not UTF-8 .*save it as UTF-8"):
+        read_rules(settings)
 
 
 def test_a_missing_file_and_a_missing_key_are_told(tmp_path: Path, listed: Path) -> None:

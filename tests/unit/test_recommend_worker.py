@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from recsys_spark.recommend.catalogue import Item, build_catalogue
+from recsys_spark.recommend.fallback import unknown_user_lists
 from recsys_spark.recommend.neighbours.whole_catalogue import neighbour_batches
 from recsys_spark.recommend.rules import Rule
 from recsys_spark.recommend.scoring.partners import Partners, PopularityItems, RelatedItems
@@ -66,6 +67,18 @@ def test_lists_shortfalls_and_ranks(user_block: int) -> None:
         ("a", "i3"): (1, 3), ("a", "i0"): (0, 3), ("a", "i4"): (0, 3), ("a", "i99"): (0, 3),
         ("b", "i2"): (0, 0), ("c", "i1"): (2, 4),
     }  # fmt: skip
+
+
+def test_what_is_popular_is_so_without_the_factors_of_item_segments() -> None:
+    """They belong to the weights of users with a history; whose list is popular gets what unknown users get."""
+    side = _side()
+    raised = replace(side, partners=replace(side.partners, weight_factors={"popularity": np.array([1, 9.0, 1, 1, 1])}))
+    task = Task({"cooccurrence": 1.0, "popularity": 1.0}, 2, 0.7, 3, 512, 2)
+    rows = [row for out in list_batches(iter([_rows(USERS)]), _Broadcast(raised), task) for row in out.to_pylist()]
+    found = {(r["owner_id"], r["rank"]): r["item_id"] for r in rows if r["table"] == LISTS}
+    unknown = [item for _, _, item, _ in unknown_user_lists(raised.catalogue, raised.partners, 2)]
+    assert [found["c", rank] for rank in (1, 2)] == unknown == ["i0", "i1"]
+    assert found["a", 1] == "i1"  # which the factors do raise
 
 
 def test_neighbours_have_ranks_without_gaps_and_skip_unknown_items() -> None:

@@ -13,12 +13,15 @@ from recsys_spark.config.signals import TextPositives
 from recsys_spark.pairs.positives.nearest import SCHEMA, nearest
 from recsys_spark.search.vectors import Ints
 from recsys_spark.tables.local import local_frame
+from recsys_spark.words import LETTERS, UNSPACED
 
 MAX_CHARS = 20_000  # of a text; the rest is not read
 MAX_WORDS = 1_000  # of a text
 MAX_WORD_CHARS = 64  # a longer run of letters is cut to this
 MIN_TERM_ITEMS = 5  # a word on so few items is never too common, however small the catalogue
-_WORD = r"[\p{L}\p{M}\p{N}]+"
+_WORD = rf"[{LETTERS}&&[^{UNSPACED}]]+"
+_TWO_SIGNS = rf"(?=([{UNSPACED}]{{2}}))"
+_ONE_SIGN = rf"(?<![{UNSPACED}])[{UNSPACED}](?![{UNSPACED}])"
 
 
 def text(items: DataFrame, settings: TextPositives) -> DataFrame:
@@ -42,10 +45,17 @@ def text(items: DataFrame, settings: TextPositives) -> DataFrame:
 
 
 def words(column: Column) -> Column:
-    """array<string>: lower-case runs of letters, marks and digits of any script, cut to the limits above."""
+    """array<string>: lower-case runs of letters, marks and digits, of scripts without spaces each two neighbouring signs (see
+    ``recsys_spark.words``), cut to the limits above."""
     lowered = F.lower(F.substring(column, 1, MAX_CHARS))
-    found = F.slice(F.regexp_extract_all(lowered, F.lit(_WORD), F.lit(0)), 1, MAX_WORDS)
+    spaced = _matches(lowered, _WORD, 0)
+    every = F.concat(spaced, _matches(lowered, _TWO_SIGNS, 1), _matches(lowered, _ONE_SIGN, 0))
+    found = F.slice(F.when(lowered.rlike(f"[{UNSPACED}]"), every).otherwise(spaced), 1, MAX_WORDS)
     return F.transform(found, lambda word: F.substring(word, 1, MAX_WORD_CHARS))
+
+
+def _matches(text: Column, pattern: str, group: int) -> Column:
+    return F.regexp_extract_all(text, F.lit(pattern), F.lit(group))
 
 
 def unit_vectors(items: DataFrame, max_term_items_share: float) -> tuple[Ints, Any]:

@@ -133,10 +133,11 @@ class Alike:
         return _cosines(found)
 
     def _rows(self, positions: Ints) -> Any:
-        """Sparse rows ``[P, F]`` of these items, of length 1 or 0."""
+        """Sparse rows ``[P, F]`` of these items, of length 1 or 0; F is 0 where nothing is shared."""
         if self.similarity != "attributes" and self.partners.text is not None:
             return self.partners.text.by_item[positions]
-        return normalize(self.catalogue.attributes[positions].astype(np.float32))
+        shared = self.catalogue.attributes[positions].astype(np.float32)
+        return normalize(shared) if shared.shape[1] else shared  # which refuses a matrix without columns
 
 
 def _cosines(products: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

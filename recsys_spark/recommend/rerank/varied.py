@@ -11,6 +11,7 @@ from recsys_spark.recommend.scoring.scores import Float64, Ints
 
 QUALITY = 0.5  # how much more the best candidate is worth than the last: exp(2 x that) (docs/decisions/022)
 _LEAST = 1e-12  # of what a candidate adds, where rounding leaves less
+_NOTHING = 1e-6  # what is added up to here is rounding
 _NO_ROOM = 1e6  # such candidates come after all others
 
 
@@ -54,8 +55,10 @@ def varied(
         before = factor_KBW[:place]
         own = diversity * quality_BW[everyone, chosen][:, None] * quality_BW * alike_BWW[everyone, chosen]
         own -= np.einsum("kb,kbw->bw", before[:, everyone, chosen], before)
-        own /= np.sqrt(adds_BW[everyone, chosen])[:, None]
-        factor_KBW[place] = np.where((chosen >= 0)[:, None], own, 0.0)
+        adds_B = adds_BW[everyone, chosen]
+        own /= np.sqrt(adds_B)[:, None]
+        # of one that adds nothing ``own`` is rounding alone, which the division would raise without end
+        factor_KBW[place] = np.where(((chosen >= 0) & (adds_B > _NOTHING))[:, None], own, 0.0)
         adds_BW = np.maximum(adds_BW - factor_KBW[place] ** 2, _LEAST)
     return found
 

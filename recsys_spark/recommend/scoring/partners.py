@@ -15,6 +15,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recsys_spark.recommend.scoring.scores import Float64, FloatArray, FullScores, Ints, SharedScores, SparseScores, as_rows
 from recsys_spark.recommend.scoring.vector_items import EncoderItems, FactorItems
+from recsys_spark.words import words_of
 
 PERSONAL = ("encoder", "cooccurrence", "transitions", "ease", "als", "text")  # partners that look at the user
 BEHAVIOURAL = ("encoder", "cooccurrence", "transitions", "ease", "als")  # those that events taught
@@ -59,7 +60,7 @@ class TextItems:
     @classmethod
     def of(cls, texts: list[str]) -> TextItems | None:
         """None where no text holds a word that tells items apart."""
-        vectoriser = TfidfVectorizer(sublinear_tf=True, max_df=max(1, int(MAX_TERM_SHARE * len(texts))))
+        vectoriser = TfidfVectorizer(analyzer=words_of, sublinear_tf=True, max_df=max(2, int(MAX_TERM_SHARE * len(texts))))
         try:
             by_item = as_rows(vectoriser.fit_transform(texts))
         except ValueError:  # scikit-learn's way of saying: no word left
@@ -115,7 +116,16 @@ class PopularityItems:
     @cached_property
     def event_texts(self) -> tuple[Any, Ints]:
         """ "7 events", for every number of events that an item has (Arrow strings), and which of these is each item's [N]."""
-        numbers, code = np.unique(self.counts.astype(np.int64), return_inverse=True)
+        return self._told(self.counts)
+
+    def event_texts_in(self, context: str | None) -> tuple[Any, Ints]:
+        """As ``event_texts``, of the events in a context that is known."""
+        if context is None or context not in self.context_values:
+            return self.event_texts
+        return self._told(self.context_counts[self.context_values.index(context)].toarray().ravel())
+
+    def _told(self, counts: Float64) -> tuple[Any, Ints]:
+        numbers, code = np.unique(counts.astype(np.int64), return_inverse=True)
         told = "events" if self.half_life_days is None else "events, the latest count most"
         return pa.array([f"{number} {told}" for number in numbers], pa.string()), code
 
