@@ -55,6 +55,12 @@ class RegistryError(RecsysError):
     exit_code = 6
 
 
+class RegistrySilentError(RegistryError):
+    """The model registry does not answer, or answers with an error of its own: later it may."""
+
+    exit_code = 11
+
+
 class TrainingError(RecsysError):
     """Training stopped: a rank was lost, or a batch had no finite loss."""
 

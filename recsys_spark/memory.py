@@ -17,7 +17,16 @@ def free_bytes() -> int:
     """Bytes that this process could still take without swapping or being killed."""
     free = int(psutil.virtual_memory().available)
     limit, used = _number("memory.max"), _number("memory.current")
-    return free if limit is None or used is None else min(free, max(limit - used, 0))
+    # what was read from files and may go at any time counts as used
+    return free if limit is None or used is None else min(free, max(limit - used + _reclaimable(), 0))
+
+
+def _reclaimable() -> int:
+    try:
+        lines = (_CONTAINER / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
 
 
 def _number(name: str) -> int | None:

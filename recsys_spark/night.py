@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.code_version import code_version
+from recsys_spark.collaborative.stage import measured_ease
 from recsys_spark.config import Config
 from recsys_spark.context import Context
 from recsys_spark.embed import stage as embed
 from recsys_spark.embed.text_vectors import text_vectors
-from recsys_spark.errors import MissingTableError
+from recsys_spark.errors import MachineError, MissingTableError
 from recsys_spark.evaluate import stage as evaluate
 from recsys_spark.evaluate.gate import GateDecision
 from recsys_spark.evaluate.split import cutoff_for
@@ -131,7 +132,8 @@ class Night:
         return ingest.run(self.config, self._context("live", f"ingest-{self.config.as_of:%Y%m%dT%H%M%S}"))
 
     def cooccurrence(self, namespace: str) -> StageReport:
-        return counted(self.config, self.context(namespace))
+        facts = None if namespace == "eval" else self._recorded("collaborative", self.eval_namespace)
+        return counted(self.config, self.context(namespace), None if facts is None else measured_ease(facts))
 
     def pairs(self, namespace: str = "eval") -> StageReport:
         return paired(self.config, self.evaluation)
@@ -144,7 +146,8 @@ class Night:
     def without_model(self) -> None:
         """What later steps do without a model, done ahead: they find it standing."""
         self._baselines(self._targets())
-        self.cooccurrence("live")
+        with suppress(MachineError):  # the ranks have the memory: it is done in its own time
+            self.cooccurrence("live")
 
     def embed(self, namespace: str) -> StageReport | None:
         model = self._model(namespace)
@@ -240,7 +243,12 @@ class Night:
         return champion
 
     def _promote(self, challenger: ModelVersion) -> None:
-        if CHAMPION not in challenger.aliases:
+        now = publish.current(self.store)
+        if now is not None and publish.is_older(self.config.as_of, now):
+            log.warning(
+                "not promoted: readers see a later night already", model=challenger.model_name, version=challenger.version
+            )
+        elif CHAMPION not in challenger.aliases:
             self.registry.promote(challenger)
             log.info("promoted", model=challenger.model_name, version=challenger.version)
 

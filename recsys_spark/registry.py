@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from recsys_spark.encoder.pyfunc_folder import MODEL_ARTIFACT, save_pyfunc
-from recsys_spark.errors import RegistryError
+from recsys_spark.errors import RegistryError, RegistrySilentError
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 FINGERPRINT, REPLACED, CHAMPION = "fingerprint", "replaced", "champion"
 _MAX_PARAM_CHARS = 500
+# of what MLflow answers, that which no second try changes
+_FOR_GOOD = ("PERMISSION_DENIED", "UNAUTHENTICATED", "INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_FOUND")
 _BATCH = 900  # MLflow takes at most 1,000 metrics a call
 
 
@@ -154,7 +156,7 @@ class Registry:
         """All versions, oldest first; none where nothing has been registered under this name.
 
         Raises:
-            RegistryError: the registry does not answer, which must not pass for a model that is not there.
+            RegistryError: the registry does not answer (RegistrySilentError: it may later); that is no model that is not there.
         """
         try:
             model = self._client.get_registered_model(model_name)
@@ -236,8 +238,9 @@ class Registry:
                 raise self._unreadable(model_name, error) from None
 
     def _unreadable(self, model_name: str, error: Exception) -> RegistryError:
+        kind = RegistryError if _code(error) in _FOR_GOOD else RegistrySilentError
         found = f"the registry answers {_code(error)}: {' '.join(str(error).split())[:200]}"
-        return RegistryError(f"model '{model_name}'", found, "its versions", "see that the registry can be read, then run again")
+        return kind(f"model '{model_name}'", found, "its versions", "see that the registry can be read, then run again")
 
     def _search(self, model_name: str) -> list[Any]:
         found: list[Any] = []

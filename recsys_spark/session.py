@@ -35,6 +35,8 @@ _DEFAULTS = {
     "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "0",
     "spark.sql.execution.arrow.maxBytesPerBatch": "2147483647",  # else its size is computed anew for every row
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # 1 GB by default; what a driver collects is judged by the memory it has (counts for EASE, vectors, words of texts)
+    "spark.driver.maxResultSize": "0",
     "spark.sql.inMemoryColumnarStorage.batchSize": "2000",  # of 10,000 text vectors a column would be one piece of 16 MB
     "spark.sql.adaptive.enabled": "true",
     "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",  # see process.WAIT_POLICY

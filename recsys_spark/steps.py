@@ -6,12 +6,13 @@ import json
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from recsys_spark.collaborative import stage as collaborative
 from recsys_spark.config import Config
 from recsys_spark.config.augment import AugmentSettings
 from recsys_spark.config.base import Settings
-from recsys_spark.config.learning import EncoderSettings, TrainSettings
+from recsys_spark.config.learning import OF_THE_MACHINE, EncoderSettings, TrainSettings
 from recsys_spark.config.signals import PairsSettings
 from recsys_spark.context import Context
 from recsys_spark.cooccurrence import stage as cooccurrence
@@ -33,10 +34,10 @@ _OF_A_RECIPE: dict[str, type[Settings]] = {
 }
 
 
-def counted(config: Config, context: Context) -> StageReport:
-    """Co-occurrence, and beside it the partners in closed form."""
+def counted(config: Config, context: Context, measured_with_ease: bool | None = None) -> StageReport:
+    """Co-occurrence, and beside it the partners in closed form (see ``collaborative.stage.run``)."""
     done = cooccurrence.run(config, context)
-    collaborative.run(config, context)
+    collaborative.run(config, context, measured_with_ease)
     return done
 
 
@@ -65,12 +66,13 @@ def may_be_compared(champion: ModelVersion, evaluation: Context) -> bool:
 
 
 def stand_in(champion: ModelVersion, model_dir: Path, context: Context) -> tuple[ModelVersion, Path]:
-    """A model by the champion's recipe, trained to this context's cutoff, and its folder."""
+    """A model by the champion's recipe, trained to this context's cutoff on the machines there are now, and its folder."""
     recipe = json.loads((model_dir / "recipe.json").read_text())["config"]
     log.info("the champion has seen this holdout: its recipe is trained to the cutoff", version=champion.version)
-    config = context.config.model_copy(
-        update={name: kind.model_validate(recipe.get(name, {})) for name, kind in _OF_A_RECIPE.items()}
-    )
+    sections: dict[str, Any] = {name: kind.model_validate(recipe.get(name, {})) for name, kind in _OF_A_RECIPE.items()}
+    here = {name: getattr(context.config.train, name) for name in OF_THE_MACHINE}
+    sections["train"] = sections["train"].model_copy(update=here)
+    config = context.config.model_copy(update=sections)
     _counted_for_training(config, context)
     paired(config, context)
     trained = train.run(config, context, text_vectors)

@@ -23,7 +23,7 @@ from recsys_spark.config import Config
 from recsys_spark.config.signals import AlsSettings, CollaborativeSettings, EaseSettings, TransitionSettings
 from recsys_spark.context import Context
 from recsys_spark.cooccurrence.stage import id_hashes
-from recsys_spark.errors import ConfigError
+from recsys_spark.errors import ConfigError, MachineError
 from recsys_spark.log import get_logger
 from recsys_spark.memory import free_bytes
 from recsys_spark.parallel import side_by_side
@@ -37,23 +37,27 @@ TRANSITIONS, WEIGHTS, FACTORS = "item_transitions", "item_weights", "item_factor
 _CHECKED_ITEMS = 64  # whose float32 weights are compared with exact ones
 
 
-def run(config: Config, context: Context) -> StageReport | None:
+def run(config: Config, context: Context, measured_with_ease: bool | None = None) -> StageReport | None:
     """Replace item_transitions, item_weights and item_factors of the namespace; None where none is asked for.
 
     A table of a partner that takes no part is left without rows.
 
+    Args:
+        measured_with_ease: whether the evaluation of what is to be served had EASE: what is served has it then, and only then,
+            however much memory is free by now. None: the memory decides.
+
     Raises:
         ConfigError: ``collaborative.ease.enabled = "on"`` and the catalogue is larger than the memory allows.
-        MachineError: the counts cannot be inverted in the precision asked for.
+        MachineError: the counts cannot be inverted in the precision asked for; or EASE was measured, and memory lacks now.
     """
     settings = asked(config)
     if settings.ease.enabled == "off" and not settings.als.enabled and not settings.transitions.enabled:
         return None
-    depends_on = {"settings": settings.model_dump(mode="json"), "seed": config.seed}
+    depends_on = {"settings": settings.model_dump(mode="json"), "seed": config.seed, "measured_with_ease": measured_with_ease}
     plan = StagePlan("collaborative", depends_on, {"events": context.events_content("fit")}, (TRANSITIONS, WEIGHTS, FACTORS))
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
-        weights, facts = _ease(config, context, settings.ease)
+        weights, facts = _ease(config, context, settings.ease, measured_with_ease)
         factors = _als(config, context, settings.als)
         with _transitions(config, context, settings.transitions) as transitions:
             frames = {TRANSITIONS: transitions, WEIGHTS: weights, FACTORS: factors}
@@ -83,14 +87,23 @@ def _transitions(config: Config, context: Context, settings: TransitionSettings)
         yield frame
 
 
-def _ease(config: Config, context: Context, settings: EaseSettings) -> tuple[DataFrame, dict[str, Any]]:
+def measured_ease(facts: dict[str, Any]) -> bool | None:
+    """What the facts of an evaluation's run say of EASE (see ``run``)."""
+    return "ease_items" in facts if {"ease", "ease_items"} & set(facts) else None
+
+
+def _ease(config: Config, context: Context, settings: EaseSettings, measured: bool | None) -> tuple[DataFrame, dict[str, Any]]:
     spark = context.spark
     schema = contract(WEIGHTS).schema
     if settings.enabled == "off":
         return local_frame(spark, [], schema), {}
+    if measured is False:
+        return local_frame(spark, [], schema), {"ease": "left out, as in the evaluation"}
     events = context.events("fit")
     refused = why_not(settings, events.select("item_idx").distinct().count(), free_bytes())
     if refused is not None:
+        if measured:
+            raise MachineError("collaborative.ease", *refused, "lists were measured with it: free memory, then run again")
         if settings.enabled == "on":
             raise ConfigError(
                 "collaborative.ease", *refused, "set enabled = 'auto': item-kNN alone, or give the driver more memory"

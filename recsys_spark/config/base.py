@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,6 +16,17 @@ class Settings(BaseModel):
     """Frozen, typed settings of one component."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def beside(path: str, name: str) -> Path:
+    """What lies beside a folder of this machine; ``path`` may be a ``file:`` URI."""
+    return Path(re.sub("^file:(//)?", "", path)).absolute().parent / name
+
+
+def scheme_of(path: str) -> str:
+    """``s3a`` of ``s3a://bucket/folder``, ``file`` of a path on this machine."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", path)
+    return found[1] if found else "file"
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -39,7 +39,9 @@ class EventSource(Source):
     time_format: str = "iso"  # iso, epoch_seconds, epoch_millis, or a Spark datetime pattern
     time_zone: str = "UTC"  # of times written without an offset
     event_type: str = "view"  # when no event_type column is mapped
-    event_weights: dict[str, float] = {}  # when given, an event of another type is quarantined
+    event_weights: dict[
+        str, Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    ] = {}  # when given, an event of another type is quarantined
     like_at_least: float | None = None  # explicit ratings: value >= this is label 1
     dislike_at_most: float | None = None  # value <= this is label -1
     context: list[str] = []  # source columns kept in the context map

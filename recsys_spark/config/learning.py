@@ -64,6 +64,13 @@ class EncoderSettings(Settings):
         return self
 
 
+# how and where ranks run, whatever is learned
+OF_THE_MACHINE = (
+    *("ranks", "local_ranks", "start_ranks", "gpu", "work_dir"),
+    *("checkpoint_every_steps", "max_restarts", "timeout_seconds", "max_minutes"),
+)
+
+
 class TrainSettings(LossSettings):
     """Ranks, batches, optimiser and stopping, beside the losses' own settings."""
 
@@ -128,5 +135,5 @@ class RegistrySettings(Settings):
     """Where MLflow is and what the model is called there."""
 
     tracking_uri: str | None = None  # default: sqlite file in the warehouse's folder
-    model_name: str | None = None  # default: the config's name
+    model_name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")  # default: the config's name
     experiment: str = "recsys-spark"

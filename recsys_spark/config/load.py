@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from recsys_spark.config.augment import AugmentSettings
-from recsys_spark.config.base import Settings, nearest, validate
+from recsys_spark.config.base import Settings, beside, nearest, scheme_of, validate
 from recsys_spark.config.ingest import SOURCE_PLACES, IngestSettings, attribute_columns
 from recsys_spark.config.learning import EncoderSettings, RegistrySettings, TrainSettings
 from recsys_spark.config.moments import GAP, HOUR, WEEKDAY
@@ -134,6 +135,24 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _places_can_be_reached(self) -> Config:
+        """What lies beside the warehouse by default lies on no machine where that is elsewhere; and Petastorm and SQLite take
+        paths for URLs."""
+        if scheme_of(self.warehouse) != "file":
+            given = {
+                "train.work_dir": self.train.work_dir,
+                "registry.tracking_uri": self.registry.tracking_uri,
+                "publish.report_dir": self.publish.report_dir,
+            }
+            missing = [name for name, value in given.items() if value is None]
+            if missing:
+                raise ValueError(f"warehouse = '{self.warehouse}' is on no disk of this machine: set {', '.join(missing)} too")
+        for name, path in (("warehouse", self.warehouse), ("train.work_dir", self.train.work_dir or "")):
+            if found := re.search(r"[?#]|%[0-9A-Fa-f]{2}", path):
+                raise ValueError(f"{name} = '{path}': '{found[0]}' means something else in a URL: choose another folder name")
+        return self
+
+    @model_validator(mode="after")
     def _the_gate_looks_within_lists(self) -> Config:
         if self.gate.k > self.recommend.k:
             raise ValueError(f"gate.k = {self.gate.k} is beyond the lists, recommend.k = {self.recommend.k}: set gate.k too")
@@ -186,11 +205,11 @@ class Config(Settings):
     @property
     def work_dir(self) -> Path:
         """Where training keeps checkpoints and exported models, and searches their indexes: all machines see it."""
-        return Path(self.train.work_dir or Path(self.warehouse).absolute().parent / "models")
+        return Path(self.train.work_dir or beside(self.warehouse, "models"))
 
     @property
     def tracking_uri(self) -> str:
-        return self.registry.tracking_uri or f"sqlite:///{Path(self.warehouse).absolute().parent / 'mlflow.db'}"
+        return self.registry.tracking_uri or f"sqlite:///{beside(self.warehouse, 'mlflow.db')}"
 
 
 def parse_config(data: dict[str, Any], where: str = "config") -> Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,7 @@ Measure = Literal[
     "tfidf_cosine",
     "bm25_cosine",
     "swing",
+    "decayed_cosine",
 ]
 
 
@@ -44,7 +45,7 @@ class CooccurrenceSettings(Settings):
     max_basket_items: int = Field(500, ge=2)  # larger baskets are cut by seeded hash
     max_occurrences: int = Field(20, ge=1)  # of one item in one basket, the latest, where rules of time or order ask for them
     measures: list[Measure] = ["count", "cosine", "jaccard", "lift", "pmi", "npmi", "llr"]
-    rank_by: Measure = "cosine"
+    rank_by: Measure = "cosine"  # left out where pairs are decayed: decayed_cosine
     shrinkage: float = Field(0.0, ge=0)  # similarities are multiplied by n / (n + shrinkage), n baskets with both
     swing_alpha: float = Field(1.0, gt=0)
     swing_power: float = Field(0.5, ge=0)  # a basket of s items weighs s^-power
@@ -60,6 +61,28 @@ class CooccurrenceSettings(Settings):
     broadcast_below_mib: int = Field(64, ge=1)  # auto: baskets whose rows the optimiser estimates to be smaller are broadcast
     incremental: bool = False  # live counts: from a kept state and what has changed, not from all events each night
     fold_after: int = Field(8, ge=1)  # batches of the state after which they are summed into one
+
+    @model_validator(mode="before")
+    @classmethod
+    def _decay_ranks(cls, data: Any) -> Any:
+        """Who wants pairs to be forgotten wants neighbours by what is left of them."""
+        if isinstance(data, dict) and "rank_by" not in data and _decays(data.get("half_life_days"), data.get("distance_decay")):
+            return data | {"rank_by": "decayed_cosine"}
+        return data
+
+    @model_validator(mode="after")
+    def _something_decays(self) -> CooccurrenceSettings:
+        asked = "decayed_cosine" in (self.rank_by, *self.measures)
+        if asked and not self.decays:
+            raise ValueError("decayed_cosine needs half_life_days, or a distance_decay below 1")
+        if asked and self.shrinkage:
+            raise ValueError("shrinkage is not for decayed_cosine: leave one out")
+        return self
+
+    @property
+    def decays(self) -> bool:
+        """Whether pairs count less the longer ago, or the farther apart, they were met."""
+        return _decays(self.half_life_days, self.distance_decay)
 
     @property
     def crosses(self) -> bool:
@@ -83,6 +106,10 @@ class CooccurrenceSettings(Settings):
         if self.min_users > 1 and self.basket != "history":
             raise ValueError("min_users cannot be kept up to date from changes unless basket = 'history': leave one out")
         return self
+
+
+def _decays(half_life_days: Any, distance_decay: Any) -> bool:
+    return half_life_days is not None or distance_decay not in (None, 1, 1.0)
 
 
 class BehaviourPositives(Settings):

@@ -80,6 +80,11 @@ def llr(both: Ints, a: Ints, b: Ints, total: int) -> Floats:
     return np.maximum(2.0 * found, 0.0)
 
 
+def decayed_cosine(decayed: Floats, a: Ints, b: Ints) -> Floats:
+    """As ``cosine``, of baskets with both that count less the longer ago they were, or the farther apart both are in them."""
+    return np.asarray(decayed / np.sqrt(_product(a, b)), dtype=np.float64)
+
+
 def _product(a: Ints, b: Ints) -> Floats:
     return a.astype(np.float64) * b
 

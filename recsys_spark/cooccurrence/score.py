@@ -13,7 +13,7 @@ from recsys_spark.config.signals import Measure
 from recsys_spark.cooccurrence.blocks import whole_baskets
 from recsys_spark.cooccurrence.grouping import Baskets, Floats, Items
 from recsys_spark.cooccurrence.kernels import best
-from recsys_spark.cooccurrence.measures import MEASURES, SIMILARITIES, llr, shrunk
+from recsys_spark.cooccurrence.measures import MEASURES, SIMILARITIES, decayed_cosine, llr, shrunk
 from recsys_spark.cooccurrence.occurrences import PairCounts
 from recsys_spark.cooccurrence.plan import Hashes, ItemTotals, Plan, item_hashes
 from recsys_spark.cooccurrence.swing import Swing, SwingRule
@@ -87,6 +87,10 @@ class Scorer:
         return self.totals.baskets[pairs.item_a], self.totals.as_target[pairs.item_b]
 
     def _score(self, name: Measure, pairs: PairCounts, whole: WholeBaskets | None) -> Floats:
+        if name == "decayed_cosine":
+            if pairs.decayed is None and len(pairs.both):
+                raise ValueError("nothing decays")
+            return decayed_cosine(np.zeros(0) if pairs.decayed is None else pairs.decayed, *self._held(pairs))
         if name in MEASURES:
             scores = MEASURES[name](pairs.both, *self._held(pairs), self.totals.total)
         elif whole is not None:

@@ -55,7 +55,8 @@ def run(config: Config, context: Context) -> StageReport:
 
 
 def _check(config: Config) -> None:
-    wanted, known = config.pairs.behaviour, config.cooccurrence.measures
+    wanted, counted = config.pairs.behaviour, config.cooccurrence
+    known = list(dict.fromkeys([*counted.measures, counted.rank_by]))
     if wanted.enabled and wanted.measure not in known:
         found = f"measure '{wanted.measure}' is not computed"
         raise ConfigError("[pairs.behaviour]", found, f"one of {', '.join(known)}", "or add it to cooccurrence.measures")

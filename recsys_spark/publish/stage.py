@@ -31,7 +31,8 @@ def current(store: Store) -> dict[str, Any] | None:
 
 
 def run(config: Config, context: Context, model_version: int | None, reason: str) -> int | None:
-    """Make this run's lists the ones readers see, in one commit (its version is returned); None when they already are.
+    """Make this run's lists the ones readers see, in one commit (its version is returned); None when they already are, and for a
+    night before the one that readers see: to go back is what ``rollback`` is for.
 
     Raises:
         MissingTableError: this run has made no lists.
@@ -45,10 +46,18 @@ def run(config: Config, context: Context, model_version: int | None, reason: str
     present = (*TABLES, *(table for table in WHERE_ASKED_FOR if store.exists(table, LIVE)))
     versions = {table: store.version(table, LIVE) for table in present}
     now = current(store)
+    if now is not None and is_older(context.as_of, now):
+        log.warning("publish: readers see a later night, and stay there", as_of=now["as_of"].isoformat(), run_id=now["run_id"])
+        return None
     if now is not None and (now["run_id"], now["versions"], now["model_version"]) == (context.run_id, versions, model_version):
         log.info("publish: nothing to do", run_id=context.run_id)
         return None
     return point(store, context.as_of, context.run_id, model_version, versions, "publish", reason)
+
+
+def is_older(as_of: datetime, published: dict[str, Any]) -> bool:
+    """Whether a night comes before a published one."""
+    return bool(as_of < published["as_of"].replace(tzinfo=UTC))
 
 
 def _has_lists(store: Store, context: Context) -> bool:

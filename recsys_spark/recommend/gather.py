@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from recsys_spark.config.signals import AlsShape
+from recsys_spark.cooccurrence.strength import strength
 from recsys_spark.histories import liked
 from recsys_spark.recommend.arrow import flat_list
 from recsys_spark.recommend.catalogue import Catalogue, Item, in_tie_order
@@ -138,7 +139,7 @@ def weighted_items(rows: DataFrame, catalogue: Catalogue) -> RelatedItems | None
 
 def related_items(related: DataFrame, catalogue: Catalogue, measure: str) -> RelatedItems | None:
     """From ``item_a, item_b`` and a column of weights; None where no cell has one."""
-    cells = related.select("item_a", "item_b", F.col(measure).cast("double").alias("value")).where("value is not null")
+    cells = related.select("item_a", "item_b", strength(measure).cast("double").alias("value")).where("value is not null")
     table = _arrow(cells)
     if table.num_rows == 0:
         return None

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from recsys_spark.config import Config
+from recsys_spark.config.base import beside
 from recsys_spark.context import Context
 from recsys_spark.evaluate.gate import GateDecision
 from recsys_spark.log import get_logger
@@ -17,7 +18,7 @@ log = get_logger(__name__)
 
 def report_folder(config: Config) -> Path:
     """Where pages lie: ``report_dir``, by default ``reports/`` beside the warehouse."""
-    return Path(config.publish.report_dir or Path(config.warehouse).absolute().parent / "reports")
+    return Path(config.publish.report_dir or beside(config.warehouse, "reports"))
 
 
 def report_path(config: Config, run_id: str) -> Path:

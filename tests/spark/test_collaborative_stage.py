@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +11,18 @@ from pyspark.ml.recommendation import ALS
 from pyspark.sql import DataFrame, SparkSession
 from scipy import sparse
 
+from recsys_spark.collaborative import stage
 from recsys_spark.collaborative.als import item_factors
 from recsys_spark.collaborative.ease import ease_weights
 from recsys_spark.collaborative.gram import gram_of
+from recsys_spark.config import parse_config
 from recsys_spark.config.signals import AlsShape
+from recsys_spark.errors import MachineError
 from recsys_spark.recommend.scoring.vector_items import FactorItems
+from recsys_spark.tables.store import Store
 
 NUM_USERS, NUM_ITEMS = 60, 15
+AS_OF = datetime(2026, 2, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +33,6 @@ def met() -> np.ndarray:
 @pytest.fixture(scope="module")
 def events(spark: SparkSession, met: np.ndarray) -> DataFrame:
     """Each cell twice, in another place of the day: a Gram matrix counts users, not events. Item numbers have gaps."""
-    from datetime import UTC, datetime
-
     start = datetime(2026, 1, 1, tzinfo=UTC)
     rows = [(f"u{u}", int(u), 10 + 3 * int(i), start + timedelta(minutes=int(i)), 1, 1.0) for u, i in np.argwhere(met)]
     disliked = [("u0", 0, 999, start, -1, 1.0)]
@@ -63,3 +67,26 @@ def test_users_factors_are_those_that_spark_computes(spark: SparkSession, events
     for user, expected in theirs.items():
         np.testing.assert_allclose(ours[user], expected, atol=2e-4)
     assert not FactorItems(factors, shape).users(sparse.csr_matrix((1, len(item_idx)))).any()
+
+
+def test_what_is_served_has_ease_where_what_was_measured_had_it(
+    spark: SparkSession, store: Store, events: DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much memory is free by then."""
+    events_of = {"ingest": {"events": {"path": "x.csv", "columns": {"user_id": "u", "item_id": "i", "ts": "t"}}}}
+    config = parse_config({"as_of": AS_OF, "warehouse": store.root, **events_of})
+    seen = SimpleNamespace(spark=spark, events=lambda rows: events)
+    settings = config.collaborative.ease
+    with_ease, facts = stage._ease(config, seen, settings, None)  # type: ignore[arg-type]
+    assert not with_ease.isEmpty()
+    assert stage.measured_ease(facts) is True
+    none, left_out = stage._ease(config, seen, settings, False)  # type: ignore[arg-type]
+    assert none.isEmpty()
+    assert stage.measured_ease(left_out) is False
+    assert stage.measured_ease({}) is None
+    monkeypatch.setattr(stage, "free_bytes", lambda: 100)
+    none, left_out = stage._ease(config, seen, settings, None)  # type: ignore[arg-type]
+    assert none.isEmpty()
+    assert stage.measured_ease(left_out) is False
+    with pytest.raises(MachineError, match="lists were measured with it: free memory, then run again"):
+        stage._ease(config, seen, settings, True)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 from recsys_spark.config import Config, parse_config
 from recsys_spark.context import Context
 from recsys_spark.cooccurrence.stage import refuse_days_without_times, run
+from recsys_spark.cooccurrence.strength import strength
 from recsys_spark.errors import ConfigError
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.store import Commit, Store
@@ -105,3 +106,21 @@ def test_days_are_refused_where_the_log_has_only_an_order(asked: dict[str, Any],
         refuse_days_without_times(config.cooccurrence, has_times=False)
     refuse_days_without_times(config.cooccurrence, has_times=True)
     refuse_days_without_times(settings("warehouse").cooccurrence, has_times=False)
+
+
+def test_pairs_of_long_ago_give_way(spark: SparkSession, store: Store) -> None:
+    """Three baskets of two months ago against one of yesterday."""
+    old = [(user, item, CUTOFF - timedelta(days=60), 1) for user in (1, 2, 3) for item in (1, 2)]
+    new = [(user, item, CUTOFF - timedelta(days=1), 1) for user in (4,) for item in (1, 3)]
+    write(store, old + new)
+    first = {}
+    for half_life in (None, 7.0):
+        config = settings(store.root, **({} if half_life is None else {"half_life_days": half_life}))
+        run(config, context(spark, store, config))
+        rows = stored(store)
+        first[half_life] = next(b for (a, b), row in rows.items() if a == 1 and row["rank_a"] == 1)
+    assert first == {None: 2, 7.0: 3}
+    found = store.read("cooccurrence", "live").select("item_a", "item_b", strength("decayed_cosine").alias("s")).collect()
+    left = {(row["item_a"], row["item_b"]): row["s"] for row in found}
+    assert left[1, 3] == pytest.approx(2 ** (-1 / 7) / 2)  # one of 4 baskets with item 1, of 1 with item 3
+    assert left[1, 2] == pytest.approx(3 * 2 ** (-60 / 7) / 12**0.5)

@@ -268,6 +268,11 @@ def test_each_run_has_lists_of_its_own(spark: SparkSession, filled: Store) -> No
     publish.run(config, second, None, "test")
     register_views(spark, filled.root)
     assert spark.table("recommendations_current").select("run_id").distinct().collect()[0][0] == "own1"
+    before = config.model_copy(update={"as_of": AS_OF - timedelta(days=1)})
+    older = replace(second, config=before, run_id="older")
+    run(before, older, None, Fusion({"popularity": 1.0}))
+    assert publish.run(before, older, None, "a night of the past, once more") is None
+    assert publish.current(filled)["run_id"] == "own1"
 
 
 def test_user_neighbours_are_written_and_seen_where_asked_for(spark: SparkSession, filled: Store, commit: Commit) -> None:

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +18,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark.errors import LockError
+from recsys_spark.files import write_text
 from recsys_spark.tables.contracts import contract
-from recsys_spark.tables.lock import namespace_lock
+from recsys_spark.tables.lock import _process_ids, namespace_lock
 from recsys_spark.tables.runs import Body, StagePlan, fingerprint, rebuild_runs, run_stage
 from recsys_spark.tables.store import Commit, Store, Written
 
@@ -107,8 +109,9 @@ def test_one_writer_at_a_time(store: Store) -> None:
 
 def test_a_dead_or_expired_holder_does_not_block(store: Store) -> None:
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    here = {"host": socket.gethostname(), "pids": _process_ids()}
     holders = [
-        json.dumps({"pid": int(dead.stdout), "host": socket.gethostname(), "started": "1", "expires_at": 9e12}),
+        json.dumps({"pid": int(dead.stdout), **here, "started": "1", "expires_at": 9e12}),
         json.dumps({"pid": 1, "host": "elsewhere", "started": "1", "expires_at": 1.0}),
         "",
     ]
@@ -120,11 +123,41 @@ def test_a_dead_or_expired_holder_does_not_block(store: Store) -> None:
             assert json.loads(_lock_file(store).read_text())["pid"] == os.getpid()
 
 
-def test_a_live_holder_elsewhere_blocks(store: Store) -> None:
+@pytest.mark.parametrize("where", [{"host": "elsewhere"}, {"host": socket.gethostname(), "pids": "pid:[of another container]"}])
+def test_a_live_holder_elsewhere_blocks(store: Store, where: dict[str, str]) -> None:
+    """It is known by its renewals."""
+    file, ended = _lock_file(store), threading.Event()
+    file.parent.mkdir(parents=True, exist_ok=True)
+
+    def renew() -> None:
+        renewed = 0
+        while not ended.is_set():
+            renewed += 1
+            write_text(file, json.dumps({"pid": 1, **where, "expires_at": 9e12 + renewed}))
+
+    holder = threading.Thread(target=renew)
+    holder.start()
+    try:
+        while not file.exists():
+            pass
+        with (
+            pytest.raises(LockError, match=f"process 1 on {where['host']}"),
+            namespace_lock(store, "live", look_every_seconds=0.01),
+        ):
+            pass
+    finally:
+        ended.set()
+        holder.join()
+
+
+def test_a_silent_holder_elsewhere_is_waited_for(store: Store) -> None:
+    """As a machine that was lost in the middle of a night."""
     _lock_file(store).parent.mkdir(parents=True, exist_ok=True)
-    _lock_file(store).write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": "1", "expires_at": 9e12}))
-    with pytest.raises(LockError, match="on elsewhere"), namespace_lock(store, "live"):
-        pass
+    lapses = time.time() + 0.5
+    _lock_file(store).write_text(json.dumps({"pid": 1, "host": "elsewhere", "expires_at": lapses}))
+    with namespace_lock(store, "live", look_every_seconds=0.01):
+        assert time.time() > lapses
+        assert json.loads(_lock_file(store).read_text())["pid"] == os.getpid()
 
 
 def test_a_holder_that_lives_here_keeps_it_for_as_long_as_it_takes(store: Store) -> None:

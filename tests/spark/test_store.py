@@ -118,6 +118,13 @@ def test_training_tables_are_equal_files_in_the_same_order(spark: SparkSession, 
     assert tables[0] == tables[1]
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 4])
+def test_few_rows_are_not_written_twice(spark: SparkSession, store: Store, commit: Commit, count: int) -> None:
+    frame = spark.createDataFrame([(i, i + 1, 1.0) for i in range(count)], contract("training_pairs").schema)
+    written = [store.replace("training_pairs", NS, frame, commit, num_files=4) for _ in range(3)]
+    assert [w.changed for w in written] == [True, False, False]
+
+
 def test_reading_a_table_that_is_not_there(store: Store) -> None:
     with pytest.raises(MissingTableError, match="table 'pairs': not written"):
         store.read("pairs", NS)

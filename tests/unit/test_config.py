@@ -86,6 +86,17 @@ def test_unknown_key_names_the_nearest(key: str, value: object, expected: str) -
         ("recommend.active_days", 0, "greater than or equal to 1"),
         ("recommend.segment_key", "contry", "recommend.segment_key names 'contry', which neither events nor users have"),
         ("recommend.context_key", "contry", "ingest reads none"),
+        (
+            "warehouse",
+            "s3a://lake/w",
+            "is on no disk of this machine: set train.work_dir, registry.tracking_uri, publish.report_dir",
+        ),
+        ("warehouse", "/data/a%41b", "'%41' means something else in a URL"),
+        ("warehouse", "/data/a#b", "'#' means something else in a URL"),
+        ("registry.model_name", "Läden", "'model_name' is 'Läden'"),
+        ("ingest.events.event_weights", {"view": -2.0}, "greater than or equal to 0"),
+        ("cooccurrence.rank_by", "decayed_cosine", "decayed_cosine needs half_life_days, or a distance_decay below 1"),
+        ("cooccurrence", {"half_life_days": 3.0, "shrinkage": 2.0}, "shrinkage is not for decayed_cosine"),
         ("gate", {"metric": "nDCG"}, "'metric' is 'nDCG'; expected 'recall', 'precision'"),
         ("gate", {"k": 50}, "gate.k = 50 is beyond the lists, recommend.k = 10: set gate.k too"),
         ("evaluate.ks", [5, 0], "greater than or equal to 1"),
@@ -136,6 +147,22 @@ def test_limits_are_of_attributes_that_items_have() -> None:
     del config["ingest"]["items"]
     with pytest.raises(ConfigError, match=r"ingest\.items reads none"):
         parse_config(config)
+
+
+def test_what_lies_beside_a_warehouse() -> None:
+    assert parse_config(_with("warehouse", "file:///data/x/w")).work_dir == Path("/data/x/models")
+    assert parse_config(_with("warehouse", "/data/50% off/w")).tracking_uri == "sqlite:////data/50% off/mlflow.db"
+    away = {"train": {"work_dir": "/m"}, "registry": {"tracking_uri": "http://mlflow"}, "publish": {"report_dir": "/r"}}
+    assert parse_config(_with("warehouse", "s3a://lake/w") | away).work_dir == Path("/m")
+
+
+def test_who_has_pairs_decay_ranks_by_what_is_left() -> None:
+    found = [
+        parse_config(_with("cooccurrence", c)).cooccurrence.rank_by
+        for c in ({}, {"half_life_days": 2.0}, {"distance_decay": 0.5})
+    ]
+    assert found == ["cosine", "decayed_cosine", "decayed_cosine"]
+    assert parse_config(_with("cooccurrence", {"half_life_days": 2.0, "rank_by": "llr"})).cooccurrence.rank_by == "llr"
 
 
 def test_the_gate_looks_at_the_whole_of_shorter_lists() -> None:

@@ -10,14 +10,14 @@ from urllib.parse import unquote
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
 
 from recsys_spark.config.learning import EncoderSettings
 from recsys_spark.encoder.model import Encoder
 from recsys_spark.encoder.package import FORMAT, model_identity, save_model
 from recsys_spark.encoder.packaged_model import load_model
 from recsys_spark.encoder.text_encoder import TextEncoder
-from recsys_spark.errors import RegistryError
+from recsys_spark.errors import RegistryError, RegistrySilentError
 from recsys_spark.register.stage import privacy_tags
 from recsys_spark.registry import ModelVersion, Registry
 
@@ -154,11 +154,24 @@ def test_a_registry_that_does_not_answer_is_no_empty_one(
         raise MlflowException("no rights", error_code=PERMISSION_DENIED)
 
     monkeypatch.setattr(registry._client, "get_registered_model", fails)
-    with pytest.raises(RegistryError, match="registry answers PERMISSION_DENIED: no rights"):
+    with pytest.raises(RegistryError, match="registry answers PERMISSION_DENIED: no rights") as refused:
         registry.holder("held", "champion")
+    assert refused.value.exit_code == 6
     with pytest.raises(RegistryError, match="PERMISSION_DENIED"):
         registry.log_version("held", model_dir, {"fingerprint": "h"}, {}, {})
     monkeypatch.undo()
     monkeypatch.setattr(registry._client, "create_registered_model", fails)
     with pytest.raises(RegistryError, match="PERMISSION_DENIED"):
         registry.log_version("other", model_dir, {"fingerprint": "o"}, {}, {})
+
+
+def test_a_registry_that_is_away_may_be_asked_again(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedulers try again by the exit code."""
+
+    def fails(*_: object) -> None:
+        raise MlflowException("503: restarting", error_code=TEMPORARILY_UNAVAILABLE)
+
+    monkeypatch.setattr(registry._client, "get_registered_model", fails)
+    with pytest.raises(RegistrySilentError, match="registry answers TEMPORARILY_UNAVAILABLE: 503: restarting") as away:
+        registry.versions("held")
+    assert away.value.exit_code not in (2, 3, 4, 6)

@@ -6,6 +6,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config.signals import BehaviourPositives
+from recsys_spark.cooccurrence.strength import strength
 from recsys_spark.pairs.positives.ranking import strongest
 
 
@@ -23,7 +24,7 @@ def behaviour(cooccurrence: DataFrame, items: DataFrame, settings: BehaviourPosi
     """
     known = items.select("item_idx")
     found = cooccurrence.select(
-        F.col("item_a").alias("anchor_idx"), F.col("item_b").alias("item_idx"), F.col(settings.measure).alias("strength")
+        F.col("item_a").alias("anchor_idx"), F.col("item_b").alias("item_idx"), strength(settings.measure).alias("strength")
     )
     among_known = found.join(known, "item_idx", "left_semi").join(
         known.withColumnRenamed("item_idx", "anchor_idx"), "anchor_idx", "left_semi"
