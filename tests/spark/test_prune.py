@@ -91,10 +91,10 @@ def test_the_newest_nights_stay_and_the_older_go_with_all_they_left(warehouse: W
     store, registry = warehouse.store, Versions()
     for day in DAYS[:3]:
         warehouse.night(day)
+    publish.point(store, DAYS[1], run_id(DAYS[1], 7), None, {}, "publish", "a night without lists")
     warehouse.night(DAYS[2], mark=1)  # the same night once more, with other settings
     warehouse.night(DAYS[0], mark=2, published=False)
     warehouse.night(DAYS[3], published=False)  # not yet
-    publish.point(store, DAYS[1], run_id(DAYS[1], 7), None, {}, "publish", "a night without lists")
     found = old.leftovers(warehouse.config, store, registry, 2)  # type: ignore[arg-type]
     stay = [run_id(DAYS[1]), run_id(DAYS[2], 1), run_id(DAYS[3])]
     go = sorted([run_id(DAYS[0]), run_id(DAYS[0], 2), run_id(DAYS[2])])

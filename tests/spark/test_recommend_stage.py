@@ -24,6 +24,7 @@ from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.recommend.prefix import first_dimensions
 from recsys_spark.recommend.sql import lists_for_everyone_sql, register_views
 from recsys_spark.recommend.stage import ModelRef, run
+from recsys_spark.register import rerank_fit
 from recsys_spark.register.fusion_fit import fit_fusion
 from recsys_spark.register.rerank_fit import DIVERSITIES
 from recsys_spark.tables.contracts import contract
@@ -260,7 +261,7 @@ def test_each_run_has_lists_of_its_own(spark: SparkSession, filled: Store) -> No
     first, second, third = (replace(_context(spark, filled, config), run_id=f"own{n}") for n in range(3))
     for context in (first, second):
         assert run(config, context, None, Fusion({"popularity": 1.0})).status == "done"
-    assert run(config, first, None, Fusion({"popularity": 1.0})).status == "skipped"
+    assert run(config, second, None, Fusion({"popularity": 1.0})).status == "skipped"
     rows = filled.read("recommendations", "live").where("run_id IN ('own0', 'own1')").groupBy("run_id").count().collect()
     assert len({row["count"] for row in rows}) == 1 < len(rows)
     with pytest.raises(MissingTableError, match="no lists of run own2, as these settings and this data make it"):
@@ -375,11 +376,13 @@ def test_lists_keep_limits_and_vary_where_asked(spark: SparkSession, filled: Sto
     assert topics(varied["u1"])[:2] == ["kitchen", "garden"]
 
 
-def test_diversity_is_chosen_on_validation(spark: SparkSession, filled: Store) -> None:
+def test_diversity_is_chosen_on_validation(spark: SparkSession, filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     config = _config(filled, rerank={"diversity": "auto", "max_diversity_loss": 1.0})
     context = _context(spark, filled, config, fit_until=START + timedelta(days=2))
     items = filled.read("item_embeddings", "live").select("item_idx", "vector")
     users = filled.read("user_embeddings", "live").select("user_idx", "vector")
+    assert fit_fusion(config, context, items, users).rerank.diversity == 0.0  # four users do not tell what it costs
+    monkeypatch.setattr(rerank_fit, "LEAST_HITS", 1)
     found = fit_fusion(config, context, items, users).document()["rerank"]
     assert found["diversity"] == 1.0  # whatever it costs
     assert [row[0] for row in found["tried"]] == list(DIVERSITIES)
@@ -390,6 +393,20 @@ def test_diversity_is_chosen_on_validation(spark: SparkSession, filled: Store) -
     alike = [np.clip(own @ own.T, 0, 1) for own in (np.delete(vectors, cells, axis=0) for cells in met.values())]
     expected = np.mean([1 - (a.sum() - np.trace(a)) / 72 for a in alike])
     assert [row[2] for row in found["tried"]] == pytest.approx([expected] * len(DIVERSITIES), abs=2e-6)
+
+
+def test_beside_given_weights_the_places_of_new_items_are_chosen_all_the_same(spark: SparkSession, filled: Store) -> None:
+    config = _config(filled, weights={"encoder": 2.0, "popularity": 1.0}, new_item_demand=2.0)
+    context = _context(spark, filled, config, fit_until=START + timedelta(days=2))
+    items = filled.read("item_embeddings", "live").select("item_idx", "vector")
+    users = filled.read("user_embeddings", "live").select("user_idx", "vector")
+    found = fit_fusion(config, context, items, users)
+    assert (found.fusion.weights, found.table, found.num_users) == ({"encoder": 2.0, "popularity": 1.0}, [], 4)
+    assert found.places.new_items is not None
+    assert found.places.new_items.demand == 2.0
+    assert found.places.new_items.slope != NewItems(3).slope  # fitted
+    served = Arrangement.from_document(found.document(), config.recommend.model_copy(update={"new_item_demand": 0.5})).new_items
+    assert served == replace(found.places.new_items, demand=0.5)  # what the config says goes first
 
 
 def test_lists_by_the_first_dimensions_of_vectors(spark: SparkSession, filled: Store) -> None:
