@@ -98,12 +98,17 @@ class Context:
         """Users that act like machines in the visible history: ``(user_idx, reasons)``."""
         return self.once("robots", self._make_robots)
 
-    def _make_robots(self) -> DataFrame:
+    def robots_of_the_test(self) -> DataFrame:
+        """As ``robots``, of those who are seen to be such by the test's events too: nobody is measured by a machine."""
+        return self.once("robots of the test", lambda: self._make_robots(("history", "test")))
+
+    def _make_robots(self, parts: tuple[Rows, ...] = ("history",)) -> DataFrame:
         settings = self.config.ingest.robots
         if settings.max_events_per_minute is None and settings.max_z_score is None:
             return self.store.empty("robots")
-        history = of_role(with_role(self.store.read("events", self.namespace), self.cutoff), "history")
-        return self._held(robots(history, settings.max_events_per_minute, settings.max_z_score, settings.min_users))
+        marked = with_role(self.store.read("events", self.namespace), self.cutoff)
+        seen = marked.where(F.col(ROLE).isin(*(role for rows in parts for role in ROLES[rows]))).drop(ROLE)
+        return self._held(robots(seen, settings.max_events_per_minute, settings.max_z_score, settings.min_users))
 
     def _held(self, found: DataFrame) -> DataFrame:
         """Robots, as few as they are, as rows of the driver: the planner knows how many there are and sends them to the log. Of a

@@ -23,7 +23,7 @@ from recsys_spark.errors import MachineError, MissingTableError
 from recsys_spark.evaluate import stage as evaluate
 from recsys_spark.evaluate.gate import GateDecision
 from recsys_spark.evaluate.split import cutoff_for
-from recsys_spark.evaluate.targets import held_out_targets
+from recsys_spark.evaluate.targets import check_test, held_out_targets
 from recsys_spark.ingest import stage as ingest
 from recsys_spark.log import get_logger
 from recsys_spark.night_names import run_id_of
@@ -132,6 +132,8 @@ class Night:
         return ingest.run(self.config, self._context("live", f"ingest-{self.config.as_of:%Y%m%dT%H%M%S}"))
 
     def cooccurrence(self, namespace: str) -> StageReport:
+        if namespace == "eval":
+            check_test(self.evaluation)
         facts = None if namespace == "eval" else self._recorded("collaborative", self.eval_namespace)
         return counted(self.config, self.context(namespace), None if facts is None else measured_ease(facts))
 

@@ -10,6 +10,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from recsys_spark.config import Config
+from recsys_spark.errors import ConfigError
 from recsys_spark.log import get_logger
 from recsys_spark.night import Night, closing_night
 from recsys_spark.parallel import side_by_side
@@ -34,7 +35,10 @@ STEPS: tuple[tuple[str, str], ...] = (
 def run_step(config: Config, spark: SparkSession, stage: str, namespace: str | None) -> Any:
     """One step of a night, under the lock of its warehouse; ``namespace`` defaults to the step's first."""
     night = Night(config, spark)
-    where = namespace or next(n for s, n in STEPS if s == stage)
+    known = [n for s, n in STEPS if s == stage]
+    where = known[0] if namespace is None else namespace
+    if where not in known:
+        raise ConfigError("--namespace", f"stage '{stage}' has no '{where}'", f"{' or '.join(known)}")
     with closing_night(night), namespace_lock(night.store, "live"):
         step: Callable[[str], Any] = getattr(night, stage)
         return step(where)

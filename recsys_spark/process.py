@@ -15,6 +15,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.log import configure
 
 _PR_SET_PDEATHSIG = 1
+_INTERRUPTED = 130  # as shells have it
 # threads that wait for each other sleep: on a core that others use too, spinning ones keep off whoever they wait for
 WAIT_POLICY = "OMP_WAIT_POLICY"
 _QUIET = {
@@ -59,9 +60,12 @@ def _end() -> None:
 
 @contextlib.contextmanager
 def errors_as_lines() -> Iterator[None]:
-    """Turn our errors into one line on stderr and their exit code; anything else keeps its traceback."""
+    """Turn our errors, and being interrupted, into one line on stderr and an exit code; anything else keeps its traceback."""
     try:
         yield
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted: what is finished stands, the same command goes on from there", file=sys.stderr)
+        sys.exit(_INTERRUPTED)

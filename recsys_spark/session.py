@@ -37,6 +37,7 @@ _DEFAULTS = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # 1 GB by default; what a driver collects is judged by the memory it has (counts for EASE, vectors, words of texts)
     "spark.driver.maxResultSize": "0",
+    "spark.sql.legacy.javaCharsets": "true",  # else CSV files may be in no encoding but Unicode's and Latin-1
     "spark.sql.inMemoryColumnarStorage.batchSize": "2000",  # of 10,000 text vectors a column would be one piece of 16 MB
     "spark.sql.adaptive.enabled": "true",
     "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",  # see process.WAIT_POLICY

@@ -12,6 +12,8 @@ from recsys_spark.cli.doctor import require_java
 from recsys_spark.config import Config
 from recsys_spark.session import build_session, is_small, load_workers
 
+_building: Thread | None = None
+
 
 def begin(config: Config, brief: bool = True, loads_workers: bool = False) -> None:
     """Start the session that ``session`` will give: the JVM takes as long as torch and MLflow do, on a core of its own.
@@ -32,7 +34,9 @@ def begin(config: Config, brief: bool = True, loads_workers: bool = False) -> No
             if loads_workers:
                 load_workers(spark)
 
-    Thread(target=build, name="session", daemon=True).start()
+    global _building
+    _building = Thread(target=build, name="session", daemon=True)
+    _building.start()
 
 
 @contextmanager
@@ -47,6 +51,8 @@ def session(config: Config, brief: bool = True) -> Iterator[SparkSession]:
     try:
         yield spark
     finally:
+        if _building is not None:
+            _building.join()  # a worker that is still loading would see its session go, and say so at length
         spark.stop()
 
 

@@ -17,6 +17,7 @@ from recsys_spark.cli import screen
 from recsys_spark.cli.doctor import require_java
 from recsys_spark.cli.opening import has_small_log, session
 from recsys_spark.config import Config
+from recsys_spark.config.base import beside, scheme_of
 from recsys_spark.demo_data import ml100k_folder
 from recsys_spark.night import Night, closing_night
 from recsys_spark.order import run_night, run_step
@@ -32,7 +33,7 @@ from recsys_spark.tables.store import Store
 
 # of one seed of a protocol: the name of its row, what tells it from others, and how it is made
 SeedPlan = tuple[str, dict[str, Any], Callable[[SparkSession, dict[str, Any]], dict[str, Any]]]
-READ_TABLES = ("recommendations", "item_neighbours", "fallback_recommendations")
+READ_TABLES = ("recommendations", "item_neighbours", "fallback_recommendations", "shortfalls")
 
 
 def night(config: Config) -> None:
@@ -121,7 +122,10 @@ def return_to(config: Config, store: Store) -> dict[str, Any]:
 def reader_sql(config: Config) -> str:
     """One view per published table, and the join that gives a list to everyone."""
     tables = (*READ_TABLES, *(("user_neighbours",) if config.recommend.user_neighbours else ()))
-    views = [f"CREATE OR REPLACE TEMP VIEW {t}_current AS\n{current_sql(config.warehouse, t)};" for t in tables]
+    root = (
+        config.warehouse if scheme_of(config.warehouse) != "file" else str(beside(config.warehouse, Path(config.warehouse).name))
+    )
+    views = [f"CREATE OR REPLACE TEMP VIEW {t}_current AS\n{current_sql(root, t)};" for t in tables]
     return "\n\n".join([*views, lists_for_everyone_sql() + ";"])
 
 

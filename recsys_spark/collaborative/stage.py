@@ -54,6 +54,7 @@ def run(config: Config, context: Context, measured_with_ease: bool | None = None
     if settings.ease.enabled == "off" and not settings.als.enabled and not settings.transitions.enabled:
         return None
     depends_on = {"settings": settings.model_dump(mode="json"), "seed": config.seed, "measured_with_ease": measured_with_ease}
+    depends_on["min_users"] = config.cooccurrence.min_users
     plan = StagePlan("collaborative", depends_on, {"events": context.events_content("fit")}, (TRANSITIONS, WEIGHTS, FACTORS))
 
     def body(commit: Commit) -> tuple[list[Written], dict[str, Any]]:
@@ -83,7 +84,8 @@ def _transitions(config: Config, context: Context, settings: TransitionSettings)
     if not settings.enabled:
         yield local_frame(context.spark, [], contract(TRANSITIONS).schema)
         return
-    with item_transitions(context.events("fit"), settings, config.seed, id_hashes(context, config.seed)) as frame:
+    hashes, min_users = id_hashes(context, config.seed), config.cooccurrence.min_users
+    with item_transitions(context.events("fit"), settings, config.seed, hashes, min_users) as frame:
         yield frame
 
 
@@ -119,8 +121,17 @@ def _ease(config: Config, context: Context, settings: EaseSettings, measured: bo
     if settings.float32:
         sample = np.unique(np.linspace(0, len(weights) - 1, _CHECKED_ITEMS).astype(np.int64))
         facts[f"ease_float32_overlap_at_{OVERLAP_K}"] = agreement(found.counts, settings.l2, weights, sample)
+    if config.cooccurrence.min_users > 1:
+        _forget_rare(weights, found, config.cooccurrence.min_users)
     log.info("EASE", **facts)
     return _rows(spark, found, weights, settings.top_n), facts
+
+
+def _forget_rare(weights: Any, found: Gram, min_users: int) -> None:
+    """No weight is kept of two items that some users have met both of, and fewer than ``min_users``."""
+    counts = found.counts.tocoo()
+    rare = (counts.data < min_users) & (counts.row != counts.col)
+    weights[counts.row[rare], counts.col[rare]] = 0.0
 
 
 def why_not(settings: EaseSettings, num_items: int, free: int) -> tuple[str, str] | None:

@@ -20,7 +20,7 @@ from recsys_spark.histories import liked
 
 @contextmanager
 def item_transitions(
-    events: DataFrame, settings: TransitionSettings, seed: int, hashes: Hashes | None = None
+    events: DataFrame, settings: TransitionSettings, seed: int, hashes: Hashes | None = None, min_users: int = 1
 ) -> Iterator[DataFrame]:
     """``item_a int, item_b array<int>, weight array<float>``: what a says of the items after it, the weightiest first.
 
@@ -31,6 +31,7 @@ def item_transitions(
     Args:
         events: visible events to fit on.
         seed, hashes: see ``cooccurrences``.
+        min_users: of a pair; fewer are not told of.
     """
     counting = CooccurrenceSettings(
         basket="history",
@@ -39,7 +40,7 @@ def item_transitions(
         directed=True,
         measures=["cosine"],
         rank_by="cosine",
-        min_support=settings.min_support,
+        min_support=max(settings.min_support, min_users),  # a history is a user's
         top_n=settings.top_n,
         max_basket_items=settings.max_history,
     )

@@ -47,6 +47,17 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     return list(getattr(current, "model_fields", {}))
 
 
+def _keys_of(data: Any, location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Without what pydantic adds to say which of several types it tried."""
+    kept: list[int | str] = []
+    for part in location:
+        if not isinstance(data, dict | list):
+            break
+        kept.append(part)
+        data = data.get(part) if isinstance(data, dict) else (data[part] if isinstance(part, int) else None)
+    return tuple(kept)
+
+
 def validate(model: type[BaseModel], data: dict[str, Any], where: str) -> Any:
     """Build ``model`` from ``data``.
 
@@ -56,8 +67,10 @@ def validate(model: type[BaseModel], data: dict[str, Any], where: str) -> Any:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        location = first["loc"]
+        every = error.errors()
+        # a key that is misspelt is unknown and, where it is needed, missing too: the first says more
+        first = next((one for one in every if one["type"] == "extra_forbidden"), every[0])
+        location = _keys_of(data, first["loc"])
         place = f"{where} [{'.'.join(str(part) for part in location[:-1]) or 'top level'}]"
         key = str(location[-1]) if location else ""
         if first["type"] == "extra_forbidden":

@@ -29,6 +29,7 @@ from recsys_spark.config.signals import CollaborativeSettings, CooccurrenceSetti
 from recsys_spark.errors import ConfigError
 
 TODAY = "today"
+_NO_ATTRIBUTES = "ingest.items reads none: name them in attributes, or map category"
 
 
 class Config(Settings):
@@ -53,6 +54,13 @@ class Config(Settings):
     gate: GateSettings = GateSettings()
     publish: PublishSettings = PublishSettings()
     spark: SparkSettings = SparkSettings()
+
+    @field_validator("as_of", mode="before")
+    @classmethod
+    def _instant_or_today(cls, value: Any) -> Any:
+        if isinstance(value, int | float):
+            raise ValueError(f"as_of = {value} is a number: write a date or an instant, as 2026-11-22T00:00:00Z")
+        return _instant(value) if value == TODAY else value
 
     @field_validator("as_of")
     @classmethod
@@ -113,13 +121,10 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _limited_attributes_are_read(self) -> Config:
-        items = self.ingest.items
-        known = (
-            [] if items is None else [*attribute_columns(items.columns, items.attributes), *({"category"} & set(items.columns))]
-        )
+        known = self._item_attributes
         for name in self.recommend.rerank.max_per_ten:
             if name not in known:
-                hint = nearest(name, known) if known else "ingest.items reads none: name them in attributes, or map category"
+                hint = nearest(name, known) if known else _NO_ATTRIBUTES
                 raise ValueError(f"recommend.rerank.max_per_ten names '{name}', which no item has; {hint}")
         return self
 
@@ -133,6 +138,26 @@ class Config(Settings):
                 hint = nearest(key, known) if known else "ingest reads none: name it in ingest.events.context or users.attributes"
                 raise ValueError(f"recommend.{name} names '{key}', which neither events nor users have; {hint}")
         return self
+
+    @model_validator(mode="after")
+    def _what_is_asked_for_is_read(self) -> Config:
+        events, types = self.ingest.events, self.pairs.negatives.shown_types
+        if types and "event_type" not in events.columns and events.event_type not in types:
+            raise ValueError("pairs.negatives.shown_types needs event types: map ingest.events.columns.event_type")
+        if self.embed.profile_users and self.ingest.users is None:
+            raise ValueError("embed.profile_users needs [ingest.users]: nobody has a profile without it")
+        for name in self.encoder.attributes:
+            if name not in self._item_attributes:
+                hint = nearest(name, self._item_attributes) if self._item_attributes else _NO_ATTRIBUTES
+                raise ValueError(f"encoder.attributes names '{name}', which no item has; {hint}")
+        return self
+
+    @property
+    def _item_attributes(self) -> list[str]:
+        items = self.ingest.items
+        if items is None:
+            return []
+        return [*attribute_columns(items.columns, items.attributes), *({"category"} & set(items.columns))]
 
     @model_validator(mode="after")
     def _places_can_be_reached(self) -> Config:
@@ -230,9 +255,13 @@ def load_config(path: str | Path, as_of: str | None = None) -> Config:
         ConfigError: no such file, not TOML, or not a valid configuration.
     """
     try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(str(path), "no such file", "a TOML config", "start from conf/demo.toml") from None
+    except OSError as error:
+        raise ConfigError(str(path), f"cannot be read: {error.strerror}", "a TOML config") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), f"not UTF-8: {error.reason} at byte {error.start}", "a TOML config in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(str(path), f"not TOML: {error}", "a TOML config") from None
     if as_of is not None:

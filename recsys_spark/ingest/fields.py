@@ -25,6 +25,7 @@ from recsys_spark.ingest.names import literal_pattern, quoted
 from recsys_spark.ingest.read import source_columns
 
 REJECT = "reject"
+_IDS, _REPLACED = ("user_id", "item_id"), "\ufffd"
 _NUMBERS = ("double", "bigint", "int", "smallint", "tinyint")  # a float's or a decimal's double is that of its text
 _WHOLE_BELOW = float(1 << 53)  # a double holds every whole number up to here
 _BETWEEN_LISTED = ", "  # where a list of texts is read as one
@@ -49,6 +50,7 @@ class Fields:
         self, frame: DataFrame, source: Source, where: str, also: Collection[str] = (), lists: Collection[str] = ()
     ) -> None:
         self._columns, self._missing, self._where, self._lists = dict(source.columns), dict(source.missing), where, lists
+        self._is_json = source.format == "jsonl"
         self._types = {field.name: field.dataType for field in frame.schema}
         self._found = source_columns(frame)
         for name in self._missing:
@@ -116,6 +118,7 @@ class Fields:
         else:
             text = value.cast("string")
             parts = F.array(text) if separator is None else F.split(text, literal_pattern(separator))
+            parts = F.coalesce(self._json_list(column), parts) if self._has_json_lists(column) else parts
         return F.filter(F.transform(parts, lambda part: F.trim(part)), lambda part: F.length(part) > 0)
 
     def _as_text(self, column: str) -> Column:
@@ -123,10 +126,20 @@ class Fields:
             return F.array_join(self.values(column), _BETWEEN_LISTED)
         value = F.col(quoted(column))
         text = value.cast("string")
+        if self._has_json_lists(column):
+            return F.when(self._json_list(column).isNotNull(), F.array_join(self.values(column), _BETWEEN_LISTED)).otherwise(text)
         if isinstance(self._types[column], FloatType | DoubleType):  # as pandas leaves ids where one is missing: 7, not 7.0
             whole = (value == F.floor(value)) & (F.abs(value) < _WHOLE_BELOW)
             return F.when(whole, value.cast("bigint").cast("string")).otherwise(text)
         return text
+
+    def _has_json_lists(self, column: str) -> bool:
+        """Whether texts may be lists: of JSON lines every value is read as the text that stands there."""
+        return self._is_json and column in self._lists
+
+    def _json_list(self, column: str) -> Column:
+        text = F.col(quoted(column))
+        return F.when(text.startswith("["), F.from_json(text, "array<string>"))
 
     def rejected(self, name: str) -> Column:
         """True where a value is missing and the rule says to reject the row."""
@@ -141,9 +154,12 @@ class Fields:
         return self.text(name).try_cast("boolean")
 
     def reject_reasons(self, except_for: tuple[str, ...] = ()) -> list[tuple[Column, str]]:
-        """``(condition, reason)`` of every rule that rejects, but for columns that are required anyway."""
+        """``(condition, reason)`` of every rule that rejects, but for columns that are required anyway; and of ids with signs
+        that could not be decoded, which would make one user of several."""
         rules = [name for name, rule in self._missing.items() if rule == REJECT and name not in except_for]
-        return [(self.rejected(name), f"missing {name}") for name in rules]
+        ids = [name for name in _IDS if self.is_mapped(name) and self._is_text(name)]
+        broken = [(self.exact(name).contains(_REPLACED), f"{name} is not in the encoding of the file") for name in ids]
+        return [*((self.rejected(name), f"missing {name}") for name in rules), *broken]
 
     def _with_default(self, name: str, value: Column) -> Column:
         default = self._default(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pyspark.errors import AnalysisException
@@ -46,16 +47,19 @@ def list_files(spark: SparkSession, source: Source, where: str) -> list[SourceFi
     return [found for path in source.paths for found in _files(spark, path, where)]
 
 
-def first_line(spark: SparkSession, path: str) -> str:
+def first_line(spark: SparkSession, path: str, encoding: str) -> str:
     """First line of a (possibly compressed) file; empty for an empty file."""
     jvm: Any = spark._jvm
     hadoop, place = _path(spark, path)
     stream = place.getFileSystem(hadoop).open(place)
     codec = jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(hadoop).getCodec(place)
     opened = stream if codec is None else codec.createInputStream(stream)
-    reader = jvm.java.io.BufferedReader(jvm.java.io.InputStreamReader(opened, "UTF-8"))
+    reader = jvm.java.io.BufferedReader(jvm.java.io.InputStreamReader(opened, encoding))
     try:
         return str(reader.readLine() or "")
+    except Exception as error:  # py4j's, of a file that says by its name that it is compressed
+        reason = str(error).strip().splitlines()[-1][:200]
+        raise InputError(path, f"cannot be read: {reason}", "a whole file, compressed as its name says") from None
     finally:
         reader.close()
 
@@ -108,7 +112,8 @@ def _source_file(spark: SparkSession, files: Any, status: Any, base: str | None)
 
 
 def _delta(spark: SparkSession, path: str, where: str) -> SourceFile:
-    quoted = "delta.`" + path.replace("`", "``") + "`"
+    place = path if ":/" in path else str(Path(path).absolute())
+    quoted = "delta.`" + place.replace("`", "``") + "`"
     try:
         newest = spark.sql(f"DESCRIBE HISTORY {quoted} LIMIT 1").first()
         detail = spark.sql(f"DESCRIBE DETAIL {quoted}").first()

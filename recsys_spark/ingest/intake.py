@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config.ingest import Source
-from recsys_spark.errors import InputError
+from recsys_spark.errors import InputError, RecsysError
 from recsys_spark.ingest.files import SourceFile
 from recsys_spark.ingest.quality import QUARANTINED, count_fates, count_reasons
 from recsys_spark.ingest.read import read_source
@@ -60,13 +60,26 @@ class Intake:
         """Read and judge the files; ``rows`` stays None where there is nothing to read.
 
         Raises:
-            InputError: the source has no rows at all.
+            InputError: the source has no rows at all, or its files are not what ``format`` says.
         """
-        raw = read_source(spark, self.source, self.read_now, needed) if self.read_now else None
+        raw = self._read(spark, needed) if self.read_now else None
         if raw is not None:
             self.rows = typed(raw).persist()
         elif not self.known:
             raise self.empty()
+
+    def _read(self, spark: SparkSession, needed: set[str]) -> DataFrame | None:
+        try:
+            return read_source(spark, self.source, self.read_now, needed)
+        except RecsysError:
+            raise
+        except Exception as error:  # Spark's, or what py4j made of it
+            said = str(error).strip().splitlines()
+            reason = next((line.strip() for line in said if "Exception" in line or line.startswith("[")), said[0] if said else "")
+            do = f"check that every file is {self.source.format}, or set format"
+            raise InputError(
+                self.where, f"cannot be read: {reason[:300]}", f"files of format {self.source.format}", do
+            ) from error
 
     def count(self, fated: DataFrame | None) -> None:
         """Count what became of the rows (``fated``: good rows with their fate) and why bad ones are bad.

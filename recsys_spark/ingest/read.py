@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from functools import reduce
 
@@ -96,13 +97,15 @@ def _csv_groups(spark: SparkSession, source: Source, numbered: list[Numbered]) -
     for position, file in numbered:
         if file.size == 0:
             continue
-        header = first_line(spark, file.path) if source.header else ""
+        header = first_line(spark, file.path, source.encoding) if source.header else ""
         groups.setdefault((file.base, header, _read_whole(spark, source, file)), []).append((position, file))
     return [(group, whole) for (_, _, whole), group in groups.items()]
 
 
 def _read_whole(spark: SparkSession, source: Source, file: SourceFile) -> bool:
     """Whether a CSV file must be read in one task: small, compressed, or with a line that holds half a quoted field."""
+    if codecs.lookup(source.encoding).name != "utf-8":
+        return True  # Spark cuts only such lines that are UTF-8
     if not source.quote:
         return False
     if file.size <= WHOLE_FILE_BYTES or is_compressed(spark, file.path):
@@ -118,6 +121,7 @@ def _read_csv(spark: SparkSession, source: Source, group_and_whole: tuple[list[N
         "header": source.header,
         "sep": separator,
         "quote": source.quote,
+        "encoding": source.encoding,
         "escape": source.quote,  # RFC 4180: a quote inside quotes is doubled
         "multiLine": whole,
         "columnPruning": False,  # else a malformed row is only seen when all its columns are used

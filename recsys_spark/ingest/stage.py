@@ -22,12 +22,14 @@ from recsys_spark.ingest.pseudonyms import id_key, key_check
 from recsys_spark.ingest.quality import KEPT, bad, quarantine
 from recsys_spark.ingest.sessions import with_sessions
 from recsys_spark.ingest.times import check_time_settings
+from recsys_spark.log import get_logger
 from recsys_spark.parallel import side_by_side
 from recsys_spark.tables.contracts import contract
 from recsys_spark.tables.local import local_frame
 from recsys_spark.tables.runs import StagePlan, StageReport, find_run
 from recsys_spark.tables.store import MANY_ROWS, Commit, Written
 
+log = get_logger(__name__)
 _WAS = "_session_before"
 _KEY_CHECK = "id_key_check"
 OUTPUTS = ("events", "items", "users", "quarantine", "ledger")
@@ -193,6 +195,10 @@ class _Ingest:
         """Figures for the report: the sums of each source (DESIGN promise 2), reasons, and what the tables hold now."""
         times = self._present("events").agg(F.min("ts").cast("string"), F.max("ts").cast("string")).first() or (None, None)
         rows = {table: self.store.rows(table, self.context.namespace) for table in ("events", "users", "items")}
+        with_text = self._present("items").where("has_text").count()
+        if "items" in self.job.sources and rows["items"] > 2 * with_text:
+            told = {"items": rows["items"], "with_text": with_text}
+            log.warning("ingest: most items have no text: do events and items call them by the same ids?", **told)
         return {
             "tables": {t.table: totals(t.new_counts(), t.known_rows, len(t.files)) for t in self.intakes},
             "reasons": {t.table: t.reasons for t in self.intakes if t.reasons},
@@ -202,7 +208,7 @@ class _Ingest:
             "num_users": rows["users"],
             _KEY_CHECK: key_check(self.job.key),
             "num_items": rows["items"],
-            "num_items_with_text": self._present("items").where("has_text").count(),
+            "num_items_with_text": with_text,
         }
 
     def _release(self) -> None:

@@ -12,7 +12,8 @@ import pandas as pd
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-_FIELD = re.compile(r"\{([^{}]+)\}")
+from recsys_spark.config.ingest import TEMPLATE_FIELD
+
 # a literal between two fields = what closes the left one, what separates, what labels or opens the right one
 _LITERAL = re.compile(r"([)\]}\"'»”%!?]*)([\s.,;:|/\\–—-]*)(.*)", re.DOTALL)
 
@@ -29,7 +30,7 @@ class Piece:
 
 def parse_template(template: str) -> list[Piece]:
     """``"{title} ({year}). {genres}"`` -> its fields with their literals; a template without fields has no pieces."""
-    parts = _FIELD.split(template)
+    parts = TEMPLATE_FIELD.split(template)
     names, literals = parts[1::2], parts[0::2]
     pieces: list[Piece] = []
     for number, name in enumerate(names):

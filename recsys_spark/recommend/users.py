@@ -21,8 +21,8 @@ def user_rows(
     segment_key: str | None = None,
 ) -> DataFrame:
     """One row per user who gets a list: those with a visible event since ``active_since`` (None: ever), and those with a
-    profile text. ``user_id, user_idx, items, seen, profile_text, context, segment``; items oldest first, seen with disliked
-    ones. The context is the newest event's, else the user's attribute; the segment the other way round.
+    profile text and no event. ``user_id, user_idx, items, seen, profile_text, context, segment``; items oldest first, seen with
+    disliked ones. The context is the newest event's, else the user's attribute; the segment the other way round.
     """
     met = history_events.groupBy("user_id", "user_idx").agg(
         F.sort_array(F.collect_set("item_idx")).alias("seen"),
@@ -39,7 +39,7 @@ def user_rows(
     rows = joined.unionByName(described, allowMissingColumns=True)
     if active_since is not None:
         moment = instant(active_since)
-        rows = rows.where((F.col("last_ts") >= moment) | F.col("profile_text").isNotNull())
+        rows = rows.where((F.col("last_ts") >= moment) | F.col("last_ts").isNull())  # who has a profile alone is no one's past
     return rows.select(
         "user_id",
         "user_idx",

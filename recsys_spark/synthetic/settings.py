@@ -83,7 +83,7 @@ def parse_settings(values: dict[str, Any], today: date | None = None) -> Synthet
         if first["type"] == "extra_forbidden":
             known = list(SyntheticSettings.model_fields)
             raise ConfigError(option(name), "no such setting", "a known one", nearest(name, known)) from None
-        raise ConfigError(option(name), repr(first["input"]), first["msg"]) from None
+        raise ConfigError(option(name), repr(first["input"]), first["msg"].removeprefix("Input should be ")) from None
     _check_sizes(settings)
     _check_times(settings, today or datetime.now(UTC).date())
     return settings

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from pyspark import StorageLevel
 from pyspark.sql import SparkSession
 
 from recsys_spark import context as module
 from recsys_spark.context import Context
+from recsys_spark.errors import InputError
 from recsys_spark.evaluate.split import cutoff_for
+from recsys_spark.evaluate.targets import check_test, held_out_targets
 from recsys_spark.tables.content import content_hash
 from recsys_spark.tables.store import Commit, Store
 from recsys_spark.tables.visible import ROLES, visible
@@ -80,6 +84,26 @@ def test_robots_are_left_out_and_few_of_them_are_sent_to_the_log(
     assert {row["user_idx"] for row in history} == {1, 2, 3, 4, 5}
     assert len(history) == len(set(history)) == len(visible(here.read("events"), here.cutoff, "history").collect()) - 4
     assert [(row["user_idx"], row["reasons"]) for row in here.robots().collect()] == [(9, ["rate"])]
+    assert {row["user_idx"] for row in here.robots_of_the_test().collect()} == {9}
     plan = here.events("fit")._jdf.queryExecution().optimizedPlan().toString()
     assert ("LocalRelation" in plan) == (most_held == 1)
     here.release()
+
+
+def test_who_acts_like_a_machine_in_the_test_is_no_measure(spark: SparkSession, store: Store, commit: Commit) -> None:
+    settings = config(store.root, split="time")
+    burst = [(f"b{n}", 77, n % 5 + 1, 1, 1) for n in range(4)]
+    store.replace("events", "live", log(spark, [*EVENTS, *burst]), commit)
+    cutoff = cutoff_for(settings, store, "eval/r1")
+    robots = settings.ingest.robots.model_copy(update={"max_events_per_minute": 3.0})
+    settings = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"robots": robots})})
+    here = Context(spark, store, settings, "eval/r1", cutoff, "r1")
+    assert 77 in {row["user_idx"] for row in here.events("test").collect()}
+    assert 77 not in {row["user_idx"] for row in held_out_targets(here).collect()}
+    check_test(here)
+    late = settings.model_copy(update={"as_of": settings.as_of + timedelta(days=400)})
+    nothing = Context(spark, store, late, "eval/r2", cutoff_for(late, store, "eval/r2"), "r2")
+    with pytest.raises(InputError, match=r"no test event: the last event is of 20\d\d-.*expected held-out events"):
+        check_test(nothing)
+    here.release()
+    nothing.release()

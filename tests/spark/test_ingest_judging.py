@@ -18,6 +18,7 @@ from recsys_spark.config.ingest import EventSource, ItemSource, Source, UserSour
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.ingest.events import needed_columns, typed_events
 from recsys_spark.ingest.files import list_files
+from recsys_spark.ingest.intake import Intake
 from recsys_spark.ingest.items import typed_items
 from recsys_spark.ingest.pseudonyms import id_key, pseudonym, with_key
 from recsys_spark.ingest.quality import OPEN_QUOTE, REASONS, ROW
@@ -302,3 +303,42 @@ def test_parquet_files_of_later_days_may_have_columns_more_but_no_other_types(sp
     spark.sql("SELECT 'u3' AS u, 'i' AS i, 'x' AS t").write.parquet(str(place / "c"))
     with pytest.raises(InputError, match=r"merge incompatible data types .*; expected one type for each column"):
         judge(spark, events(place, format="parquet", columns=columns)).collect()
+
+
+def test_a_file_in_another_encoding_is_read_as_what_it_is(spark: SparkSession, tmp_path: Path) -> None:
+    text = "u,i,t\nmä,€1,2024-01-01\nmö,b,2024-01-02\nplain,b,2024-01-03\n"
+    columns = {"user_id": "u", "item_id": "i", "ts": "t"}
+    for encoding, quote in (("windows-1252", '"'), ("windows-1252", ""), ("utf-16", '"')):
+        path = tmp_path / f"{encoding}.csv"
+        path.write_bytes(text.encode(encoding))
+        rows = judge(spark, events(path, columns=columns, encoding=encoding, quote=quote)).orderBy(ROW_NUMBER).collect()
+        assert [(r["user_id"], r["item_id"], r[REASONS]) for r in rows] == [("mä", "€1", []), ("mö", "b", []), ("plain", "b", [])]
+    wrong = judge(spark, events(tmp_path / "windows-1252.csv", columns=columns)).orderBy(ROW_NUMBER).collect()
+    one, both = ["user_id is not in the encoding of the file"], ["user_id", "item_id"]
+    assert [r[REASONS] for r in wrong] == [[f"{name} is not in the encoding of the file" for name in both], one, []]
+
+
+def test_json_lines_may_hold_lists(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text(
+        '{"id": "a", "words": ["Red ", "teapot"], "tags": ["x", "y"]}\n{"id": "b", "words": "[draft] pot", "tags": []}\n'
+    )
+    settings = {"columns": {"item_id": "id", "title": "words"}, "template": "{title}! {tags}", "attributes": ["tags"]}
+    items = ItemSource(path=str(path), format="jsonl", **settings)
+    rows = {r["item_id"]: r for r in typed_items(read(spark, items, {"tags"}), items, "items", private=False).collect()}
+    assert {i: (r["title"], r["text"], r["attributes"]) for i, r in rows.items()} == {
+        "a": ("Red, teapot", "Red, teapot! x, y", {"tags": "x|y"}),
+        "b": ("[draft] pot", "[draft] pot!", {}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [(b"u,i,t\na,b,2024-01-01\n", "parquet"), (b"[1, 2]\n", "jsonl"), (b"u,i,t\na,b,c\n", "csv.gz")]
+)
+def test_a_file_that_is_not_what_the_config_says(spark: SparkSession, tmp_path: Path, content: bytes, kind: str) -> None:
+    path = tmp_path / f"log.{kind}"
+    path.write_bytes(content)
+    source = events(path, format=kind.split(".")[0], columns={"user_id": "u", "item_id": "i", "ts": "t"})
+    taken = Intake("events", f"[ingest.events] {path}", source, list_files(spark, source, "x"), "sha", {}, False)
+    with pytest.raises(InputError, match=r"log\..* cannot be read: "):
+        taken.read(spark, {"u"}, lambda raw: raw)

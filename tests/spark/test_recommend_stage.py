@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 from scipy.special import logit
 
 from recsys_spark.cli import screen
@@ -24,6 +25,7 @@ from recsys_spark.recommend.new_items import NewItems
 from recsys_spark.recommend.prefix import first_dimensions
 from recsys_spark.recommend.sql import lists_for_everyone_sql, register_views
 from recsys_spark.recommend.stage import ModelRef, run
+from recsys_spark.recommend.users import user_rows
 from recsys_spark.register import rerank_fit
 from recsys_spark.register.fusion_fit import fit_fusion
 from recsys_spark.register.rerank_fit import DIVERSITIES
@@ -223,6 +225,12 @@ def test_active_days_keep_recent_users_and_those_with_a_profile(spark: SparkSess
     context = _context(spark, filled, config, namespace="eval/active")
     run(config, context, None, Fusion({"cooccurrence": 1.0}), upstream="live")
     assert set(_lists(filled, "eval/active")) == {"u3", "u4", "u5", "u6"}
+
+
+def test_a_profile_text_makes_nobody_active(spark: SparkSession, filled: Store) -> None:
+    users = filled.read("users", "live").withColumn("profile_text", F.lit("I love the garden"))
+    found = user_rows(filled.read("events", "live"), users, 20, True, START + timedelta(days=6), None).collect()
+    assert {row["user_id"] for row in found} == {"u3", "u5", "u6"}  # two of them were never seen
 
 
 def test_views_follow_what_is_published(spark: SparkSession, filled: Store, commit: Commit) -> None:

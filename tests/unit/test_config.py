@@ -22,6 +22,8 @@ MINIMAL: dict[str, Any] = {
 }
 SHIPPED = sorted((ROOT / "conf").rglob("*.toml"))
 
+EVENTS = {"path": "log.csv", "columns": {"user_id": "u", "item_id": "i", "ts": "t"}}
+
 
 def _with(path: str, value: object) -> dict[str, Any]:
     config: dict[str, Any] = debug_config(Path("data"), Path("warehouse"))
@@ -97,6 +99,22 @@ def test_unknown_key_names_the_nearest(key: str, value: object, expected: str) -
         ("ingest.events.event_weights", {"view": -2.0}, "greater than or equal to 0"),
         ("cooccurrence.rank_by", "decayed_cosine", "decayed_cosine needs half_life_days, or a distance_decay below 1"),
         ("cooccurrence", {"half_life_days": 3.0, "shrinkage": 2.0}, "shrinkage is not for decayed_cosine"),
+        ("ingest.events.columns", {"user_id": "u", "item_id": "i", "ts": "t", "evnt_type": "k"}, "did you mean 'event_type'?"),
+        ("ingest.items.columns", {"title": "title"}, "config [ingest.items]: columns must map 'item_id'"),
+        ("ingest.items.columns", {"item_id": "item", "titel": "title"}, "columns maps 'titel', which nothing reads"),
+        ("ingest.items.template", "{title", "a brace that belongs to no field"),
+        ("ingest.items.template", "title", "names no field: every text would be the same"),
+        ("ingest.events.path", "", "path names no file"),
+        ("ingest.events.path", [], "path names no file"),
+        ("ingest.events.encoding", "utf-99", "encoding = 'utf-99' is not known"),
+        ("ingest.events", {**EVENTS, "format": "jsonl", "encoding": "latin-1"}, "encoding is of CSV and TSV files"),
+        ("ingest.events", {**EVENTS, "event_weights": {"buy": 2.0}}, "no event is of a type in event_weights"),
+        ("ingest.events", {**EVENTS, "like_at_least": 3.0}, "go by values: map columns.value"),
+        ("ingest.events.like_at_least", 1.0, "like_at_least = 1.0 must be above dislike_at_most"),
+        ("encoder.attributes", ["brnd"], "encoder.attributes names 'brnd', which no item has"),
+        ("embed", {"profile_users": True}, "embed.profile_users needs [ingest.users]"),
+        ("recommend.rerank", {"diversity": "high"}, "'diversity' is 'high'"),
+        ("as_of", 20261108, "as_of = 20261108 is a number: write a date"),
         ("gate", {"metric": "nDCG"}, "'metric' is 'nDCG'; expected 'recall', 'precision'"),
         ("gate", {"k": 50}, "gate.k = 50 is beyond the lists, recommend.k = 10: set gate.k too"),
         ("evaluate.ks", [5, 0], "greater than or equal to 1"),
@@ -107,6 +125,17 @@ def test_wrong_value_is_shown(key: str, value: object, found: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(_with(key, value))
     assert found in str(caught.value)
+
+
+def test_a_misspelt_key_that_is_needed_is_unknown_first() -> None:
+    config = debug_config(Path("data"), Path("warehouse"))
+    config["warehuse"] = config.pop("warehouse")
+    with pytest.raises(ConfigError, match=r"unknown key 'warehuse'.*did you mean 'warehouse'"):
+        parse_config(config)
+
+
+def test_today_may_stand_in_the_file() -> None:
+    assert parse_config(_with("as_of", "today")).as_of.hour == 0
 
 
 def test_missing_key_is_named() -> None:
@@ -149,6 +178,11 @@ def test_limits_are_of_attributes_that_items_have() -> None:
         parse_config(config)
 
 
+def test_shown_types_need_types() -> None:
+    with pytest.raises(ConfigError, match="shown_types needs event types"):
+        parse_config(_with("pairs.negatives", {"shown_types": ["shown"]}) | {"evaluate": {"split": "time"}})
+
+
 def test_what_lies_beside_a_warehouse() -> None:
     assert parse_config(_with("warehouse", "file:///data/x/w")).work_dir == Path("/data/x/models")
     assert parse_config(_with("warehouse", "/data/50% off/w")).tracking_uri == "sqlite:////data/50% off/mlflow.db"
@@ -188,6 +222,17 @@ def test_a_diversity_is_a_number_or_chosen_with_the_weights() -> None:
     for wrong in ({"diversity": 1.5}, {"max_per_ten": {"category": 0}}, {"diversity": "much"}):
         with pytest.raises(ConfigError, match=r"recommend\.rerank"):
             parse_config(_with("recommend.rerank", wrong))
+
+
+def test_files_that_are_no_text_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory; expected a TOML config"):
+        load_config(tmp_path)
+    path = tmp_path / "c.toml"
+    path.write_bytes(SHIPPED[0].read_text().replace("name", "# ä\nname", 1).encode("latin-1", "replace"))
+    with pytest.raises(ConfigError, match=r"not UTF-8: .*expected a TOML config in UTF-8"):
+        load_config(path)
+    path.write_text(SHIPPED[0].read_text(), encoding="utf-8-sig")  # as some editors save it
+    assert load_config(path) == load_config(SHIPPED[0])
 
 
 def test_absent_and_broken_files(tmp_path: Path) -> None:
