@@ -113,7 +113,13 @@ def _rows(
     rows = figures.ranking_rows(targets, ks, draws)
     rows += figures.list_rows(names, ks, counts, targets.num_users)
     rows += figures.diversity_rows(names, ks, sampled, config.attribute_separator)
-    facts = {"num_users": targets.num_users, "num_targets": len(targets.user_M), "catalogue_items": len(counts["num_events"])}
+    out_of_reach = next((int((ranks == 0).sum()) for ranks in targets.full_SM.values()), 0)
+    facts = {
+        "targets_out_of_reach": out_of_reach,
+        "num_users": targets.num_users,
+        "num_targets": len(targets.user_M),
+        "catalogue_items": len(counts["num_events"]),
+    }
     return rows, facts
 
 

@@ -123,6 +123,8 @@ class ReportData:
     probabilities: list[ProbabilityRow] = field(default_factory=list)
     profile: dict[str, Any] = field(default_factory=dict)  # of the profile tower: recall, recall_as_item, ..., k, users
     metrics: list[Metric] = field(default_factory=list)
+    num_targets: int = 0
+    targets_out_of_reach: int = 0  # that no list may hold, by filters and rules
     item_events: list[float] = field(default_factory=list)  # per group of items, most popular first: events of the group
     item_places: list[float] = field(default_factory=list)  # and how often its items are recommended
     searches: dict[str, dict[str, Any]] = field(default_factory=dict)  # how the neighbours of items and users were found

@@ -96,9 +96,14 @@ def test_metrics_of_two_systems_on_the_same_users(spark: SparkSession, store: St
 
     with pytest.raises(InputError, match="no difference to cooccurrence"):
         stage.decide(settings, here)
-    again = stage.run(settings, context(spark, store)[1], {name: space(name) for name in ("fused", "popularity")})
+    systems = {name: space(name) for name in ("fused", "popularity")}
+    again = stage.run(settings, context(spark, store)[1], systems)
     assert again.status == "skipped"
     assert again.facts["main"] == report.facts["main"]
+    assert report.facts["targets_out_of_reach"] == 0
+    barred = [("u1", "i3", 1, 3), ("u2", "i4", 0, 3), ("u3", "i3", 0, 3)]
+    store.replace("target_ranks", "eval/r1", spark.createDataFrame(barred, contract("target_ranks").schema), commit)
+    assert stage.run(settings, context(spark, store)[1], systems).facts["targets_out_of_reach"] == 2
 
 
 def test_of_many_users_some_are_measured_the_same_every_time(spark: SparkSession, store: Store, commit: Commit) -> None:

@@ -291,3 +291,9 @@ if __name__ == "__main__":  # a page to look at: python -m tests.unit.test_repor
     import sys
 
     write_page(Path(sys.argv[1]), render(full_data()))
+
+
+def test_targets_that_no_list_may_hold_are_told_of() -> None:
+    page = render(replace(full_data(), num_targets=2_000, targets_out_of_reach=140))
+    assert "Of the 2,000 targets 140 can be in nobody's list" in page
+    assert "can be in nobody's list" not in render(full_data())
