@@ -63,7 +63,9 @@ def _config(root: str, **recommend: Any) -> Config:
         {
             "as_of": AS_OF,
             "warehouse": root,
-            "ingest": {"events": {"path": "x.csv", "columns": {"user_id": "u", "item_id": "i", "ts": "t"}}},
+            "ingest": {
+                "events": {"path": "x.csv", "columns": {"user_id": "u", "item_id": "i", "ts": "t"}, "context": ["country"]}
+            },
             "recommend": {"k": 3, "partners": ["cooccurrence", "popularity"], "context_key": "country", **recommend},
         }
     )
