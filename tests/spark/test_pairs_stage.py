@@ -30,7 +30,7 @@ TEST: list[Event] = [(2, 11, 13, 1), (3, 0, 12.5, -1), (5, 1, 12, 1)]  # item 11
 
 
 def config(warehouse: str, **pairs: Any) -> Config:
-    source = {"path": "x.csv", "columns": {"user_id": "u", "item_id": "i", "ts": "t"}}
+    source = {"path": "x.csv", "columns": {"user_id": "u", "item_id": "i", "ts": "t", "event_type": "k"}}
     settings = {
         "max_history": 3,
         "num_files": 3,
@@ -141,7 +141,7 @@ def test_what_is_missing_is_named(spark: SparkSession, store: Store, commit: Com
     fill(store, commit, [(0, 0, 1, 1)], [""])
     fewer = settings.model_copy(update={"cooccurrence": settings.cooccurrence.model_copy(update={"measures": ["count"]})})
     with pytest.raises(
-        ConfigError, match=r"\[pairs.behaviour\]: measure 'llr' is not computed; expected one of count; or add it"
+        ConfigError, match=r"\[pairs.behaviour\]: measure 'llr' is not computed; expected one of count, cosine; or add it"
     ):
         stage.run(fewer, context(store, fewer))
     elsewhere = Context(spark, store, settings, "eval/r2", InstantCutoff(FIT_UNTIL, HISTORY_UNTIL, END), "r2")
