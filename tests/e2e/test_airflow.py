@@ -110,6 +110,6 @@ def test_tasks_run_for_real(airflow: dict[str, str], done: Done, tmp_path: Path)
     assert "state=success" in said
     config.write_text(config.read_text().replace("warehouse = ", "warehose = "))
     said = _said(first_step, mine)  # of a task that fails too, Airflow's test command ends well
-    assert "key 'warehouse' is missing" in said
+    assert "unknown key 'warehose'" in said
     assert "new_state=up_for_retry" not in said  # no second try would mend it
     assert "new_state=failed" in said
