@@ -82,6 +82,7 @@ def config_for(tmp_path: Path) -> Config:
     overrides = {"train": train, "encoder": encoder, "pairs": {"max_history": LENGTH - 1, "outcomes": {"about": "like"}}}
     document: dict[str, Any] = debug_config(tmp_path, tmp_path / "warehouse", **overrides)
     document["ingest"]["events"]["like_at_least"] = 4.0
+    document["ingest"]["items"]["attributes"] = ["brand"]
     return parse_config(document)
 
 
