@@ -107,7 +107,7 @@ class Context:
         if settings.max_events_per_minute is None and settings.max_z_score is None:
             return self.store.empty("robots")
         marked = with_role(self.store.read("events", self.namespace), self.cutoff)
-        seen = marked.where(F.col(ROLE).isin(*(role for rows in parts for role in ROLES[rows]))).drop(ROLE)
+        seen = of_role(marked, *parts)
         return self._held(robots(seen, settings.max_events_per_minute, settings.max_z_score, settings.min_users))
 
     def _held(self, found: DataFrame) -> DataFrame:

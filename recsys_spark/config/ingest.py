@@ -39,7 +39,7 @@ class Source(Settings):
     @model_validator(mode="after")
     def _decodes(self) -> Source:
         try:
-            is_utf8 = codecs.lookup(self.encoding).name == "utf-8"
+            is_utf8 = self.is_utf8
         except LookupError:
             raise ValueError(f"encoding = '{self.encoding}' is not known: give one as UTF-8, windows-1252 or UTF-16") from None
         if not is_utf8 and self.format not in ("csv", "tsv"):
@@ -56,6 +56,11 @@ class Source(Settings):
             if name not in known:
                 raise ValueError(f"columns maps '{name}', which nothing reads; {nearest(name, known)}")
         return self
+
+    @property
+    def is_utf8(self) -> bool:
+        """Whether ``encoding`` is one of the names of UTF-8."""
+        return codecs.lookup(self.encoding).name == "utf-8"
 
     def further_names(self) -> list[str]:
         """Names that ``columns`` may map beside ``known_columns``."""

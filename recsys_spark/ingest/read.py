@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from functools import reduce
 
@@ -104,7 +103,7 @@ def _csv_groups(spark: SparkSession, source: Source, numbered: list[Numbered]) -
 
 def _read_whole(spark: SparkSession, source: Source, file: SourceFile) -> bool:
     """Whether a CSV file must be read in one task: small, compressed, or with a line that holds half a quoted field."""
-    if codecs.lookup(source.encoding).name != "utf-8":
+    if not source.is_utf8:
         return True  # Spark cuts only such lines that are UTF-8
     if not source.quote:
         return False

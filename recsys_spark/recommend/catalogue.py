@@ -64,6 +64,13 @@ class Catalogue:
         """``titles`` as Arrow strings."""
         return pa.array(self.titles, pa.string())
 
+    @cached_property
+    def every_attribute(self) -> tuple[Any, npt.NDArray[Any]]:
+        """``attributes`` and ``common`` side by side, and the attribute that each of their columns is a value of; made once for
+        all blocks."""
+        names = (*self.attribute_names, *self.common_names)
+        return as_rows(sparse.hstack([self.attributes, self.common])), _strings([str(name).split(": ", 1)[0] for name in names])
+
     def positions(self, item_idx: Ints) -> Ints:
         """Position of each item, -1 for one that is not in the catalogue."""
         inside = (item_idx >= 0) & (item_idx < len(self.lookup))

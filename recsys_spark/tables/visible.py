@@ -78,9 +78,9 @@ def with_role(events: DataFrame, cutoff: Cutoff) -> DataFrame:
     return marked.where(F.col(ROLE) != "hidden").select(*events.columns, ROLE)
 
 
-def of_role(marked: DataFrame, rows: Rows) -> DataFrame:
+def of_role(marked: DataFrame, *parts: Rows) -> DataFrame:
     """The rows of ``with_role`` that ``visible`` means, without the mark."""
-    return marked.where(F.col(ROLE).isin(*ROLES[rows])).drop(ROLE)
+    return marked.where(F.col(ROLE).isin(*(role for rows in parts for role in ROLES[rows]))).drop(ROLE)
 
 
 def robots(events: DataFrame, max_events_per_minute: float | None, max_z_score: float | None, min_users: int) -> DataFrame:

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from recsys_spark.ranges import ranges
 from recsys_spark.recommend.catalogue import Catalogue
-from recsys_spark.recommend.scoring.scores import Ints, as_rows
+from recsys_spark.recommend.scoring.scores import Ints
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,10 @@ class Limited:
     @classmethod
     def of(cls, catalogue: Catalogue, max_per_ten: Mapping[str, int]) -> Limited | None:
         """What the catalogue's items share of these attributes; None where that is nothing, or nothing is limited."""
-        names = np.concatenate([catalogue.attribute_names, catalogue.common_names])
-        keys = np.array([str(name).split(": ", 1)[0] for name in names], object)
+        held, keys = catalogue.every_attribute
         columns = np.flatnonzero(np.isin(keys, list(max_per_ten)))
         if not len(columns):
             return None
-        held = as_rows(sparse.hstack([catalogue.attributes, catalogue.common]))
         return cls(held, columns, np.array([max_per_ten[key] for key in keys[columns]], np.int64))
 
 

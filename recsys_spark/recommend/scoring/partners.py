@@ -122,7 +122,14 @@ class PopularityItems:
         """As ``event_texts``, of the events in a context that is known."""
         if context is None or context not in self.context_values:
             return self.event_texts
-        return self._told(self.context_counts[self.context_values.index(context)].toarray().ravel())
+        if context not in self._event_texts_of:
+            self._event_texts_of[context] = self._told(self.context_counts[self.context_values.index(context)].toarray().ravel())
+        return self._event_texts_of[context]
+
+    @cached_property
+    def _event_texts_of(self) -> dict[str, tuple[Any, Ints]]:
+        """Made once for all blocks, as contexts are met."""
+        return {}
 
     def _told(self, counts: Float64) -> tuple[Any, Ints]:
         numbers, code = np.unique(counts.astype(np.int64), return_inverse=True)
